@@ -1,0 +1,57 @@
+# `make run` and `make test` do all of their own set-up. Everything they install lies in .venv.
+
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOS := $(wildcard protos/clickstream/v1/*.proto)
+export CLICKSTREAM_DATA_DIR ?= $(CURDIR)/.data
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check format generate clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+run: $(VENV)/.server ## serve on 127.0.0.1:50051 with an embedded MongoDB, until Ctrl-C
+	@exec $(BIN)/clickstream serve
+
+demo: $(VENV)/.server ## the whole way on one screen: serve, replay, release, read back (LOG=FILE for a log of your own)
+	@exec $(BIN)/clickstream demo $(if $(LOG),"$(LOG)")
+
+test: $(VENV)/.dev ## run all tests
+	$(BIN)/pytest -n 2 $(ARGS)
+
+check: $(VENV)/.dev ## format, lint, types, and whether the generated code matches the protos
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf lint
+	$(BIN)/mypy
+	$(BIN)/python tools/generate.py --check
+
+format: $(VENV)/.dev ## put the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/buf format --write
+
+generate: $(VENV)/.dev ## make client/clickstream/v1 from protos/
+	$(BIN)/python tools/generate.py
+
+clean: ## remove what was installed and built (the data in .data stays)
+	rm -rf $(VENV) build *.egg-info client/*.egg-info server/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and no python3 was found." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python3 -m venv does not work here (on Debian: apt install python3-venv)." >&2; exit 1; }
+
+$(VENV)/.server: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.server

@@ -1,0 +1,308 @@
+"""ClickstreamClient: the interface over the network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from functools import cached_property
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from clickstream import wire
+from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
+from clickstream.errors import (
+    BatchNotFound,
+    ClickstreamError,
+    DeadlineExceeded,
+    InvalidField,
+    MessageTooLarge,
+    SessionNotFound,
+    Unavailable,
+    from_status,
+)
+from clickstream.models import (
+    BatchList,
+    BatchRelease,
+    PushResult,
+    RegisteredSession,
+    Registration,
+    Session,
+    SessionBatch,
+    SessionBatchStatus,
+    SessionEvent,
+    SessionPage,
+    SessionWithEvents,
+)
+from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
+from clickstream.values import text_fault
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+SERVICE = "clickstream.v1.ClickstreamService"
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Message)
+
+_RETRY_POLICY = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "2s",
+    "backoffMultiplier": 3,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {"name": [{"service": SERVICE}], "retryPolicy": _RETRY_POLICY},
+        # With an expected status, an update that was done unseen would be told as a mismatch.
+        {"name": [{"service": SERVICE, "method": "UpdateBatchStatus"}]},
+    ],
+}
+_CHANNEL_OPTIONS = [
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_send_message_length", 2 * MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
+    # A server that comes back is found within seconds, not after gRPC's default of up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+
+
+class ClickstreamClient(ClickstreamDao):
+    """A connection to the service; one is enough for a process. Made and used inside one event loop.
+
+        async with ClickstreamClient("127.0.0.1:50051") as client:
+            done = await client.register_session(Session(session_id="s-1", search_query="lamp"))
+
+    Every call has a deadline (`deadline_s`; `stream_deadline_s` for one connection of a stream) and is tried up to four
+    times while the service is unavailable, if that is safe. A stream that loses its connection goes on after the last
+    number that came, by itself, until nothing has come for `stream_resume_s`.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        deadline_s: float = 10.0,
+        stream_deadline_s: float = 300.0,
+        stream_resume_s: float = 60.0,
+    ) -> None:
+        self.target = target
+        self._deadline_s = deadline_s
+        self._stream_deadline_s = stream_deadline_s
+        self._stream_resume_s = stream_resume_s
+
+    @cached_property
+    def _channel(self) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(self.target, options=_CHANNEL_OPTIONS)
+
+    @cached_property
+    def _stub(self) -> Any:
+        return ClickstreamServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection. Calls that still run end with Cancelled."""
+        if "_channel" in self.__dict__:
+            await self._channel.close()
+
+    async def register_session(self, session: Session) -> Registration:
+        request = pb.RegisterSessionRequest(session=wire.session_to_pb(session))
+        answer: pb.RegisterSessionResponse = await self._call(self._stub.RegisterSession, request)
+        return Registration(
+            session=wire.registered_session_from_pb(answer.session), outcome=wire.outcome_from_pb(answer.outcome)
+        )
+
+    async def update_session(self, session: Session) -> RegisteredSession:
+        request = pb.UpdateSessionRequest(session=wire.session_to_pb(session))
+        answer: pb.UpdateSessionResponse = await self._call(self._stub.UpdateSession, request)
+        return wire.registered_session_from_pb(answer.session)
+
+    async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
+        request = pb.PushEventsRequest()
+        for event in events:
+            if isinstance(event, InvalidField):
+                raise event  # an event that could not be read cannot be sent
+            request.events.append(wire.event_to_pb(event))
+        return wire.push_result_from_pb(await self._call(self._stub.PushEvents, request))
+
+    async def mark_session_irrelevant(self, session_id: str) -> RegisteredSession:
+        request = _request(pb.MarkSessionIrrelevantRequest, session_id=session_id)
+        answer: pb.MarkSessionIrrelevantResponse = await self._call(self._stub.MarkSessionIrrelevant, request)
+        return wire.registered_session_from_pb(answer.session)
+
+    async def get_session(
+        self, session_id: str, *, events_limit: int | None = DEFAULT_EVENTS_LIMIT
+    ) -> SessionWithEvents | None:
+        """See `ClickstreamDao.get_session`. `events_limit` None asks for all, which a message may be too small for."""
+        limit = _INT32_MAX if events_limit is None else events_limit
+        request = _request(pb.GetSessionRequest, session_id=session_id, events_limit=limit)
+        try:
+            answer: pb.GetSessionResponse = await self._call(self._stub.GetSession, request)
+        except SessionNotFound:
+            return None
+        return wire.session_with_events_from_pb(answer.session)
+
+    async def get_batch_pages(
+        self,
+        batch_id: str,
+        *,
+        after_number: int = 0,
+        limit: int = 0,
+        events_limit: int | None = None,
+        exclude_irrelevant: bool = False,
+        follow: bool = False,
+    ) -> AsyncGenerator[SessionPage, None]:
+        request = _request(
+            pb.GetBatchSessionsRequest,
+            batch_id=batch_id,
+            after_number=after_number,
+            limit=limit,
+            events_limit=events_limit,
+            exclude_irrelevant=exclude_irrelevant,
+            follow=follow,
+        )
+        patience = _Patience(self._stream_resume_s)
+        while True:
+            call = self._stub.GetBatchSessions(request, timeout=self._stream_deadline_s)
+            try:
+                async for answer in call:
+                    page = SessionPage(
+                        sessions=tuple(map(wire.session_with_events_from_pb, answer.sessions)),
+                        last_number=answer.last_number,
+                        sealed=answer.sealed,
+                    )
+                    patience.renew()
+                    _go_on_after(request, page)
+                    yield page
+                    if page.sealed or (limit and not request.limit):
+                        return
+                return
+            except grpc.aio.AioRpcError as error:
+                failure = _failure(error)
+                if not patience.allows(failure):
+                    raise failure from error
+            finally:
+                call.cancel()
+            await patience.wait(failure)
+
+    async def get_batch(self, batch_id: str) -> SessionBatch | None:
+        try:
+            answer: pb.GetBatchResponse = await self._call(
+                self._stub.GetBatch, _request(pb.GetBatchRequest, batch_id=batch_id)
+            )
+        except BatchNotFound:
+            return None
+        return wire.batch_from_pb(answer.batch)
+
+    async def list_batches(
+        self, *, statuses: Sequence[SessionBatchStatus] = (), page_size: int = 0, page_token: str = ""
+    ) -> BatchList:
+        request = _request(
+            pb.ListBatchesRequest,
+            statuses=[wire.status_to_pb(status) for status in statuses],
+            page_size=page_size,
+            page_token=page_token,
+        )
+        answer: pb.ListBatchesResponse = await self._call(self._stub.ListBatches, request)
+        return BatchList(batches=tuple(map(wire.batch_from_pb, answer.batches)), next_page_token=answer.next_page_token)
+
+    async def release_batch(self, release_id: str) -> BatchRelease:
+        request = _request(pb.ReleaseBatchRequest, release_id=release_id)
+        answer: pb.ReleaseBatchResponse = await self._call(self._stub.ReleaseBatch, request)
+        return BatchRelease(batch=wire.batch_from_pb(answer.batch), already_released=answer.already_released)
+
+    async def update_batch_status(
+        self, batch_id: str, status: SessionBatchStatus, *, expected_status: SessionBatchStatus | None = None
+    ) -> SessionBatch:
+        request = _request(
+            pb.UpdateBatchStatusRequest,
+            batch_id=batch_id,
+            status=wire.status_to_pb(status),
+            expected_status=None if expected_status is None else wire.status_to_pb(expected_status),
+        )
+        answer: pb.UpdateBatchStatusResponse = await self._call(self._stub.UpdateBatchStatus, request)
+        return wire.batch_from_pb(answer.batch)
+
+    async def _call(self, method: Callable[..., Awaitable[T]], request: Message) -> T:
+        if (size := request.ByteSize()) > MESSAGE_BYTES_MAX:
+            raise MessageTooLarge(f"a message must have {MESSAGE_BYTES_MAX} bytes at most, not {size}")
+        try:
+            return await method(request, timeout=self._deadline_s)
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from error
+
+
+_INT32_MAX = 2**31 - 1
+
+
+class _Patience:
+    """How long a broken stream is taken up again: while something has come within `most_s` seconds."""
+
+    def __init__(self, most_s: float) -> None:
+        self._most_s = most_s
+        self._until: float | None = None
+        self._tries = 0
+
+    def renew(self) -> None:
+        """Something came."""
+        self._until = monotonic() + self._most_s
+        self._tries = 0
+
+    def allows(self, failure: ClickstreamError) -> bool:
+        """Whether to connect again. A call that never brought anything has been retried by gRPC already."""
+        broken = isinstance(failure, Unavailable | DeadlineExceeded) or (
+            # A connection cut in the middle of a message; an error of the service would carry its reason.
+            failure.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and not failure.error_id
+        )
+        return broken and self._until is not None and monotonic() < self._until
+
+    async def wait(self, failure: ClickstreamError) -> None:
+        backoff = min(2.0, 0.1 * 2**self._tries)
+        self._tries += 1
+        await asyncio.sleep(max(failure.retry_after_s or 0.0, random.uniform(backoff / 2, backoff)))
+
+
+def _go_on_after(request: pb.GetBatchSessionsRequest, page: SessionPage) -> None:
+    """Make the request one for what comes after the page. A limit that is used up is left at 0."""
+    request.after_number = page.last_number
+    if request.limit:
+        request.limit -= len(page.sessions)
+    if page.sessions:
+        request.batch_id = page.sessions[0].batch_id
+
+
+def _failure(error: grpc.aio.AioRpcError) -> ClickstreamError:
+    """The domain's error for what a call ended with."""
+    details: Any = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
+    return from_status(error.code(), error.details() or error.code().name, details)
+
+
+def _request(kind: type[R], **fields: Any) -> R:
+    """A request with these fields (None: unset), or InvalidField for one that protobuf cannot hold."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name, value in given.items():
+        if isinstance(value, str) and (fault := text_fault(value)):
+            raise InvalidField.at(name, fault)
+        try:
+            kind(**{name: value})
+        except (TypeError, ValueError):
+            raise InvalidField.at(name, "has the wrong type or is out of range") from None
+    return kind(**given)

@@ -1,0 +1,167 @@
+"""The only place where the parts are put together: start, serve, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_V1ALPHA
+from grpc_reflection.v1alpha.reflection import aio as reflection_aio
+from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
+
+from clickstream.v1 import clickstream_service_pb2
+from clickstream.v1.clickstream_service_pb2_grpc import add_ClickstreamServiceServicer_to_server
+from clickstream_server.config import Settings
+from clickstream_server.embedded import EmbeddedMongo
+from clickstream_server.failures import StartFailure
+from clickstream_server.health import HealthMonitor
+from clickstream_server.interceptors import server_interceptors
+from clickstream_server.interceptors.drain import DrainInterceptor
+from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
+from clickstream_server.servicer import ClickstreamServicer
+from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from clickstream_server.storage.mongo.driver import connect, settle, without_credentials
+
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+SERVICE = clickstream_service_pb2.DESCRIPTOR.services_by_name["ClickstreamService"].full_name
+_CONNECT_S = 10.0
+_WIRE_VERSION_MIN = 13
+"""MongoDB 5.0, the first with snapshot reads outside of transactions."""
+
+_SERVER_OPTIONS = [
+    ("grpc.so_reuseport", 0),  # else a forgotten server silently takes half of the traffic
+    # Larger than the contract's limit, so that what is too large is refused with a reason.
+    ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", 2 * MESSAGE_BYTES_MAX),
+    ("grpc.max_connection_age_ms", 300_000),  # else clients that balance never see new servers
+    ("grpc.max_connection_age_grace_ms", 60_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    ("grpc.max_concurrent_streams", 1000),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that serves: where it listens and what it stores to."""
+
+    address: str
+    storage: str
+    embedded_data_dir: str | None
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """Serve inside the context; drain and stop at its end. Raises StartFailure."""
+    async with AsyncExitStack() as stack:
+        uri, data_dir = settings.mongodb_uri, None
+        if not uri:
+            embedded = EmbeddedMongo(settings.data_dir, settings.mongod)
+            stack.push_async_callback(embedded.stop)
+            uri, data_dir = await embedded.start(), str(settings.data_dir.resolve())
+        dao = await stack.enter_async_context(opened_dao(uri, settings))
+        drain = DrainInterceptor()
+        health = HealthMonitor(dao.ping, [SERVICE])
+        server = grpc.aio.server(interceptors=server_interceptors(drain), options=_SERVER_OPTIONS)
+        add_ClickstreamServiceServicer_to_server(ClickstreamServicer(dao), server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+        _add_reflection(server)
+        port = _bind(server, settings.listen)
+        await health.start()
+        await server.start()
+        try:
+            yield Running(
+                address=_address(settings.listen, port), storage=without_credentials(uri), embedded_data_dir=data_dir
+            )
+        finally:
+            await health.stop()
+            drain.drain()
+            await server.stop(settings.drain_s)
+
+
+@asynccontextmanager
+async def opened_dao(uri: str, settings: Settings) -> AsyncIterator[MongoClickstreamDao]:
+    """The storage, connected, checked and ready. Raises StartFailure."""
+    try:
+        client = connect(uri, settings.mongodb_driver, serverSelectionTimeoutMS=int(_CONNECT_S * 1000))
+    except (ConfigurationError, InvalidURI, ValueError) as error:
+        raise StartFailure(f"CLICKSTREAM_MONGODB_URI cannot be used: {error}") from error
+    try:
+        await _check_topology(client, uri)
+        dao = MongoClickstreamDao(
+            client, settings.mongodb_database, limits=settings.limits, timeout_s=settings.storage_timeout_s
+        )
+        await dao.open()
+        try:
+            yield dao
+        finally:
+            await dao.close()
+    finally:
+        await settle(client.close())
+
+
+async def _check_topology(client: Any, uri: str) -> None:
+    shown = without_credentials(uri)
+    try:
+        hello = await client.admin.command("hello")
+    except OperationFailure as error:
+        raise StartFailure(f"the MongoDB at {shown} refuses us (code {error.code}): check user and password") from error
+    except PyMongoError as error:
+        raise StartFailure(
+            f"no MongoDB answers at {shown} within {_CONNECT_S:g} s: is it up, is the URI right?"
+        ) from error
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        raise StartFailure(
+            f"the MongoDB at {shown} is a lone server without replication, which has no transactions: start it with "
+            "--replSet and run rs.initiate() once (one member will do), or use a sharded cluster"
+        )
+    if hello.get("maxWireVersion", 0) < _WIRE_VERSION_MIN:
+        raise StartFailure(f"the MongoDB at {shown} is older than 5.0: update it")
+
+
+def _bind(server: grpc.aio.Server, listen: str) -> int:
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise StartFailure(f"cannot listen on {listen}: the port is in use, or the address is not this machine's")
+    return port
+
+
+def _address(listen: str, port: int) -> str:
+    """Where clients on this machine find it."""
+    host = listen.rpartition(":")[0]
+    return f"{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"
+
+
+def _add_reflection(server: grpc.aio.Server) -> None:
+    """Reflection under both names: the messages are the same, the stock package knows the older one only."""
+    names = [SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, REFLECTION_V1, REFLECTION_V1ALPHA]
+    servicer: Any = reflection_aio.ReflectionServicer(service_names=names)
+    method = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        tuple(
+            grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
+            for name in (REFLECTION_V1, REFLECTION_V1ALPHA)
+        )
+    )
+
+
+async def until(stop: asyncio.Event, settings: Settings, announce: Any) -> None:
+    """Serve until `stop` is set; `announce(running)` is called once it serves."""
+    async with running(settings) as found:
+        announce(found)
+        await stop.wait()

@@ -1,0 +1,111 @@
+"""The program `clickstream`: serve, ping, replay, demo."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from clickstream.client import DEFAULT_TARGET
+from clickstream_server.failures import StartFailure
+
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; return its exit code."""
+    given = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], Awaitable[int]] = given.run
+    try:
+        return asyncio.run(run(given))  # type: ignore[arg-type]  # each `run` is a coroutine function
+    except StartFailure as failure:
+        print(f"clickstream: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("clickstream: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="clickstream", description="The clickstream service and its tools.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_ping(commands)
+    return parser
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    default = os.environ.get("CLICKSTREAM_TARGET", DEFAULT_TARGET)
+    parser.add_argument("--target", default=default, help="the server (CLICKSTREAM_TARGET; default %(default)s)")
+
+
+def _add_serve(commands: Any) -> None:
+    from clickstream_server.config import ENV_PREFIX, Settings
+
+    parser = commands.add_parser("serve", help="run the server", description="Run the server until Ctrl-C.")
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default_factory else f"; default {field.default!r}" if field.default is not None else ""
+        text = f"{field.description} ({ENV_PREFIX}{name.upper()}{default})"
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=text.replace("%", "%%"))
+    parser.set_defaults(run=_serve)
+
+
+def _add_ping(commands: Any) -> None:
+    parser = commands.add_parser("ping", help="ask a server whether it serves", description="Ask whether it serves.")
+    _add_target(parser)
+    parser.add_argument("--timeout-s", type=float, default=5.0, help="seconds to wait (default %(default)s)")
+    parser.set_defaults(run=_ping)
+
+
+async def _serve(given: argparse.Namespace) -> int:
+    from clickstream_server import app
+    from clickstream_server.config import Settings, load_settings, unknown_settings
+
+    settings = load_settings({name: getattr(given, name) for name in Settings.model_fields}, os.environ)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in unknown_settings(os.environ):
+        print(f"clickstream: {name} is not a setting and is ignored", file=sys.stderr)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await app.until(stop, settings, _announce)
+    print("stopped", flush=True)
+    return 0
+
+
+def _announce(running: Any) -> None:
+    program = os.path.relpath(sys.argv[0]) if os.sep in sys.argv[0] else sys.argv[0]
+    host = running.address
+    option = "" if host == DEFAULT_TARGET else f" --target {host}"
+    data = f"{running.embedded_data_dir}  (embedded MongoDB at {running.storage})"
+    print(
+        f"clickstream serves on {host}\n"
+        f"data:  {data if running.embedded_data_dir else running.storage}\n"
+        f"try:   {program} ping{option}\n"
+        f"       {program} replay --sample{option}\n"
+        "Ctrl-C stops it.",
+        flush=True,
+    )
+
+
+async def _ping(given: argparse.Namespace) -> int:
+    import grpc
+    import grpc.aio
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    async with grpc.aio.insecure_channel(given.target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=given.timeout_s)
+        except grpc.aio.AioRpcError as error:
+            print(f"clickstream: nobody serves on {given.target} ({error.code().name})", file=sys.stderr)
+            return 1
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    print(f"{given.target} is {status}")
+    return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1

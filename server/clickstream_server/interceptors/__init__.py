@@ -1,0 +1,13 @@
+"""What stands around every handler. `server_interceptors` is the one ordered list, outermost first."""
+
+from __future__ import annotations
+
+import grpc.aio
+
+from clickstream_server.interceptors.drain import DrainInterceptor
+from clickstream_server.interceptors.errors import ErrorInterceptor
+
+
+def server_interceptors(drain: DrainInterceptor) -> list[grpc.aio.ServerInterceptor]:
+    """Errors stand outermost, so that whatever the others raise reaches the client in the contract's form."""
+    return [ErrorInterceptor(), drain]

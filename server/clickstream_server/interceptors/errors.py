@@ -1,0 +1,74 @@
+"""Every error reaches the client in the contract's form; nothing else of an exception does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from clickstream.errors import ClickstreamError, InternalError, MessageTooLarge, ShuttingDown, to_status
+from clickstream_server.interceptors.unreadable import unreadable
+from clickstream_server.interceptors.wrapping import AroundInterceptor, Context, Handler
+
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+_log = logging.getLogger(__name__)
+
+
+class ErrorInterceptor(AroundInterceptor):
+    """Turns exceptions into statuses with details, and requests that cannot be parsed into clear errors."""
+
+    def prepared(self, handler: Handler) -> Handler:
+        read = handler.request_deserializer
+        message = getattr(read, "__self__", None)
+        if not (isinstance(message, type) and issubclass(message, Message)):
+            return handler
+        return handler._replace(request_deserializer=_reader(message))
+
+    @asynccontextmanager
+    async def around(self, request: Any, context: Context, *, streams: bool) -> AsyncIterator[None]:  # noqa: ARG002
+        try:
+            if isinstance(request, ClickstreamError):
+                raise request
+            yield
+        except ClickstreamError as error:
+            await _abort(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except asyncio.CancelledError:
+            if context.cancelled():
+                raise
+            # Cancelled by us, at the end of the drain. Without a status the client would hang.
+            await _abort(context, ShuttingDown("the server is stopping", retry_after_s=1.0))
+        except Exception:
+            error_id = secrets.token_hex(8)
+            _log.exception("internal error %s", error_id)
+            await _abort(
+                context, InternalError(f"an internal error; its id in the log is {error_id}", error_id=error_id)
+            )
+
+
+def _reader(message: type[Message]) -> Callable[[bytes], Message | ClickstreamError]:
+    """Parse a request, or return the error to answer with: an exception here would end as INTERNAL."""
+
+    def read(data: bytes) -> Message | ClickstreamError:
+        if len(data) > MESSAGE_BYTES_MAX:
+            return MessageTooLarge(f"a message must have {MESSAGE_BYTES_MAX} bytes at most, not {len(data)}")
+        try:
+            return message.FromString(data)
+        except DecodeError:
+            return unreadable(message.DESCRIPTOR, data)  # type: ignore[arg-type]  # two names of one class
+
+    return read
+
+
+async def _abort(context: Context, error: ClickstreamError) -> NoReturn:
+    status = to_status(error)
+    metadata = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(error.code, status.message, metadata)
+    raise AssertionError("abort raises")

@@ -1,0 +1,145 @@
+"""The service: one short method an RPC. It knows the interface and the wire, not MongoDB."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from clickstream import wire
+from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
+from clickstream.errors import BatchNotFound, InvalidField, MessageTooLarge, SessionNotFound
+from clickstream.models import SessionPage, SessionWithEvents
+from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.v1 import clickstream_service_pb2_grpc as pb_grpc
+from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
+from clickstream_server.interceptors.wrapping import Context
+
+STREAM_MESSAGE_BYTES = 1024 * 1024
+"""A message of a stream is sent once it has this size: well below what any client takes, well above a packet."""
+
+M = TypeVar("M")
+
+
+class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
+    """`clickstream.v1.ClickstreamService` over any ClickstreamDao."""
+
+    def __init__(self, dao: ClickstreamDao) -> None:
+        self._dao = dao
+
+    async def RegisterSession(self, request: pb.RegisterSessionRequest, context: Context) -> pb.RegisterSessionResponse:
+        done = await self._dao.register_session(_read(request, "session", wire.session_from_pb))
+        return pb.RegisterSessionResponse(
+            session=wire.registered_session_to_pb(done.session), outcome=wire.outcome_to_pb(done.outcome)
+        )
+
+    async def UpdateSession(self, request: pb.UpdateSessionRequest, context: Context) -> pb.UpdateSessionResponse:
+        updated = await self._dao.update_session(_read(request, "session", wire.session_from_pb))
+        return pb.UpdateSessionResponse(session=wire.registered_session_to_pb(updated))
+
+    async def PushEvents(self, request: pb.PushEventsRequest, context: Context) -> pb.PushEventsResponse:
+        return wire.push_result_to_pb(await self._dao.push_events(wire.events_from_pb(request.events)))
+
+    async def MarkSessionIrrelevant(
+        self, request: pb.MarkSessionIrrelevantRequest, context: Context
+    ) -> pb.MarkSessionIrrelevantResponse:
+        marked = await self._dao.mark_session_irrelevant(request.session_id)
+        return pb.MarkSessionIrrelevantResponse(session=wire.registered_session_to_pb(marked))
+
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
+        limit = request.events_limit if request.HasField("events_limit") else DEFAULT_EVENTS_LIMIT
+        found = await self._dao.get_session(request.session_id, events_limit=limit)
+        if found is None:
+            raise SessionNotFound.by_id(request.session_id)
+        return pb.GetSessionResponse(session=_within_a_message(found))
+
+    async def GetBatchSessions(
+        self, request: pb.GetBatchSessionsRequest, context: Context
+    ) -> AsyncIterator[pb.GetBatchSessionsResponse]:
+        pages = self._dao.get_batch_pages(
+            request.batch_id,
+            after_number=request.after_number,
+            limit=request.limit,
+            events_limit=request.events_limit if request.HasField("events_limit") else None,
+            exclude_irrelevant=request.exclude_irrelevant,
+            follow=request.follow,
+        )
+        async with aclosing(pages):
+            async for page in pages:
+                for answer in _answers(page):
+                    yield answer
+
+    async def GetBatch(self, request: pb.GetBatchRequest, context: Context) -> pb.GetBatchResponse:
+        batch = await self._dao.get_batch(request.batch_id)
+        if batch is None:
+            raise BatchNotFound.by_id(request.batch_id)
+        return pb.GetBatchResponse(batch=wire.batch_to_pb(batch))
+
+    async def ListBatches(self, request: pb.ListBatchesRequest, context: Context) -> pb.ListBatchesResponse:
+        found = await self._dao.list_batches(
+            statuses=[
+                wire.status_from_pb(status, f"statuses[{place}]") for place, status in enumerate(request.statuses)
+            ],
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return pb.ListBatchesResponse(
+            batches=[wire.batch_to_pb(batch) for batch in found.batches], next_page_token=found.next_page_token
+        )
+
+    async def ReleaseBatch(self, request: pb.ReleaseBatchRequest, context: Context) -> pb.ReleaseBatchResponse:
+        released = await self._dao.release_batch(request.release_id)
+        return pb.ReleaseBatchResponse(
+            batch=wire.batch_to_pb(released.batch), already_released=released.already_released
+        )
+
+    async def UpdateBatchStatus(
+        self, request: pb.UpdateBatchStatusRequest, context: Context
+    ) -> pb.UpdateBatchStatusResponse:
+        expected = None
+        if request.HasField("expected_status"):
+            expected = wire.status_from_pb(request.expected_status, "expected_status")
+        batch = await self._dao.update_batch_status(
+            request.batch_id, wire.status_from_pb(request.status, "status"), expected_status=expected
+        )
+        return pb.UpdateBatchStatusResponse(batch=wire.batch_to_pb(batch))
+
+
+def _read(request: Message, field: str, from_pb: Callable[[Any], M]) -> M:
+    """A required message field of the request, as a model."""
+    if not request.HasField(field):
+        raise InvalidField.at(field, "must be set")
+    try:
+        return from_pb(getattr(request, field))
+    except InvalidField as error:
+        raise error.under(field) from None
+
+
+def _within_a_message(found: SessionWithEvents) -> Any:
+    message = wire.session_with_events_to_pb(found)
+    if message.ByteSize() > MESSAGE_BYTES_MAX - 1024:
+        raise MessageTooLarge(
+            f"session {found.session.session_id!r} and its {len(found.events)} events do not fit into one message of "
+            f"{MESSAGE_BYTES_MAX} bytes; read it with a smaller events_limit",
+            resource_name=found.session.session_id,
+        )
+    return message
+
+
+def _answers(page: SessionPage) -> list[pb.GetBatchSessionsResponse]:
+    """A page as messages of a good size. Only the last carries `sealed`, and what the page says of its end."""
+    answers = [pb.GetBatchSessionsResponse()]
+    size = 0
+    for found in page.sessions:
+        message = _within_a_message(found)
+        size += message.ByteSize()
+        if size > STREAM_MESSAGE_BYTES and answers[-1].sessions:
+            answers.append(pb.GetBatchSessionsResponse())
+            size = message.ByteSize()
+        answers[-1].sessions.append(message)
+        answers[-1].last_number = found.session_number
+    answers[-1].last_number = page.last_number
+    answers[-1].sealed = page.sealed
+    return answers

@@ -1,0 +1,131 @@
+"""Batches: reading, listing, releasing, changing the status. Each change is one atomic write to one document."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+from pymongo import DESCENDING, ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from clickstream.errors import (
+    BatchAlreadyCollecting,
+    BatchNotFound,
+    BatchStatusMismatch,
+    InvalidField,
+    NoCollectingBatch,
+)
+from clickstream.models import BatchList, BatchRelease, SessionBatch, SessionBatchStatus
+from clickstream_server.clock import now_micros
+from clickstream_server.storage.mongo import indexes
+from clickstream_server.storage.mongo.documents import Document, batch_from_document
+
+PAGE_SIZE_DEFAULT = 100
+PAGE_SIZE_MAX = 1000
+_COLLECTING = {"status": SessionBatchStatus.COLLECTING.value}
+
+
+class BatchStore:
+    """The batches' collection."""
+
+    def __init__(self, database: Any) -> None:
+        self._batches = database[indexes.BATCHES]
+
+    async def get(self, batch_id: str, *, session: Any = None) -> SessionBatch | None:
+        found: Document | None = await self._batches.find_one({"_id": batch_id}, session=session)
+        return None if found is None else batch_from_document(found)
+
+    async def collecting(self) -> SessionBatch:
+        """The batch that collects. Raises NoCollectingBatch."""
+        found: Document | None = await self._batches.find_one(_COLLECTING)
+        if found is None:
+            raise NoCollectingBatch.now()
+        return batch_from_document(found)
+
+    async def list(self, statuses: Sequence[SessionBatchStatus], page_size: int, page_token: str) -> BatchList:
+        """See `ClickstreamDao.list_batches`."""
+        size = min(page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
+        query: Document = {"status": {"$in": [status.value for status in statuses]}} if statuses else {}
+        if page_token:
+            created_at, batch_id = _read_page_token(page_token)
+            query["$or"] = [
+                {"created_at": {"$lt": created_at}},
+                {"created_at": created_at, "_id": {"$lt": batch_id}},
+            ]
+        cursor = self._batches.find(query).sort([("created_at", DESCENDING), ("_id", DESCENDING)]).limit(size + 1)
+        found = [document async for document in cursor]
+        token = _page_token(found[size - 1]) if len(found) > size else ""
+        return BatchList(batches=tuple(map(batch_from_document, found[:size])), next_page_token=token)
+
+    async def release(self, release_id: str) -> BatchRelease:
+        """See `ClickstreamDao.release_batch`."""
+        if known := await self._released_under(release_id):
+            return BatchRelease(batch=known, already_released=True)
+        now = now_micros()
+        change = {
+            "status": SessionBatchStatus.RELEASED.value,
+            "release_id": release_id,
+            "released_at": now,
+            "updated_at": now,
+        }
+        try:
+            sealed: Document | None = await self._change(_COLLECTING, {"$set": change})
+        except DuplicateKeyError:
+            sealed = None
+        if sealed is not None:
+            return BatchRelease(batch=batch_from_document(sealed), already_released=False)
+        # Either nothing collects, or the same release ran at the same time and came first.
+        if known := await self._released_under(release_id):
+            return BatchRelease(batch=known, already_released=True)
+        raise NoCollectingBatch.now()
+
+    async def _released_under(self, release_id: str) -> SessionBatch | None:
+        """The batch that this key released. A write that changes nothing, so that the answer is as durable as one."""
+        found = await self._change({"release_id": release_id}, {"$set": {"release_id": release_id}})
+        return None if found is None else batch_from_document(found)
+
+    async def update_status(
+        self, batch_id: str, status: SessionBatchStatus, expected: SessionBatchStatus | None
+    ) -> SessionBatch:
+        """See `ClickstreamDao.update_batch_status`."""
+        query: Document = {"_id": batch_id, "status": {"$ne": status.value}}
+        if expected is not None:
+            query["$and"] = [{"status": expected.value}]
+        change: Document = {"$set": {"status": status.value, "updated_at": now_micros()}}
+        if status is SessionBatchStatus.COLLECTING:
+            change["$unset"] = {"release_id": "", "released_at": ""}
+        while True:
+            try:
+                changed = await self._change(query, change)
+            except DuplicateKeyError as error:
+                raise BatchAlreadyCollecting("another batch is collecting; release it first") from error
+            if changed is not None:
+                return batch_from_document(changed)
+            batch = await self.get(batch_id)
+            if batch is None:
+                raise BatchNotFound.by_id(batch_id)
+            if expected is not None and batch.status is not expected:
+                raise BatchStatusMismatch(f"the batch's status is {batch.status}, not {expected}")
+            if batch.status is status:
+                return batch
+            # It was changed between the two looks: look again.
+
+    async def _change(self, query: Document, change: Document) -> Document | None:
+        changed: Document | None = await self._batches.find_one_and_update(
+            query, change, return_document=ReturnDocument.AFTER
+        )
+        return changed
+
+
+def _page_token(last: Document) -> str:
+    return base64.urlsafe_b64encode(f"{last['created_at']}:{last['_id']}".encode()).decode()
+
+
+def _read_page_token(token: str) -> tuple[int, str]:
+    try:
+        created_at, _, batch_id = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(":")
+        return int(created_at), batch_id
+    except (binascii.Error, ValueError) as error:
+        raise InvalidField.at("page_token", "is not a token that this service gave out") from error

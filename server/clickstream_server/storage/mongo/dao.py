@@ -1,0 +1,177 @@
+"""MongoClickstreamDao: the storage behind the interface."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from pymongo import ReturnDocument
+
+from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
+from clickstream.errors import InvalidField, SessionNotFound
+from clickstream.models import (
+    BatchList,
+    BatchRelease,
+    PushResult,
+    RegisteredSession,
+    Registration,
+    Session,
+    SessionBatch,
+    SessionBatchStatus,
+    SessionEvent,
+    SessionPage,
+    SessionWithEvents,
+)
+from clickstream.values import micros_from_datetime
+from clickstream_server.canonical import canonical_session, content_hash
+from clickstream_server.clock import now_micros
+from clickstream_server.limits import Limits, check_id, check_not_negative, check_session
+from clickstream_server.storage.mongo import documents, indexes
+from clickstream_server.storage.mongo.batches import BatchStore
+from clickstream_server.storage.mongo.documents import Document
+from clickstream_server.storage.mongo.driver import database_of, settle
+from clickstream_server.storage.mongo.errors import storage_call
+from clickstream_server.storage.mongo.events import EventStore
+from clickstream_server.storage.mongo.reader import BatchQuery, BatchReader
+from clickstream_server.storage.mongo.registrar import Numbering, Registrar
+
+
+class MongoClickstreamDao(ClickstreamDao):
+    """The interface on a MongoDB replica set or sharded cluster, over Motor or PyMongo Async.
+
+    `client` comes from `driver.connect` and stays the caller's to close. `timeout_s` bounds every step in the database;
+    a nearer deadline (see `clickstream_server.deadlines`) bounds it more.
+    """
+
+    def __init__(self, client: Any, database: str, *, limits: Limits | None = None, timeout_s: float = 10.0) -> None:
+        self._database = database_of(client, database)
+        self._sessions = self._database[indexes.SESSIONS]
+        self._limits = limits or Limits()
+        self._timeout_s = timeout_s
+        self._batches = BatchStore(self._database)
+        self._events = EventStore(self._database, self._limits)
+        self._registrar = Registrar(client, self._database, timeout_s=timeout_s)
+        self._reader = BatchReader(client, self._database, self._batches, self._events, timeout_s=timeout_s)
+
+    async def open(self) -> None:
+        """Make the collections and indexes that are missing."""
+        with storage_call(self._timeout_s):
+            await indexes.ensure_indexes(self._database)
+
+    async def close(self) -> None:
+        """Refuse new registrations, finish those that wait, stop watching."""
+        await self._registrar.close()
+        await self._reader.close()
+
+    async def ping(self, most_s: float) -> None:
+        """Raise Unavailable unless the database takes writes now."""
+        with storage_call(most_s):
+            await settle(self._database.command("ping"))
+
+    async def register_session(self, session: Session) -> Registration:
+        return await self._take_number(session, replace=False)
+
+    async def update_session(self, session: Session) -> RegisteredSession:
+        return (await self._take_number(session, replace=True)).session
+
+    async def _take_number(self, session: Session, *, replace: bool) -> Registration:
+        """Check the session and let the registrar give it the next number in the collecting batch."""
+        canonical = canonical_session(session)
+        try:
+            check_session(
+                session,
+                content_bytes=len(canonical),
+                created_at=None if session.created_at is None else micros_from_datetime(session.created_at),
+                now_micros=now_micros(),
+                limits=self._limits,
+            )
+        except InvalidField as error:
+            raise error.under("session") from None
+        return await self._registrar.submit(
+            Numbering(session, content_hash(canonical), content_bytes=len(canonical), replace=replace)
+        )
+
+    async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
+        with storage_call(self._timeout_s):
+            return await self._events.push(events)
+
+    async def mark_session_irrelevant(self, session_id: str) -> RegisteredSession:
+        check_id("session_id", session_id, self._limits)
+        with storage_call(self._timeout_s):
+            changed: Document | None = await self._sessions.find_one_and_update(
+                {"_id": session_id}, {"$set": {"is_irrelevant": True}}, return_document=ReturnDocument.AFTER
+            )
+        if changed is None:
+            raise SessionNotFound.by_id(session_id)
+        return documents.registered_from_document(changed)
+
+    async def get_session(
+        self, session_id: str, *, events_limit: int | None = DEFAULT_EVENTS_LIMIT
+    ) -> SessionWithEvents | None:
+        check_id("session_id", session_id, self._limits)
+        check_not_negative(events_limit=events_limit)
+        with storage_call(self._timeout_s):
+            found: Document | None = await self._sessions.find_one({"_id": session_id})
+            if found is None:
+                return None
+            events = await self._events.of_session(session_id, limit=events_limit)
+        return SessionWithEvents(**documents.registered_fields(found), events=events.events, event_count=events.count)
+
+    async def get_session_events(
+        self, session_id: str, *, limit: int | None = DEFAULT_EVENTS_LIMIT
+    ) -> tuple[SessionEvent, ...]:
+        """A session's earliest events by `created_at`, then `event_id`, whether or not the session is known."""
+        check_id("session_id", session_id, self._limits)
+        check_not_negative(limit=limit)
+        with storage_call(self._timeout_s):
+            return (await self._events.of_session(session_id, limit=limit)).events
+
+    async def get_batch_pages(
+        self,
+        batch_id: str,
+        *,
+        after_number: int = 0,
+        limit: int = 0,
+        events_limit: int | None = None,
+        exclude_irrelevant: bool = False,
+        follow: bool = False,
+    ) -> AsyncGenerator[SessionPage, None]:
+        check_not_negative(after_number=after_number, limit=limit, events_limit=events_limit)
+        if batch_id or not follow:
+            check_id("batch_id", batch_id, self._limits)
+        query = BatchQuery(
+            batch_id=batch_id,
+            after_number=after_number,
+            limit=limit,
+            events_limit=events_limit,
+            exclude_irrelevant=exclude_irrelevant,
+            follow=follow,
+        )
+        async with aclosing(self._reader.pages(query)) as pages:
+            async for page in pages:
+                yield page
+
+    async def get_batch(self, batch_id: str) -> SessionBatch | None:
+        check_id("batch_id", batch_id, self._limits)
+        with storage_call(self._timeout_s):
+            return await self._batches.get(batch_id)
+
+    async def list_batches(
+        self, *, statuses: Sequence[SessionBatchStatus] = (), page_size: int = 0, page_token: str = ""
+    ) -> BatchList:
+        check_not_negative(page_size=page_size)
+        with storage_call(self._timeout_s):
+            return await self._batches.list(statuses, page_size, page_token)
+
+    async def release_batch(self, release_id: str) -> BatchRelease:
+        check_id("release_id", release_id, self._limits)
+        with storage_call(self._timeout_s):
+            return await self._batches.release(release_id)
+
+    async def update_batch_status(
+        self, batch_id: str, status: SessionBatchStatus, *, expected_status: SessionBatchStatus | None = None
+    ) -> SessionBatch:
+        check_id("batch_id", batch_id, self._limits)
+        with storage_call(self._timeout_s):
+            return await self._batches.update_status(batch_id, status, expected_status)

@@ -1,0 +1,74 @@
+"""The few places where Motor and PyMongo Async differ. Everything else is written once for both.
+
+Handles to clients, databases and collections are `Any` in this package: the two drivers share names, not types.
+"""
+
+from __future__ import annotations
+
+from inspect import isawaitable
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.dbref import DBRef
+from bson.raw_bson import RawBSONDocument
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
+
+DriverName = Literal["motor", "pymongo"]
+
+MAJORITY_READ = ReadConcern("majority")
+MAJORITY_WRITE = WriteConcern("majority")
+"""With journalled writes, MongoDB's default for majority, this survives the loss of a minority of the members."""
+
+
+class _PlainObject(TypeDecoder):
+    """An object that happens to have `$ref` and `$id` is a client's JSON and stays an object."""
+
+    bson_type = DBRef
+
+    def transform_bson(self, value: DBRef) -> dict[str, Any]:
+        return dict(value.as_doc())
+
+
+CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
+    document_class=dict, tz_aware=True, type_registry=TypeRegistry([_PlainObject()])
+)
+RAW_CODEC: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument, tz_aware=True)
+
+
+def connect(uri: str, driver: DriverName, **options: Any) -> Any:
+    """A client of the chosen driver. Nothing is sent before its first use."""
+    client_class: Any = {"motor": AsyncIOMotorClient, "pymongo": AsyncMongoClient}[driver]
+    return client_class(uri, tz_aware=True, uuidRepresentation="standard", appname="clickstream", **options)
+
+
+async def settle(result: Any) -> Any:
+    """What a call returned, awaited where this driver has it so.
+
+    `aggregate`, `watch`, `start_transaction` and `close` are awaited in PyMongo only, `start_session` in Motor only.
+    """
+    return await result if isawaitable(result) else result
+
+
+def database_of(client: Any, name: str) -> Any:
+    """The database, with the promises' read and write concerns on all that is done through it."""
+    return client.get_database(
+        name,
+        codec_options=CODEC,
+        read_preference=ReadPreference.PRIMARY,
+        read_concern=MAJORITY_READ,
+        write_concern=MAJORITY_WRITE,
+    )
+
+
+def without_credentials(uri: str) -> str:
+    """The URI as it may be shown and logged."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return "the given URI"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

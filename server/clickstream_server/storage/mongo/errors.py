@@ -1,0 +1,89 @@
+"""Driver errors -> domain errors, by class and code, never by text. What is not listed here is a fault of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pymongo
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    InvalidOperation,
+    OperationFailure,
+    PyMongoError,
+    WaitQueueTimeoutError,
+    WriteConcernError,
+)
+
+from clickstream.errors import ClickstreamError, ShuttingDown, StorageUnavailable
+from clickstream_server.deadlines import budget_s
+
+DUPLICATE_KEY = 11000
+_RETRY_AFTER_S = 1.0
+_UNAVAILABLE_CODES = frozenset(
+    {
+        6,  # HostUnreachable
+        7,  # HostNotFound
+        50,  # MaxTimeMSExpired
+        64,  # WriteConcernTimeout
+        89,  # NetworkTimeout
+        91,  # ShutdownInProgress
+        112,  # WriteConflict
+        133,  # FailedToSatisfyReadPreference
+        134,  # ReadConcernMajorityNotAvailableYet
+        189,  # PrimarySteppedDown
+        202,  # NetworkInterfaceExceededTimeLimit
+        239,  # SnapshotTooOld
+        246,  # SnapshotUnavailable
+        251,  # NoSuchTransaction
+        262,  # ExceededTimeLimit
+        9001,  # SocketException
+        10107,  # NotWritablePrimary
+        11600,  # InterruptedAtShutdown
+        11602,  # InterruptedDueToReplStateChange
+        13435,  # NotPrimaryNoSecondaryOk
+        13436,  # NotPrimaryOrSecondary
+        14031,  # OutOfDiskSpace
+    }
+)
+
+
+def storage_unavailable() -> StorageUnavailable:
+    return StorageUnavailable("the database does not answer at the moment", retry_after_s=_RETRY_AFTER_S)
+
+
+def domain_error(error: PyMongoError) -> ClickstreamError | None:
+    """The domain's error for a driver's, or None if it is a fault of ours."""
+    if isinstance(error, ConnectionFailure | AutoReconnect | ExecutionTimeout | WaitQueueTimeoutError) or error.timeout:
+        return storage_unavailable()
+    if isinstance(error, WriteConcernError) or is_transient(error):
+        return storage_unavailable()
+    if isinstance(error, BulkWriteError) and error.details.get("writeConcernErrors"):
+        return storage_unavailable()
+    if isinstance(error, OperationFailure) and error.code in _UNAVAILABLE_CODES:
+        return storage_unavailable()
+    if isinstance(error, InvalidOperation):  # the client was closed under a call that still ran
+        return ShuttingDown("the server is stopping", retry_after_s=_RETRY_AFTER_S)
+    return None
+
+
+def is_transient(error: PyMongoError) -> bool:
+    """Whether the driver or the server says that the same thing may work at once."""
+    labels = ("TransientTransactionError", "RetryableWriteError", "UnknownTransactionCommitResult")
+    return any(error.has_error_label(label) for label in labels)
+
+
+@contextmanager
+def storage_call(most_s: float) -> Iterator[None]:
+    """Calls to the database inside keep within `most_s` seconds and the caller's deadline, and raise domain errors."""
+    try:
+        with pymongo.timeout(budget_s(most_s)):
+            yield
+    except PyMongoError as error:
+        known = domain_error(error)
+        if known is None:
+            raise
+        raise known from error

@@ -1,0 +1,60 @@
+"""What collections and indexes there are, and why. Made in one explicit step when a server starts.
+
+Unique keys are shard-ready: a session's key is its id, an event's begins with its session's id.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.errors import CollectionInvalid
+
+SESSIONS = "sessions"
+EVENTS = "events"
+BATCHES = "batches"
+
+INDEXES: dict[str, list[IndexModel]] = {
+    SESSIONS: [
+        # A batch in the order of its numbers. Not unique: the group commit sees to that, and a unique index would have
+        # to be the shard key.
+        IndexModel([("batch_id", ASCENDING), ("session_number", ASCENDING)], name="by_batch"),
+    ],
+    EVENTS: [
+        # The events of many sessions, each in its order, in one query without a sort; counts without the documents.
+        IndexModel(
+            [("_id.session_id", ASCENDING), ("created_at", ASCENDING), ("_id.event_id", ASCENDING)], name="by_session"
+        ),
+    ],
+    BATCHES: [
+        # One batch at most collects.
+        IndexModel(
+            [("status", ASCENDING)],
+            name="one_collects",
+            unique=True,
+            partialFilterExpression={"status": "COLLECTING"},
+        ),
+        # A release key releases one batch.
+        IndexModel(
+            [("release_id", ASCENDING)],
+            name="by_release",
+            unique=True,
+            partialFilterExpression={"release_id": {"$exists": True}},
+        ),
+        # All batches, newest first.
+        IndexModel([("created_at", DESCENDING), ("_id", DESCENDING)], name="newest"),
+        # The batches of some statuses, newest first.
+        IndexModel([("status", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)], name="newest_by_status"),
+    ],
+}
+
+
+async def ensure_indexes(database: Any) -> None:
+    """Make what is missing. Safe to run by several servers at once; collections must exist before transactions."""
+    existing = set(await database.list_collection_names())
+    for name, indexes in INDEXES.items():
+        if name not in existing:
+            with suppress(CollectionInvalid):  # another server made it in between
+                await database.create_collection(name)
+        await database[name].create_indexes(indexes)

@@ -1,0 +1,137 @@
+"""Reading a batch: page by page, each page one snapshot of the batch, its sessions and their events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from bson import decode
+from pymongo import ASCENDING
+
+from clickstream.errors import BatchNotFound, MessageTooLarge
+from clickstream.models import SessionBatch, SessionPage, SessionWithEvents
+from clickstream_server.storage.mongo import documents, indexes
+from clickstream_server.storage.mongo.batches import BatchStore
+from clickstream_server.storage.mongo.documents import Document
+from clickstream_server.storage.mongo.driver import CODEC, RAW_CODEC, settle
+from clickstream_server.storage.mongo.errors import storage_call
+from clickstream_server.storage.mongo.events import EventStore, FoundEvents, TooManyBytes
+from clickstream_server.storage.mongo.watcher import BatchWatcher
+
+FIRST_PAGE_SESSIONS = 64
+"""The first page is small so that it comes soon."""
+PAGE_SESSIONS = 500
+SESSIONS_BYTES_MAX = 4 * 1024 * 1024
+EVENTS_BYTES_MAX = 16 * 1024 * 1024
+SIGN_OF_LIFE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchQuery:
+    """What a reader asked for; see `ClickstreamDao.get_batch_pages`."""
+
+    batch_id: str
+    after_number: int
+    limit: int
+    events_limit: int | None
+    exclude_irrelevant: bool
+    follow: bool
+
+
+class BatchReader:
+    """Reads batches. Nothing appears behind a reader, because a page never mixes two moments of the database."""
+
+    def __init__(
+        self, client: Any, database: Any, batches: BatchStore, events: EventStore, *, timeout_s: float
+    ) -> None:
+        self._client = client
+        self._sessions = database[indexes.SESSIONS].with_options(codec_options=RAW_CODEC)
+        self._batches = batches
+        self._events = events
+        self._timeout_s = timeout_s
+        self._watcher = BatchWatcher(database)
+
+    async def close(self) -> None:
+        await self._watcher.close()
+
+    async def pages(self, query: BatchQuery) -> AsyncGenerator[SessionPage, None]:
+        """Yield pages until the batch is read, or, following, until it is sealed."""
+        batch_id = query.batch_id
+        if not batch_id:
+            with storage_call(self._timeout_s):
+                batch_id = (await self._batches.collecting()).batch_id
+        async with self._watcher.watch(batch_id if query.follow else None) as changed:
+            after, left, page_sessions = query.after_number, query.limit or None, FIRST_PAGE_SESSIONS
+            while True:
+                changed.clear()
+                wanted = page_sessions if left is None else min(page_sessions, left)
+                page, complete = await self._page(batch_id, after, wanted, query)
+                after, page_sessions = page.last_number, PAGE_SESSIONS
+                left = None if left is None else left - len(page.sessions)
+                ended = left == 0 or page.sealed or (complete and not query.follow)
+                if page.sessions or ended:
+                    yield page
+                if ended:
+                    return
+                if complete and not await changed.wait(SIGN_OF_LIFE_S):
+                    yield page.model_copy(update={"sessions": ()})
+
+    async def _page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> tuple[SessionPage, bool]:
+        """The next page, and whether it reached the end of what the batch holds now."""
+        with storage_call(self._timeout_s):
+            async with await settle(self._client.start_session(snapshot=True)) as session:
+                batch = await self._batches.get(batch_id, session=session)
+                if batch is None:
+                    raise BatchNotFound.by_id(batch_id)
+                found, complete = await self._read_sessions(batch, after, wanted, query, session)
+                events: dict[str, FoundEvents] = {}
+                while found:
+                    ids = [document["_id"] for document in found]
+                    try:
+                        events = await self._events.of_sessions(
+                            ids, limit=query.events_limit, bytes_max=EVENTS_BYTES_MAX, session=session
+                        )
+                        break
+                    except TooManyBytes:
+                        if len(found) == 1:
+                            raise too_large(ids[0]) from None
+                        found, complete = found[: len(found) // 2], False
+        sessions = tuple(_with_events(document, events) for document in found)
+        end = max(after, batch.session_counter)
+        last_number = end if complete else sessions[-1].session_number
+        return SessionPage(sessions=sessions, last_number=last_number, sealed=complete and batch.sealed), complete
+
+    async def _read_sessions(
+        self, batch: SessionBatch, after: int, wanted: int, query: BatchQuery, session: Any
+    ) -> tuple[list[Document], bool]:
+        """The next sessions, `wanted` at most, and whether there are no more."""
+        if after >= batch.session_counter:
+            return [], True
+        where: Document = {"batch_id": batch.batch_id, "session_number": {"$gt": after}}
+        if query.exclude_irrelevant:
+            where["is_irrelevant"] = {"$ne": True}
+        cursor = self._sessions.find(where, session=session).sort("session_number", ASCENDING).limit(wanted + 1)
+        found: list[Document] = []
+        size = 0
+        try:
+            async for raw in cursor:
+                if len(found) == wanted or size > SESSIONS_BYTES_MAX:
+                    return found, False
+                size += len(raw.raw)
+                found.append(decode(raw.raw, CODEC))
+        finally:
+            await cursor.close()
+        return found, True
+
+
+def too_large(session_id: str) -> MessageTooLarge:
+    return MessageTooLarge(
+        f"session {session_id!r} has more events than fit into one message; read it with events_limit",
+        resource_name=session_id,
+    )
+
+
+def _with_events(document: Document, events: dict[str, FoundEvents]) -> SessionWithEvents:
+    found = events.get(document["_id"], FoundEvents())
+    return SessionWithEvents(**documents.registered_fields(document), events=found.events, event_count=found.count)

@@ -1,0 +1,75 @@
+"""One transaction, tried again while that is safe.
+
+The drivers' own helper may go on trying for two minutes, whatever the timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from time import monotonic
+from typing import Any, TypeVar
+
+from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+
+from clickstream_server.storage.mongo.driver import MAJORITY_WRITE, settle
+from clickstream_server.storage.mongo.errors import DUPLICATE_KEY
+
+T = TypeVar("T")
+
+_BACKOFF_S_MAX = 0.05
+_DUPLICATE_KEY_TRIES_MAX = 20
+
+
+async def in_transaction(client: Any, body: Callable[[Any], Awaitable[T]], *, most_s: float) -> T:
+    """Run `body(session)` in a snapshot transaction and commit it durably; return what it returned.
+
+    Conflicts with other writers start it again, after a short random wait, until `most_s` seconds are over. A
+    duplicate key means that another writer came first: the next try sees what it wrote. An error of the driver that is
+    raised from here may mean that the commit's outcome is unknown.
+    """
+    give_up_at = monotonic() + most_s
+    async with await settle(client.start_session()) as session:
+        for attempt in range(10**6):
+            try:
+                return await _attempt(session, body, give_up_at)
+            except PyMongoError as error:
+                duplicate_key = getattr(error, "code", None) == DUPLICATE_KEY or _has_duplicate_key(error)
+                again = error.has_error_label("TransientTransactionError") or (
+                    duplicate_key and attempt < _DUPLICATE_KEY_TRIES_MAX
+                )
+                if not again or monotonic() > give_up_at:
+                    raise
+            await asyncio.sleep(random.uniform(0, min(_BACKOFF_S_MAX, 0.002 * 2 ** min(attempt, 8))))
+    raise AssertionError("unreachable")
+
+
+async def _attempt(session: Any, body: Callable[[Any], Awaitable[T]], give_up_at: float) -> T:
+    await settle(session.start_transaction(ReadConcern("snapshot"), MAJORITY_WRITE, ReadPreference.PRIMARY))
+    try:
+        result = await body(session)
+    except BaseException:
+        await _abort(session)
+        raise
+    while True:
+        try:
+            await session.commit_transaction()
+            return result
+        except PyMongoError as error:
+            if not error.has_error_label("UnknownTransactionCommitResult") or monotonic() > give_up_at:
+                raise
+
+
+async def _abort(session: Any) -> None:
+    if session.in_transaction:
+        with suppress(PyMongoError):  # the server ends it by itself, too
+            await session.abort_transaction()
+
+
+def _has_duplicate_key(error: PyMongoError) -> bool:
+    details = getattr(error, "details", None) or {}
+    return any(found.get("code") == DUPLICATE_KEY for found in details.get("writeErrors", ()))
