@@ -1,7 +1,7 @@
 """The canonical form of what a client sent, and the hash that tells a retry from a conflict. Pure.
 
 The form is JSON with sorted keys, without white space, in UTF-8, of the fields that differ from their defaults; times
-are whole microseconds since 1970, amounts are text. Numbers are canonical before they get here (see `clickstream.values`).
+are whole microseconds since 1970, amounts are text. Numbers are canonical already (see `clickstream.values`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,38 @@
+"""One mongod for each test process; a database of its own for each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from pymongo import AsyncMongoClient
+
+from clickstream_server.embedded import EmbeddedMongo
+
+
+@pytest.fixture(scope="session")
+async def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The URI of a real one-member replica set that this test process has for itself."""
+    mongod = EmbeddedMongo(tmp_path_factory.mktemp("mongod"))
+    yield await mongod.start()
+    await mongod.stop()
+
+
+@pytest.fixture
+async def database(mongodb_uri: str) -> AsyncIterator[str]:
+    """The name of a database that is empty now and dropped afterwards."""
+    name = f"test_{uuid4().hex[:12]}"
+    yield name
+    async with AsyncMongoClient(mongodb_uri) as client:
+        await client.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def shared_log() -> Path:
+    """A real search log in UBI form; tests that need it are skipped where it is missing."""
+    path = Path(__file__).parents[2] / "shared" / "data" / "ubi" / "ubi_queries_events.ndjson"
+    if not path.is_file():
+        pytest.skip(f"needs the real search log {path.name}, which is not part of the project")
+    return path
