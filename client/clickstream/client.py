@@ -289,9 +289,12 @@ def _go_on_after(request: pb.GetBatchSessionsRequest, page: SessionPage) -> None
         request.batch_id = page.sessions[0].batch_id
 
 
+_DETAILS_KEY = "grpc-status-details-bin"
+
+
 def _failure(error: grpc.aio.AioRpcError) -> ClickstreamError:
     """The domain's error for what a call ended with."""
-    details: Any = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
+    details: Any = next((value for key, value in error.trailing_metadata() or () if key == _DETAILS_KEY), None)
     return from_status(error.code(), error.details() or error.code().name, details)
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from clickstream.errors import ShuttingDown
 from clickstream_server.deadlines import deadline
-from clickstream_server.interceptors.wrapping import AroundInterceptor, Context
+from clickstream_server.interceptors.wrapping import AroundInterceptor, Call
 
 _RETRY_AFTER_S = 1.0
+_HEALTH = "/grpc.health.v1.Health/"
+"""Health goes on answering, so that a probe learns of the drain instead of guessing from a refusal."""
 
 
 class DrainInterceptor(AroundInterceptor):
@@ -28,14 +30,14 @@ class DrainInterceptor(AroundInterceptor):
             stream.cancel()
 
     @asynccontextmanager
-    async def around(self, request: Any, context: Context, *, streams: bool) -> AsyncIterator[None]:  # noqa: ARG002
-        if self._draining:
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        if self._draining and not call.method.startswith(_HEALTH):
             raise ShuttingDown("the server is stopping; call another one or try again", retry_after_s=_RETRY_AFTER_S)
         task = asyncio.current_task()
-        if streams and task is not None:
+        if call.streams and task is not None:
             self._streams.add(task)
         try:
-            with deadline(context.time_remaining()):
+            with deadline(call.context.time_remaining()):
                 yield
         finally:
             if task is not None:

@@ -7,14 +7,14 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from clickstream.errors import ClickstreamError, InternalError, MessageTooLarge, ShuttingDown, to_status
 from clickstream_server.interceptors.unreadable import unreadable
-from clickstream_server.interceptors.wrapping import AroundInterceptor, Context, Handler
+from clickstream_server.interceptors.wrapping import AroundInterceptor, Call, Context, Handler
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 _log = logging.getLogger(__name__)
@@ -31,25 +31,25 @@ class ErrorInterceptor(AroundInterceptor):
         return handler._replace(request_deserializer=_reader(message))
 
     @asynccontextmanager
-    async def around(self, request: Any, context: Context, *, streams: bool) -> AsyncIterator[None]:  # noqa: ARG002
+    async def around(self, call: Call) -> AsyncIterator[None]:
         try:
-            if isinstance(request, ClickstreamError):
-                raise request
+            if isinstance(call.request, ClickstreamError):
+                raise call.request
             yield
         except ClickstreamError as error:
-            await _abort(context, error)
+            await _abort(call.context, error)
         except grpc.aio.AbortError:
             raise
         except asyncio.CancelledError:
-            if context.cancelled():
+            if call.context.cancelled():
                 raise
             # Cancelled by us, at the end of the drain. Without a status the client would hang.
-            await _abort(context, ShuttingDown("the server is stopping", retry_after_s=1.0))
+            await _abort(call.context, ShuttingDown("the server is stopping", retry_after_s=1.0))
         except Exception:
             error_id = secrets.token_hex(8)
             _log.exception("internal error %s", error_id)
             await _abort(
-                context, InternalError(f"an internal error; its id in the log is {error_id}", error_id=error_id)
+                call.context, InternalError(f"an internal error; its id in the log is {error_id}", error_id=error_id)
             )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -19,12 +20,22 @@ Handler = Any
 """A `grpc.RpcMethodHandler`: a named tuple at run time, which its types do not say."""
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: `method` is its full name, as in `/clickstream.v1.ClickstreamService/GetBatch`."""
+
+    method: str
+    request: Any
+    context: Context
+    streams: bool
+
+
 class AroundInterceptor(grpc.aio.ServerInterceptor):
     """An interceptor that is an async context manager around each call."""
 
     @abstractmethod
-    def around(self, request: Any, context: Context, *, streams: bool) -> AbstractAsyncContextManager[None]:
-        """What happens before, after and on errors of a call. `streams`: it answers with a stream."""
+    def around(self, call: Call) -> AbstractAsyncContextManager[None]:
+        """What happens before, after and on errors of a call."""
 
     def prepared(self, handler: Handler) -> Handler:
         """The handler before it is wrapped; a place to change how it reads requests."""
@@ -39,23 +50,27 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         handler = self.prepared(handler)
-        if handler.response_streaming:
-            field = "stream_stream" if handler.request_streaming else "unary_stream"
-            return handler._replace(**{field: self._streaming(getattr(handler, field))})
-        field = "stream_unary" if handler.request_streaming else "unary_unary"
-        return handler._replace(**{field: self._answering(getattr(handler, field))})
+        sides = (handler.request_streaming, handler.response_streaming)
+        field = "_".join("stream" if streams else "unary" for streams in sides)
+        wrap = self._streaming if handler.response_streaming else self._answering
+        return handler._replace(**{field: wrap(handler_call_details.method, getattr(handler, field))})
 
-    def _answering(self, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _answering(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def answer(request: Any, context: Context) -> Any:
-            async with self.around(request, context, streams=False):
+            async with self.around(Call(method, request, context, streams=False)):
                 return await behaviour(request, context)
 
         return answer
 
-    def _streaming(self, behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self.around(request, context, streams=True):
-                async for answer in behaviour(request, context):
-                    yield answer
+            async with self.around(Call(method, request, context, streams=True)):
+                answers = behaviour(request, context)
+                if not hasattr(answers, "aclose"):  # a handler that writes to the context instead of yielding
+                    await answers
+                    return
+                async with aclosing(answers):
+                    async for answer in answers:
+                        yield answer
 
         return stream
