@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import cached_property
 from time import monotonic
 from types import TracebackType
@@ -19,6 +19,7 @@ from clickstream import wire
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import (
     BatchNotFound,
+    Cancelled,
     ClickstreamError,
     DeadlineExceeded,
     InvalidField,
@@ -48,7 +49,6 @@ DEFAULT_TARGET = "127.0.0.1:50051"
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 SERVICE = "clickstream.v1.ClickstreamService"
 
-T = TypeVar("T")
 R = TypeVar("R", bound=Message)
 
 _RETRY_POLICY = {
@@ -181,7 +181,7 @@ class ClickstreamClient(ClickstreamDao):
         )
         patience = _Patience(self._stream_resume_s)
         while True:
-            call = self._stub.GetBatchSessions(request, timeout=self._stream_deadline_s)
+            call = self._started(self._stub.GetBatchSessions, request, self._stream_deadline_s)
             try:
                 async for answer in call:
                     page = SessionPage(
@@ -241,13 +241,19 @@ class ClickstreamClient(ClickstreamDao):
         answer: pb.UpdateBatchStatusResponse = await self._call(self._stub.UpdateBatchStatus, request)
         return wire.batch_from_pb(answer.batch)
 
-    async def _call(self, method: Callable[..., Awaitable[T]], request: Message) -> T:
+    async def _call(self, method: Callable[..., Any], request: Message) -> Any:
         if (size := request.ByteSize()) > MESSAGE_BYTES_MAX:
             raise MessageTooLarge(f"a message must have {MESSAGE_BYTES_MAX} bytes at most, not {size}")
         try:
-            return await method(request, timeout=self._deadline_s)
+            return await self._started(method, request, self._deadline_s)
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from error
+
+    def _started(self, method: Callable[..., Any], request: Message, timeout_s: float) -> Any:
+        try:
+            return method(request, timeout=timeout_s)
+        except grpc.aio.UsageError as error:
+            raise Cancelled("the client is closed") from error
 
 
 _INT32_MAX = 2**31 - 1
