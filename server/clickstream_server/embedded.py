@@ -90,17 +90,18 @@ class EmbeddedMongo:
             *("--wiredTigerCacheSizeGB", _CACHE_GB),
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"),
         ]
-        return await asyncio.create_subprocess_exec(
-            str(program),
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=_with_libcurl(self._data_dir),
-            start_new_session=True,  # Ctrl-C is for the server, which then stops mongod in its turn
-            pass_fds=(self._lock.fileno(),),  # the folder stays locked until mongod is gone, too
-            preexec_fn=_die_with_parent(),
-        )
+        with self.log_file.open("ab") as log:  # what keeps it from starting at all is said there, too
+            return await asyncio.create_subprocess_exec(
+                str(program),
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_with_libcurl(self._data_dir),
+                start_new_session=True,  # Ctrl-C is for the server, which then stops mongod in its turn
+                pass_fds=(self._lock.fileno(),),  # the folder stays locked until mongod is gone, too
+                preexec_fn=_die_with_parent(),
+            )
 
     async def _become_primary(self) -> None:
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
@@ -177,7 +178,7 @@ def _with_libcurl(data_dir: Path) -> dict[str, str]:
         spec = importlib.util.find_spec("pycurl")
         if spec is None or spec.origin is None:
             return environment
-        bundled = Path(spec.origin).parent / "pycurl.libs"
+        bundled = Path(spec.origin).parents[1] / "pycurl.libs"
         link = data_dir / "lib" / "libcurl.so.4"
         link.parent.mkdir(exist_ok=True)
         link.unlink(missing_ok=True)
