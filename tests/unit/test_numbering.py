@@ -1,0 +1,108 @@
+"""The pure heart of the group commit: what a group of calls comes to."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from clickstream import Registration, Session, SessionNotFound, WriteOutcome
+from clickstream_server.canonical import canonical_session, content_hash
+from clickstream_server.storage.mongo.documents import Document
+from clickstream_server.storage.mongo.registrar import Numbering, Plan, numbers_wanted, plan
+
+LOOP = asyncio.BaseEventLoop()
+"""Never run: a call carries a future, and a future wants a loop."""
+NOW = 1_700_000_000_000_000
+
+
+def call(session_id: str, query: str = "lamp", *, replace: bool = False) -> Numbering:
+    session = Session(session_id=session_id, search_query=query)
+    hashed = content_hash(canonical_session(session))
+    done: asyncio.Future[Registration] = asyncio.Future(loop=LOOP)
+    return Numbering(session, hashed, content_bytes=100, replace=replace, done=done)
+
+
+def stored(session_id: str, query: str, batch_id: str, number: int) -> dict[str, Document]:
+    made = plan([call(session_id, query)], {}, batch_id, number, NOW)
+    return made.writes
+
+
+def numbers(made: Plan) -> list[int]:
+    return [result.session.session_number for result in made.results if isinstance(result, Registration)]
+
+
+def outcomes(made: Plan) -> list[WriteOutcome | type]:
+    return [result.outcome if isinstance(result, Registration) else type(result) for result in made.results]
+
+
+def test_new_sessions_are_numbered_in_the_order_of_their_calls() -> None:
+    """New sessions get consecutive numbers from the first free one."""
+    made = plan([call("a"), call("b"), call("c")], {}, "B", 7, NOW)
+
+    assert [7, 8, 9] == numbers(made)
+    assert 3 == made.used
+
+
+def test_a_known_id_uses_up_no_number() -> None:
+    """A registration of a known id, stored or earlier in the group, takes no number from those that follow."""
+    made = plan([call("a"), call("b"), call("b"), call("c")], stored("a", "lamp", "B", 1), "B", 2, NOW)
+
+    assert [1, 2, 2, 3] == numbers(made)
+    assert 2 == made.used
+
+
+def test_other_content_under_a_known_id_is_a_conflict() -> None:
+    """Within a group, the second of two calls with one id and other content is told what the first one stored."""
+    made = plan([call("a", "lamp"), call("a", "sofa")], {}, "B", 1, NOW)
+
+    assert [WriteOutcome.INSERTED, WriteOutcome.CONFLICT] == outcomes(made)
+    assert "lamp" == made.writes["a"]["search_query"]
+
+
+def test_an_update_moves_a_session_from_a_sealed_batch() -> None:
+    """An update of a session in another batch takes a number, even if its content is the same."""
+    made = plan([call("a", replace=True)], stored("a", "lamp", "OLD", 5), "B", 1, NOW)
+
+    assert [1] == numbers(made)
+    assert "B" == made.writes["a"]["batch_id"]
+
+
+def test_a_repeated_update_changes_nothing() -> None:
+    """An update with the content that is stored in the collecting batch takes no number and writes nothing."""
+    made = plan([call("a", replace=True)], stored("a", "lamp", "B", 5), "B", 9, NOW)
+
+    assert [5] == numbers(made)
+    assert {} == made.writes
+
+
+def test_an_update_of_an_unknown_session_fails_alone() -> None:
+    """An update of an unknown id is an error of that call; the others get their numbers."""
+    made = plan([call("a"), call("x", replace=True), call("b")], {}, "B", 1, NOW)
+
+    assert [WriteOutcome.INSERTED, SessionNotFound, WriteOutcome.INSERTED] == outcomes(made)
+    assert [1, 2] == numbers(made)
+
+
+@pytest.mark.parametrize(
+    ("calls", "known", "wanted"),
+    [
+        (["a", "b"], [], 2),
+        (["a", "a"], [], 1),
+        (["a", "b"], ["a"], 1),
+        (["a", "a"], ["a"], 0),
+        (["+a"], [], 0),
+        (["+a"], ["a"], 1),
+        (["a", "+a", "+a"], [], 3),
+        (["+a", "a"], [], 1),
+    ],
+)
+def test_enough_numbers_are_taken(calls: list[str], known: list[str], wanted: int) -> None:
+    """`numbers_wanted` is never less than what `plan` uses («+a» is an update of a)."""
+    group = [call(name.lstrip("+"), query=str(place), replace=name.startswith("+")) for place, name in enumerate(calls)]
+    there: dict[str, Document] = {}
+    for session_id in known:
+        there |= stored(session_id, "before", "OLD", 1)
+
+    assert wanted == numbers_wanted(group, known)
+    assert plan(group, there, "B", 1, NOW).used <= wanted

@@ -1,0 +1,57 @@
+"""Naming what the protobuf parser could not read."""
+
+from __future__ import annotations
+
+from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.v1 import event_pb2, session_pb2
+from clickstream_server.interceptors.unreadable import unreadable
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited field."""
+    size, encoded = len(content), b""
+    while size > 127:
+        encoded += bytes([size & 127 | 128])
+        size >>= 7
+    return bytes([number << 3 | 2]) + encoded + bytes([size]) + content
+
+
+def nested_struct(levels: int) -> bytes:
+    """A serialised Struct of so many objects in each other."""
+    content = b""
+    for _ in range(levels - 1):
+        content = field(1, field(1, b"a") + field(2, field(5, content)))
+    return content
+
+
+def path_of(data: bytes, message: type = pb.RegisterSessionRequest) -> str:
+    return unreadable(message.DESCRIPTOR, data).violations[0].path
+
+
+def test_text_that_is_not_utf8_is_named() -> None:
+    """A string field with a lone surrogate is named by its path, through repeated fields."""
+    item = field(1, b"\xed\xa0\x80")
+    good = session_pb2.SearchResultItem(object_id="o").SerializeToString()
+
+    assert "session.search_results[1].object_id" == path_of(field(1, field(3, good) + field(3, item)))
+
+
+def test_text_inside_json_is_named_by_its_field() -> None:
+    """A broken text somewhere inside a Struct is named by the field that holds the Struct."""
+    meta = field(1, field(1, b"key") + field(2, field(3, b"\xff")))
+
+    assert "events[0].meta" == path_of(field(1, field(6, meta)), pb.PushEventsRequest)
+
+
+def test_nesting_is_named() -> None:
+    """JSON nested deeper than the limit is named by the field that holds it, whatever the depth."""
+    assert {"session.search_meta"} == {
+        path_of(field(1, field(1, b"s") + field(4, nested_struct(levels)))) for levels in (40, 100, 5000)
+    }
+
+
+def test_garbage_is_an_error_of_the_whole_request() -> None:
+    """Bytes that are no message at all, or end early, are refused as such."""
+    whole = pb.PushEventsRequest(events=[event_pb2.SessionEvent(event_id="e")]).SerializeToString()
+
+    assert ["", ""] == [path_of(b"\xff\xff\xff\xff"), path_of(whole[:-1], pb.PushEventsRequest)]
