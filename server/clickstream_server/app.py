@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_V1ALPHA
@@ -87,6 +88,15 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             await server.stop(settings.drain_s)
 
 
+def _describe_reflection_v1() -> None:
+    """Make the newer name known by its descriptor, too: tools that describe all listed services fail without it."""
+    described = descriptor_pb2.FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(described)
+    renamed = text_format.MessageToString(described).replace("v1alpha", "v1")
+    newer = text_format.Parse(renamed, descriptor_pb2.FileDescriptorProto())
+    descriptor_pool.Default().AddSerializedFile(newer.SerializeToString())
+
+
 @asynccontextmanager
 async def opened_dao(uri: str, settings: Settings) -> AsyncIterator[MongoClickstreamDao]:
     """The storage, connected, checked and ready. Raises StartFailure."""
@@ -145,6 +155,7 @@ def _address(listen: str, port: int) -> str:
 
 def _add_reflection(server: grpc.aio.Server) -> None:
     """Reflection under both names: the messages are the same, the stock package knows the older one only."""
+    _describe_reflection_v1()
     names = [SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, REFLECTION_V1, REFLECTION_V1ALPHA]
     servicer: Any = reflection_aio.ReflectionServicer(service_names=names)
     method = grpc.stream_stream_rpc_method_handler(

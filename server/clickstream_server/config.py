@@ -14,6 +14,8 @@ from clickstream_server.limits import Limits
 from clickstream_server.storage.mongo.driver import DriverName
 
 ENV_PREFIX = "CLICKSTREAM_"
+CLIENT_VARIABLES = frozenset({f"{ENV_PREFIX}TARGET"})
+"""What the other commands read; no setting of the server, and no misspelling of one."""
 _DEFAULTS = Limits()
 
 
@@ -55,6 +57,13 @@ class Settings(BaseModel):
             raise ValueError("must be an address and a port, such as 127.0.0.1:50051")
         return listen
 
+    @field_validator("mongodb_uri")
+    @classmethod
+    def _mongodb_scheme(cls, uri: str) -> str:
+        if uri and not uri.startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("must begin with mongodb:// or mongodb+srv://")
+        return uri
+
     @field_validator("log_level")
     @classmethod
     def _known_level(cls, level: str) -> str:
@@ -75,7 +84,7 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> S
         for name in Settings.model_fields
         if environment.get(ENV_PREFIX + name.upper())
     }
-    given |= {name: value for name, value in flags.items() if value is not None}
+    given |= {name: value for name, value in flags.items() if value not in {None, ""}}
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
@@ -87,5 +96,5 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> S
 
 def unknown_settings(environment: Mapping[str, str]) -> list[str]:
     """Variables that look like settings and are none: misspelt, most likely."""
-    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
     return sorted(name for name in environment if name.startswith(ENV_PREFIX) and name not in known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NoReturn
@@ -45,9 +46,13 @@ class ErrorInterceptor(AroundInterceptor):
                 raise
             # Cancelled by us, at the end of the drain. Without a status the client would hang.
             await _abort(call.context, ShuttingDown("the server is stopping", retry_after_s=1.0))
-        except Exception:
+        except Exception as error:
             error_id = secrets.token_hex(8)
-            _log.exception("internal error %s", error_id)
+            # Where and of what kind, not the text: it may hold a payload, and queries are personal data.
+            place = "".join(traceback.format_tb(error.__traceback__))
+            _log.error(
+                "internal error %s: %s in\n%s", error_id, getattr(error, "log_text", type(error).__name__), place
+            )
             await _abort(
                 call.context, InternalError(f"an internal error; its id in the log is {error_id}", error_id=error_id)
             )

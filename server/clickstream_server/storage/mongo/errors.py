@@ -51,6 +51,14 @@ _UNAVAILABLE_CODES = frozenset(
 )
 
 
+class UnexpectedDriverError(Exception):
+    """A fault of ours in the use of the database. `log_text` holds names and codes only."""
+
+    def __init__(self, error: PyMongoError) -> None:
+        self.log_text = f"{type(error).__name__} (code {getattr(error, 'code', None)})"
+        super().__init__(self.log_text)
+
+
 def storage_unavailable() -> StorageUnavailable:
     return StorageUnavailable("the database does not answer at the moment", retry_after_s=_RETRY_AFTER_S)
 
@@ -85,5 +93,6 @@ def storage_call(most_s: float) -> Iterator[None]:
     except PyMongoError as error:
         known = domain_error(error)
         if known is None:
-            raise
+            # From None: a driver's text, and a traceback with it, may hold documents, and those are personal data.
+            raise UnexpectedDriverError(error) from None
         raise known from error

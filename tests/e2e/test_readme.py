@@ -1,0 +1,300 @@
+"""The README's lines are run as printed, in their order, and must print what it says; links must lead somewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from pymongo import AsyncMongoClient
+
+from clickstream import Money, Order, SearchResultItem, Session, SessionEvent, SortBy
+from harness import PATIENCE_S, served
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+FOLDER_IN_README = "/home/you/clickstream"
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+
+NOT_RUN = {
+    "grpcurl -plaintext": "grpcurl does not come with the project, and not every machine has it",
+    "CLICKSTREAM_MONGODB_URI=": "no MongoDB has these names; the setting itself is what most tests use",
+}
+"""How the lines begin that are not run, and why not."""
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, what else stands beside that, and its text."""
+
+    language: str
+    name: str
+    text: str
+
+
+class Command(NamedTuple):
+    """A line of a console block and the output that is printed below it."""
+
+    line: str
+    output: str
+
+
+def blocks_of(page: str) -> list[Block]:
+    return [Block(*found) for found in re.findall(r"^```(\w*) ?(\S*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)]
+
+
+def commands_of(console: str) -> list[Command]:
+    assert console.startswith("$ "), f"a console block begins with a command: {console!r}"
+    return [Command(*part.partition("\n")[::2]) for part in re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]]
+
+
+# --- comparing ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Names:
+    """What differs from run to run, and what each such thing in the README is called in this run.
+
+    A thing that the README names twice must be one thing in this run, too, and two things must be two.
+    """
+
+    actual: dict[str, str] = field(default_factory=dict)
+
+    CHANGING = re.compile(
+        r"\d{8}T\d{6}Z-[0-9a-f]{8}"  # a batch's id
+        r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"  # a time
+        r"|127\.0\.0\.1:\d+"  # an address
+    )
+
+    def translated(self, text: str) -> str:
+        """The README's text with this run's names."""
+        return self.CHANGING.sub(lambda found: self.actual.get(found[0], found[0]), text)
+
+    def check(self, printed: str, actual: str) -> None:
+        """Fail unless the output is what is printed, but for names; learn those that are new."""
+        for theirs, ours in zip(self.CHANGING.findall(printed), self.CHANGING.findall(actual), strict=False):
+            if theirs not in self.actual and ours not in self.actual.values():
+                self.actual[theirs] = ours
+        assert _even(self.translated(printed)) == _even(actual)
+
+
+def _even(text: str) -> str:
+    """Go's JSON encoder varies white space on purpose, and tables are padded with it."""
+    return "\n".join(re.sub(r"[ \t]+", " ", line).rstrip() for line in text.strip().splitlines())
+
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Walk:
+    """A newcomer's walk through the README, in a folder that looks like theirs."""
+
+    folder: Path
+    names: Names = field(default_factory=Names)
+    target: str = ""
+
+    async def run(self, command: Command) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CLICKSTREAM_")}
+        process = await asyncio.create_subprocess_shell(
+            self.names.translated(command.line),
+            cwd=self.folder,
+            env=environment | {"CLICKSTREAM_TARGET": self.target, "COLUMNS": "120"},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            async with asyncio.timeout(2 * PATIENCE_S):
+                output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        self.check(command, output.decode())
+
+    def check(self, command: Command, output: str) -> None:
+        try:
+            self.names.check(command.output, output)
+        except AssertionError as error:
+            error.add_note(f"README.md, below the line: {command.line}")
+            raise
+
+    @asynccontextmanager
+    async def make_run(self, command: Command) -> AsyncIterator[None]:
+        """What `make run` runs, on a free port and with its data in this folder."""
+        assert re.search(
+            r"^run:.*\n\t@exec \$\(BIN\)/clickstream serve$", (ROOT / "Makefile").read_text(), re.MULTILINE
+        )
+        process = await asyncio.create_subprocess_exec(
+            *(".venv/bin/clickstream", "serve", "--listen=127.0.0.1:0", f"--data-dir={self.folder / '.data'}"),
+            cwd=self.folder,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert process.stdout is not None
+            async with asyncio.timeout(PATIENCE_S):
+                output = (await process.stdout.readuntil(b"stops it.\n")).decode()
+            self.target = output.partition("\n")[0].split()[-1]
+            # On the default port, which the README has, the server need not name the target.
+            self.check(command, output.replace(f" --target {self.target}", ""))
+            yield
+        finally:
+            process.terminate()
+            async with asyncio.timeout(PATIENCE_S):
+                await process.communicate()
+
+
+@pytest.fixture
+def walk(tmp_path: Path) -> Walk:
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    return Walk(tmp_path)
+
+
+async def test_the_lines_of_the_readme_print_what_it_says(walk: Walk) -> None:
+    """Every command of the README, run as printed and in order, prints what stands below it."""
+    page = README.read_text().replace(FOLDER_IN_README, str(walk.folder))
+    first, *rest = _steps(page)
+    assert isinstance(first, Command)
+    assert "make run" == first.line
+    async with walk.make_run(first):
+        for step in rest:
+            if isinstance(step, Block):
+                (walk.folder / step.name).write_text(walk.names.translated(step.text))
+            elif not step.line.startswith(tuple(NOT_RUN)):
+                await walk.run(step)
+
+
+def _steps(page: str) -> Iterator[Command | Block]:
+    for block in blocks_of(page):
+        if block.language == "console":
+            yield from commands_of(block.text)
+        else:
+            assert block.language == "python", f"nothing runs this block: {block}"
+            assert block.name, f"this block has no file name beside its language: {block}"
+            yield block
+
+
+def test_what_is_not_run_stands_in_the_readme() -> None:
+    """The list of lines that are not run names only lines that are there."""
+    lines = [step.line for step in _steps(README.read_text()) if isinstance(step, Command)]
+
+    assert [] == [start for start in NOT_RUN if not any(line.startswith(start) for line in lines)]
+
+
+BATCH_A, BATCH_B = "20260101T000000Z-aaaaaaaa", "20260202T000000Z-bbbbbbbb"
+BATCH_X, BATCH_Y = "20260303T000000Z-cccccccc", "20260404T000000Z-dddddddd"
+
+
+@pytest.mark.parametrize(
+    ("printed", "actual"),
+    [
+        ("INSERTED as number 1", "INSERTED as number 2"),
+        ("one line\n", "one line\nand another\n"),
+        ("one line\nand another\n", "one line\n"),
+        ("nothing of a batch", f"{BATCH_X}"),
+        (f"{BATCH_A} then {BATCH_A}", f"{BATCH_X} then {BATCH_Y}"),
+        (f"{BATCH_A} then {BATCH_B}", f"{BATCH_X} then {BATCH_X}"),
+    ],
+)
+def test_a_lie_is_noticed(printed: str, actual: str) -> None:
+    """Output that differs in more than names fails, and so does a name that stands for two things or two for one."""
+    with pytest.raises(AssertionError):
+        Names().check(printed, actual)
+
+
+def test_names_are_carried_from_one_output_to_the_next_command() -> None:
+    """An id that the README shows in an output is this run's id in the commands that follow."""
+    names = Names()
+    names.check(f"in batch {BATCH_A}", f"in batch {BATCH_X}")
+
+    assert f"read {BATCH_X}" == names.translated(f"read {BATCH_A}")
+
+
+# --- what is stored -------------------------------------------------------------------------------------------------
+
+FULL_SESSION = Session(
+    session_id="s-1",
+    search_query="desk lamp",
+    search_results=(SearchResultItem(object_id="lamp-3", rank=0.9, meta={"page": 1}),),
+    search_meta={"app": "shop"},
+    payload_filter={"in_stock": True},
+    sort_by=SortBy(field="price", order=Order.ASC),
+    user_id="u-1",
+    is_irrelevant=True,
+    is_payload_search=True,
+)
+FULL_EVENT = SessionEvent(
+    event_id="e-1",
+    session_id="s-1",
+    object_id="lamp-7",
+    event_type="purchase",
+    meta={"position": 2},
+    value=Money(currency_code="EUR", amount="49.90"),
+)
+
+
+@pytest.mark.parametrize("collection", ["sessions", "events", "batches"])
+async def test_documents_have_the_fields_that_the_architecture_page_shows(
+    collection: str, mongodb_uri: str, database: str
+) -> None:
+    """A stored document has the fields of the page's example, in its order, when everything is set."""
+    page = ROOT.joinpath("docs", "architecture.md").read_text()
+    (example,) = [block.text for block in blocks_of(page) if block.name == collection]
+    async with served(mongodb_uri, database) as client:
+        await client.register_session(FULL_SESSION)
+        await client.push_events([FULL_EVENT])
+        await client.release_batch("training-1")
+
+    async with AsyncMongoClient(mongodb_uri) as mongo:
+        stored = await mongo[database][collection].find_one()
+
+    assert stored is not None
+    assert re.findall(r"^  (\w+):", example, re.MULTILINE) == list(stored)
+
+
+# --- links ----------------------------------------------------------------------------------------------------------
+
+
+def _prose(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of headings."""
+    headings = re.findall(r"^#+ (.*)$", _prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _leads_somewhere(page: Path, link: str) -> bool:
+    place, _, anchor = link.partition("#")
+    target = (page.parent / place).resolve() if place else page
+    return target.exists() and target.is_relative_to(ROOT) and (not anchor or anchor in _anchors(target))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link to a file or a heading of this repository leads to one that is there."""
+    links = re.findall(r"\]\(([^)\s]+)\)", _prose(page))
+
+    assert [] == [link for link in links if "://" not in link and not _leads_somewhere(page, link)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_exist(page: Path) -> None:
+    """Every source file that a page names in code type is a file of this repository, or of the page's own walk."""
+    places = [
+        path
+        for top in ("client", "server", "protos", "tests", "tools", "docs")
+        for path in ROOT.joinpath(top).rglob("*.*")
+    ]
+    there = {f"/{path.relative_to(ROOT)}" for path in places}
+    named = re.findall(r"`([\w./-]+\.(?:py|proto|svg))`", _prose(page))
+    saved = {block.name for block in blocks_of(page.read_text()) if block.name}
+
+    assert [] == [name for name in named if name not in saved and not any(path.endswith(f"/{name}") for path in there)]
