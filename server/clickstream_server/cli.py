@@ -8,26 +8,29 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from clickstream.client import DEFAULT_TARGET
 from clickstream_server.failures import StartFailure
 
 INTERRUPTED = 130
+_SAMPLE_QUERIES = 200
+_SAMPLE_QUERIES_MAX = 100_000  # it is made in memory
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     given = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], Awaitable[int]] = given.run
+    run: Callable[[argparse.Namespace], int | Coroutine[Any, Any, int]] = given.run
     try:
-        return asyncio.run(run(given))  # type: ignore[arg-type]  # each `run` is a coroutine function
+        done = run(given)
+        return done if isinstance(done, int) else asyncio.run(done)
     except StartFailure as failure:
         print(f"clickstream: {failure}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("clickstream: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"clickstream: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -36,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_ping(commands)
+    _add_replay(commands)
+    _add_demo(commands)
     return parser
 
 
@@ -60,6 +65,49 @@ def _add_ping(commands: Any) -> None:
     _add_target(parser)
     parser.add_argument("--timeout-s", type=float, default=5.0, help="seconds to wait (default %(default)s)")
     parser.set_defaults(run=_ping)
+
+
+def _add_replay(commands: Any) -> None:
+    parser = commands.add_parser(
+        "replay",
+        help="feed a search log to a server",
+        description="Read a search log in the OpenSearch UBI format (NDJSON rows or the bulk form), register its "
+        "queries as sessions, store their events, and account for every line.",
+        epilog="Exit code: 0 if every row was sent or refused with a reason (the account says which), 1 if the log "
+        "could not be read or the server not be reached, 130 after Ctrl-C. A second replay of a log stores nothing "
+        "twice.",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("file", metavar="FILE", nargs="?", help="the log; - reads standard input")
+    source.add_argument(
+        "--sample",
+        metavar="QUERIES",
+        nargs="?",
+        type=_positive,
+        const=_SAMPLE_QUERIES,
+        help="a small generated log instead (%(const)s queries unless given)",
+    )
+    _add_target(parser)
+    parser.set_defaults(run=_replay)
+
+
+def _add_demo(commands: Any) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="the whole way on one screen",
+        description="Start a server with a database of its own, replay a log, release the batch, stream it back, check "
+        "that it agrees, and leave nothing behind.",
+        epilog="Exit code: 0 if everything agrees, 1 if anything does not or cannot be done, 130 after Ctrl-C.",
+    )
+    parser.add_argument("log", metavar="LOG", nargs="?", help="a log as for replay (without one: a generated log)")
+    parser.set_defaults(run=_demo)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= _SAMPLE_QUERIES_MAX:
+        raise argparse.ArgumentTypeError(f"must be between 1 and {_SAMPLE_QUERIES_MAX:,}")
+    return number
 
 
 async def _serve(given: argparse.Namespace) -> int:
@@ -109,3 +157,15 @@ async def _ping(given: argparse.Namespace) -> int:
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     print(f"{given.target} is {status}")
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
+
+
+def _replay(given: argparse.Namespace) -> int:
+    from clickstream_server.replay.command import replay
+
+    return replay(target=given.target, file=given.file, sample_queries=given.sample)
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from clickstream_server.demo import demo
+
+    return demo(given.log, sample_queries=_SAMPLE_QUERIES)
