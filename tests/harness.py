@@ -8,8 +8,9 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 from clickstream import ClickstreamClient
 from clickstream_server import app
@@ -40,25 +41,30 @@ async def served(mongodb_uri: str, database: str, **settings: Any) -> AsyncItera
 
 
 class ServerProcess:
-    """`clickstream serve` as a process of its own."""
+    """`clickstream serve` as a process of its own. `alive`: those that a test that failed may have left behind."""
+
+    alive: ClassVar[set[ServerProcess]] = set()
 
     def __init__(self, process: asyncio.subprocess.Process, address: str, output: list[str]) -> None:
         self._process = process
         self.address = address
         self.output = output
+        self.errors = ""
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     @classmethod
-    async def start(cls, **settings: Any) -> ServerProcess:
+    async def start(cls, *, environment: dict[str, str] | None = None, **settings: Any) -> ServerProcess:
         """Start it with these settings (`listen` is a free port unless given) and wait until it serves."""
         arguments = [
             f"--{name.replace('_', '-')}={value}" for name, value in {"listen": "127.0.0.1:0", **settings}.items()
         ]
-        process = await start_program("serve", *arguments)
+        process = await start_program("serve", *arguments, **(environment or {}))
         output: list[str] = []
+        found = cls(process, "", output)
+        cls.alive.add(found)
         assert process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
             while line := (await process.stdout.readline()).decode():
@@ -67,9 +73,10 @@ class ServerProcess:
                     break
         first = output[0] if output else ""
         if "serves on " not in first:
-            _, errors = await process.communicate()
-            raise AssertionError(f"the server did not start: {output} {errors.decode()}")
-        return cls(process, first.split("serves on ")[1], output)
+            await found.exited()
+            raise AssertionError(f"the server did not start: {output} {found.errors}")
+        found.address = first.split("serves on ")[1]
+        return found
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -78,14 +85,20 @@ class ServerProcess:
         """`kill -9`, and wait until it is gone."""
         if self._process.returncode is None:
             self._process.kill()
-        await self._process.communicate()
+        await self.exited()
 
     async def stop(self) -> int:
         """SIGTERM, as an orchestrator does it; return the exit code."""
         if self._process.returncode is None:
             self._process.terminate()
+        return await self.exited()
+
+    async def exited(self) -> int:
+        """Wait until it is gone; keep what it said on stderr; return the exit code."""
         async with asyncio.timeout(PATIENCE_S):
-            await self._process.communicate()
+            _, errors = await self._process.communicate()
+        self.errors += errors.decode()
+        self.alive.discard(self)
         assert self._process.returncode is not None
         return self._process.returncode
 
@@ -105,7 +118,26 @@ async def start_program(*arguments: str, **environment: str) -> asyncio.subproce
 async def run_program(*arguments: str, **environment: str) -> tuple[int, str, str]:
     """Run `clickstream` to its end; return its exit code, output and errors."""
     process = await start_program(*arguments, **environment)
-    async with asyncio.timeout(2 * PATIENCE_S):
-        out, errors = await process.communicate()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            out, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode is not None
     return process.returncode, out.decode(), errors.decode()
+
+
+def mongod_pid(data_dir: Path) -> int:
+    """The process of the mongod that has this data folder."""
+    return int((data_dir / "db" / "mongod.lock").read_text())
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process; one that ended and was not yet reaped does not run."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

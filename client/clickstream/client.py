@@ -24,6 +24,7 @@ from clickstream.errors import (
     DeadlineExceeded,
     InvalidField,
     MessageTooLarge,
+    NoCollectingBatch,
     SessionNotFound,
     Unavailable,
     from_status,
@@ -170,6 +171,12 @@ class ClickstreamClient(ClickstreamDao):
         exclude_irrelevant: bool = False,
         follow: bool = False,
     ) -> AsyncGenerator[SessionPage, None]:
+        if follow and not batch_id:
+            # Asked for once: taken up again after a lost connection, «the one that collects now» may be another batch.
+            collecting = (await self.list_batches(statuses=[SessionBatchStatus.COLLECTING])).batches
+            if not collecting:
+                raise NoCollectingBatch.now()
+            batch_id = collecting[0].batch_id
         request = _request(
             pb.GetBatchSessionsRequest,
             batch_id=batch_id,
@@ -199,6 +206,8 @@ class ClickstreamClient(ClickstreamDao):
                 failure = _failure(error)
                 if not patience.allows(failure):
                     raise failure from error
+            except asyncio.CancelledError as error:
+                raise _cancelled(error) from error
             finally:
                 call.cancel()
             await patience.wait(failure)
@@ -248,12 +257,20 @@ class ClickstreamClient(ClickstreamDao):
             return await self._started(method, request, self._deadline_s)
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from error
+        except asyncio.CancelledError as error:
+            raise _cancelled(error) from error
 
     def _started(self, method: Callable[..., Any], request: Message, timeout_s: float) -> Any:
         try:
             return method(request, timeout=timeout_s)
         except grpc.aio.UsageError as error:
             raise Cancelled("the client is closed") from error
+
+
+def _cancelled(error: asyncio.CancelledError) -> BaseException:
+    """The task that called was cancelled, and its error goes on as it is, or only the call, by closing the client."""
+    task = asyncio.current_task()
+    return error if task is not None and task.cancelling() else Cancelled("the client was closed")
 
 
 _INT32_MAX = 2**31 - 1

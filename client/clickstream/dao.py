@@ -54,8 +54,9 @@ class ClickstreamDao(ABC):
     async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
         """Store events, each once; one bad event never sinks the rest. They may come before their session.
 
-        An event that could not even be read may stand as its error: it counts as REJECTED, at its place. Raises
-        InvalidField if all are invalid, there is none, or there are too many.
+        An event that could not even be read may stand as its error: a storage counts it as REJECTED, at its place; a
+        client raises it, since it cannot be sent. Raises InvalidField if all are invalid, there is none, or there are
+        too many.
         """
 
     @abstractmethod

@@ -18,7 +18,7 @@ DOMAIN = "clickstream"
 VIOLATIONS_MAX = 20
 """An error names at most this many fields: gRPC metadata is limited to 8 KB, its base64 and the message included."""
 _VIOLATION_BYTES_MAX = 3000
-_TEXT_MAX = 400
+_TEXT_BYTES_MAX = 400
 
 
 class FieldViolation(NamedTuple):
@@ -261,7 +261,11 @@ def _bad_request(violations: tuple[FieldViolation, ...]) -> error_details_pb2.Ba
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= _TEXT_MAX else f"{text[: _TEXT_MAX - 1]}…"
+    """At most that many bytes of UTF-8: gRPC sends the message percent-encoded, three bytes for one."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= _TEXT_BYTES_MAX:
+        return text
+    return encoded[: _TEXT_BYTES_MAX - 3].decode(errors="ignore") + "…"
 
 
 def from_status(code: StatusCode, message: str, details: bytes | None) -> ClickstreamError:

@@ -125,5 +125,13 @@ JsonObject = Annotated[dict[Any, Any], AfterValidator(_json_object)]
 SearchQuery = Annotated[Any, AfterValidator(_search_query)]
 """Text, a structured query as an object or a list, or None."""
 
-Moment = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("moment", "must lie between the years 1 and 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """A moment in time to the microsecond, in UTC. A time without a zone is refused."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -101,8 +102,10 @@ def _describe_reflection_v1() -> None:
 async def opened_dao(uri: str, settings: Settings) -> AsyncIterator[MongoClickstreamDao]:
     """The storage, connected, checked and ready. Raises StartFailure."""
     try:
-        client = connect(uri, settings.mongodb_driver, serverSelectionTimeoutMS=int(_CONNECT_S * 1000))
-    except (ConfigurationError, InvalidURI, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # an option that cannot be used is not to be passed over
+            client = connect(uri, settings.mongodb_driver, serverSelectionTimeoutMS=int(_CONNECT_S * 1000))
+    except (ConfigurationError, InvalidURI, ValueError, UserWarning) as error:
         raise StartFailure(f"CLICKSTREAM_MONGODB_URI cannot be used: {error}") from error
     try:
         await _check_topology(client, uri)

@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
-from clickstream.client import DEFAULT_TARGET
 from clickstream_server.failures import StartFailure
 
 INTERRUPTED = 130
@@ -21,6 +21,7 @@ _SAMPLE_QUERIES_MAX = 100_000  # it is made in memory
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said by us, in one line; read when grpc loads
     given = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int | Coroutine[Any, Any, int]] = given.run
     try:
@@ -45,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
+    from clickstream.client import DEFAULT_TARGET
+
     default = os.environ.get("CLICKSTREAM_TARGET", DEFAULT_TARGET)
     parser.add_argument("--target", default=default, help="the server (CLICKSTREAM_TARGET; default %(default)s)")
 
@@ -54,7 +57,7 @@ def _add_serve(commands: Any) -> None:
 
     parser = commands.add_parser("serve", help="run the server", description="Run the server until Ctrl-C.")
     for name, field in Settings.model_fields.items():
-        default = "" if field.default_factory else f"; default {field.default!r}" if field.default is not None else ""
+        default = "" if field.default_factory or field.default in (None, "") else f"; default {field.default}"
         text = f"{field.description} ({ENV_PREFIX}{name.upper()}{default})"
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=text.replace("%", "%%"))
     parser.set_defaults(run=_serve)
@@ -127,8 +130,18 @@ async def _serve(given: argparse.Namespace) -> int:
     return 0
 
 
+def _program() -> str:
+    """How this program was called, so that a line to try works as printed."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"python -m {called.parent.name}"
+    return os.path.relpath(called) if len(called.parts) > 1 else str(called)
+
+
 def _announce(running: Any) -> None:
-    program = os.path.relpath(sys.argv[0]) if os.sep in sys.argv[0] else sys.argv[0]
+    from clickstream.client import DEFAULT_TARGET
+
+    program = _program()
     host = running.address
     option = "" if host == DEFAULT_TARGET else f" --target {host}"
     data = f"{running.embedded_data_dir}  (embedded MongoDB at {running.storage})"

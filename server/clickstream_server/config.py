@@ -31,12 +31,16 @@ class Settings(BaseModel):
 
     listen: str = Field("127.0.0.1:50051", description="address and port to serve on; port 0 takes a free one")
     mongodb_uri: str = Field("", description="a replica set or sharded cluster; empty starts the embedded MongoDB")
-    mongodb_database: str = Field("clickstream", description="the database's name", min_length=1)
+    mongodb_database: str = Field(
+        "clickstream", description="the database's name", max_length=63, pattern=r'^[^/\\. "$*<>:|?\x00]+$'
+    )
     mongodb_driver: DriverName = Field("motor", description=" or ".join(get_args(DriverName)))
     data_dir: Path = Field(default_factory=default_data_dir, description="where the embedded MongoDB keeps its data")
     mongod: str = Field("", description="the mongod program to embed; empty looks on PATH, then in the wheel")
-    storage_timeout_s: float = Field(10.0, gt=0, description="seconds that one step in the database may take")
-    drain_s: float = Field(20.0, ge=0, description="seconds that running calls may take after a stop was asked for")
+    storage_timeout_s: float = Field(10.0, gt=0, le=3600, description="seconds that one step in the database may take")
+    drain_s: float = Field(
+        20.0, ge=0, le=3600, description="seconds that running calls may take after a stop was asked for"
+    )
     log_level: str = Field("warning", description="debug, info, warning or error")
     id_chars_max: int = Field(_DEFAULTS.id_chars_max, ge=1, description="characters of an id")
     event_type_chars_max: int = Field(_DEFAULTS.event_type_chars_max, ge=1, description="characters of an event_type")

@@ -57,15 +57,18 @@ class _Violations(list[FieldViolation]):
         if size > self.limits.meta_bytes_max:
             self.note(path, f"must have {self.limits.meta_bytes_max} bytes as JSON at most, not {size}")
 
+    def check_storable(self, content: bytes) -> None:
+        """MongoDB's drivers read an object with $ref and $id as a reference, and lose a null database in it."""
+        if b'"$db":null' in content and b'"$ref":"' in content:
+            self.note("", 'an object with "$ref" and a "$db" of null cannot be stored; leave "$db" out')
+
     def raise_if_any(self) -> None:
         if self:
             raise InvalidField.of(self)
 
 
-def check_session(
-    session: Session, *, content_bytes: int, created_at: int | None, now_micros: int, limits: Limits
-) -> None:
-    """Raise InvalidField if the session breaks a limit. `content_bytes`: the size of its canonical form."""
+def check_session(session: Session, *, content: bytes, created_at: int | None, now_micros: int, limits: Limits) -> None:
+    """Raise InvalidField if the session breaks a limit. `content`: its canonical form."""
     found = _Violations(limits)
     found.check_id("session_id", session.session_id)
     if session.user_id is not None:
@@ -75,9 +78,10 @@ def check_session(
         found.note("search_results", f"must be {limits.search_results_max} at most, not {len(session.search_results)}")
     for place, item in enumerate(session.search_results[: limits.search_results_max]):
         found.check_id(f"search_results[{place}].object_id", item.object_id)
-    if content_bytes > limits.session_bytes_max:
-        found.note("", f"a session must have {limits.session_bytes_max} bytes as JSON at most, not {content_bytes}")
-    elif content_bytes > limits.meta_bytes_max:
+    found.check_storable(content)
+    if len(content) > limits.session_bytes_max:
+        found.note("", f"a session must have {limits.session_bytes_max} bytes as JSON at most, not {len(content)}")
+    elif len(content) > limits.meta_bytes_max:
         found.check_meta("search_meta", session.search_meta)
         found.check_meta("payload_filter", session.payload_filter)
         for place, item in enumerate(session.search_results):
@@ -86,9 +90,9 @@ def check_session(
 
 
 def check_event(
-    event: SessionEvent, *, content_bytes: int, created_at: int | None, now_micros: int, limits: Limits
+    event: SessionEvent, *, content: bytes, created_at: int | None, now_micros: int, limits: Limits
 ) -> None:
-    """Raise InvalidField if the event breaks a limit or a rule. `content_bytes`: the size of its canonical form."""
+    """Raise InvalidField if the event breaks a limit or a rule. `content`: its canonical form."""
     found = _Violations(limits)
     found.check_id("session_id", event.session_id)
     if event.event_id:
@@ -104,7 +108,8 @@ def check_event(
     elif not event.event_type.strip():
         found.note("event_type", "must not be blank")
     found.check_moment("created_at", created_at, now_micros)
-    if content_bytes > limits.meta_bytes_max:
+    found.check_storable(content)
+    if len(content) > limits.meta_bytes_max:
         found.check_meta("meta", event.meta)
     if event.value is not None and event.value.currency_code not in CURRENCY_CODES:
         found.note("value.currency_code", "must be a currency code of ISO 4217, such as EUR")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -128,18 +128,26 @@ def _within_a_message(found: SessionWithEvents) -> Any:
     return message
 
 
-def _answers(page: SessionPage) -> list[pb.GetBatchSessionsResponse]:
-    """A page as messages of a good size. Only the last carries `sealed`, and what the page says of its end."""
-    answers = [pb.GetBatchSessionsResponse()]
+def _answers(page: SessionPage) -> Iterator[pb.GetBatchSessionsResponse]:
+    """A page as messages of a good size. Only the last carries `sealed`, and what the page says of its end.
+
+    A session that does not fit into a message ends it with MessageTooLarge, after all that comes before it.
+    """
+    answer = pb.GetBatchSessionsResponse()
     size = 0
     for found in page.sessions:
-        message = _within_a_message(found)
+        try:
+            message = _within_a_message(found)
+        except MessageTooLarge:
+            if answer.sessions:
+                yield answer
+            raise
         size += message.ByteSize()
-        if size > STREAM_MESSAGE_BYTES and answers[-1].sessions:
-            answers.append(pb.GetBatchSessionsResponse())
-            size = message.ByteSize()
-        answers[-1].sessions.append(message)
-        answers[-1].last_number = found.session_number
-    answers[-1].last_number = page.last_number
-    answers[-1].sealed = page.sealed
-    return answers
+        if size > STREAM_MESSAGE_BYTES and answer.sessions:
+            yield answer
+            answer, size = pb.GetBatchSessionsResponse(), message.ByteSize()
+        answer.sessions.append(message)
+        answer.last_number = found.session_number
+    answer.last_number = page.last_number
+    answer.sealed = page.sealed
+    yield answer

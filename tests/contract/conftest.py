@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
+import grpc.aio
 import pytest
 
 from clickstream import ClickstreamDao
+from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from harness import served
@@ -22,3 +25,16 @@ async def dao(request: pytest.FixtureRequest, mongodb_uri: str, database: str) -
         settings = Settings(mongodb_database=database, mongodb_driver=request.param)
         async with opened_dao(mongodb_uri, settings) as opened:
             yield opened
+
+
+@pytest.fixture
+async def channel(mongodb_uri: str, database: str) -> AsyncIterator[grpc.aio.Channel]:
+    """A bare channel to a real server with an empty store: for requests that the models would refuse to build."""
+    async with served(mongodb_uri, database) as client, grpc.aio.insecure_channel(client.target) as opened:
+        yield opened
+
+
+@pytest.fixture
+def stub(channel: grpc.aio.Channel) -> Any:
+    """The generated stub on that channel."""
+    return ClickstreamServiceStub(channel)

@@ -15,10 +15,10 @@ SECOND = 1_000_000
 def faults(thing: Session | SessionEvent, created_at: int | None = NOW, **limits: object) -> list[str]:
     """The paths that a check complains about."""
     chosen = Limits(**limits)  # type: ignore[arg-type]
-    size = len(canonical_session(thing) if isinstance(thing, Session) else canonical_event(thing))
+    content = canonical_session(thing) if isinstance(thing, Session) else canonical_event(thing)
     check = check_session if isinstance(thing, Session) else check_event
     try:
-        check(thing, content_bytes=size, created_at=created_at, now_micros=NOW, limits=chosen)  # type: ignore[operator]
+        check(thing, content=content, created_at=created_at, now_micros=NOW, limits=chosen)  # type: ignore[operator]
     except InvalidField as error:
         return [violation.path for violation in error.violations]
     return []

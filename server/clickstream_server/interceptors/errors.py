@@ -58,6 +58,11 @@ class ErrorInterceptor(AroundInterceptor):
             )
 
 
+def _pushback(remaining_s: float | None, retry_after_s: float) -> str:
+    """When gRPC's own retry is to try again, in milliseconds; -1: not at all, for it would only run out of time."""
+    return "-1" if remaining_s is not None and remaining_s < 2 * retry_after_s else str(round(retry_after_s * 1000))
+
+
 def _reader(message: type[Message]) -> Callable[[bytes], Message | ClickstreamError]:
     """Parse a request, or return the error to answer with: an exception here would end as INTERNAL."""
 
@@ -74,6 +79,8 @@ def _reader(message: type[Message]) -> Callable[[bytes], Message | ClickstreamEr
 
 async def _abort(context: Context, error: ClickstreamError) -> NoReturn:
     status = to_status(error)
-    metadata = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(error.code, status.message, metadata)
+    metadata = [("grpc-status-details-bin", status.SerializeToString())]
+    if error.retry_after_s is not None:
+        metadata.append(("grpc-retry-pushback-ms", _pushback(context.time_remaining(), error.retry_after_s)))
+    await context.abort(error.code, status.message, tuple(metadata))
     raise AssertionError("abort raises")

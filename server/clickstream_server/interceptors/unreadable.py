@@ -10,6 +10,7 @@ from clickstream.errors import InvalidField
 from clickstream.values import JSON_DEPTH_MAX
 
 _STRUCT_TYPES = {"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"}
+_CONTAINER_TYPES = {"google.protobuf.Struct", "google.protobuf.ListValue"}
 _NOT_PROTOBUF = "is not a protobuf message of this type"
 
 
@@ -32,8 +33,8 @@ def unreadable(descriptor: Descriptor, data: bytes) -> InvalidField:
                 if field.type == FieldDescriptor.TYPE_STRING and not _is_utf8(value):
                     return InvalidField.at(inner, "must be valid UTF-8")
                 if field.type == FieldDescriptor.TYPE_MESSAGE:
-                    deeper = depth + (field.message_type.full_name == "google.protobuf.Value")
-                    if deeper > JSON_DEPTH_MAX + 1:
+                    deeper = depth + (field.message_type.full_name in _CONTAINER_TYPES)
+                    if deeper > JSON_DEPTH_MAX:
                         return InvalidField.at(inner, f"must not be nested deeper than {JSON_DEPTH_MAX} levels")
                     pending.append((field.message_type, value, inner, deeper))
         except _Malformed:

@@ -95,6 +95,8 @@ def replay(*, target: str, file: str, sample_queries: int | None) -> int:
     console = Console(highlight=False)
     print_account(console, account, source.name)
     print_batches(console, account, collecting)
+    if account.lines and not account.query_rows + account.event_rows:
+        raise StartFailure(f"nothing in {source.name} is a row of a search log in the UBI format")
     return 1 if account.disagreements() else 0
 
 

@@ -126,6 +126,9 @@ def _page_token(last: Document) -> str:
 def _read_page_token(token: str) -> tuple[int, str]:
     try:
         created_at, _, batch_id = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(":")
-        return int(created_at), batch_id
+        moment = int(created_at)
+        if not batch_id or not -(2**63) <= moment < 2**63:
+            raise ValueError(token)
+        return moment, batch_id
     except (binascii.Error, ValueError) as error:
         raise InvalidField.at("page_token", "is not a token that this service gave out") from error

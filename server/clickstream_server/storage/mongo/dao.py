@@ -56,7 +56,7 @@ class MongoClickstreamDao(ClickstreamDao):
 
     async def open(self) -> None:
         """Make the collections and indexes that are missing."""
-        with storage_call(self._timeout_s):
+        async with storage_call(self._timeout_s):
             await indexes.ensure_indexes(self._database)
 
     async def close(self) -> None:
@@ -66,7 +66,7 @@ class MongoClickstreamDao(ClickstreamDao):
 
     async def ping(self, most_s: float) -> None:
         """Raise Unavailable unless the database takes writes now."""
-        with storage_call(most_s):
+        async with storage_call(most_s):
             await settle(self._database.command("ping"))
 
     async def register_session(self, session: Session) -> Registration:
@@ -81,7 +81,7 @@ class MongoClickstreamDao(ClickstreamDao):
         try:
             check_session(
                 session,
-                content_bytes=len(canonical),
+                content=canonical,
                 created_at=None if session.created_at is None else micros_from_datetime(session.created_at),
                 now_micros=now_micros(),
                 limits=self._limits,
@@ -93,12 +93,12 @@ class MongoClickstreamDao(ClickstreamDao):
         )
 
     async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
-        with storage_call(self._timeout_s):
+        async with storage_call(self._timeout_s):
             return await self._events.push(events)
 
     async def mark_session_irrelevant(self, session_id: str) -> RegisteredSession:
         check_id("session_id", session_id, self._limits)
-        with storage_call(self._timeout_s):
+        async with storage_call(self._timeout_s):
             changed: Document | None = await self._sessions.find_one_and_update(
                 {"_id": session_id}, {"$set": {"is_irrelevant": True}}, return_document=ReturnDocument.AFTER
             )
@@ -111,7 +111,7 @@ class MongoClickstreamDao(ClickstreamDao):
     ) -> SessionWithEvents | None:
         check_id("session_id", session_id, self._limits)
         check_not_negative(events_limit=events_limit)
-        with storage_call(self._timeout_s):
+        async with storage_call(self._timeout_s):
             found: Document | None = await self._sessions.find_one({"_id": session_id})
             if found is None:
                 return None
@@ -124,7 +124,7 @@ class MongoClickstreamDao(ClickstreamDao):
         """A session's earliest events by `created_at`, then `event_id`, whether or not the session is known."""
         check_id("session_id", session_id, self._limits)
         check_not_negative(limit=limit)
-        with storage_call(self._timeout_s):
+        async with storage_call(self._timeout_s):
             return (await self._events.of_session(session_id, limit=limit)).events
 
     async def get_batch_pages(
@@ -154,24 +154,24 @@ class MongoClickstreamDao(ClickstreamDao):
 
     async def get_batch(self, batch_id: str) -> SessionBatch | None:
         check_id("batch_id", batch_id, self._limits)
-        with storage_call(self._timeout_s):
+        async with storage_call(self._timeout_s):
             return await self._batches.get(batch_id)
 
     async def list_batches(
         self, *, statuses: Sequence[SessionBatchStatus] = (), page_size: int = 0, page_token: str = ""
     ) -> BatchList:
         check_not_negative(page_size=page_size)
-        with storage_call(self._timeout_s):
+        async with storage_call(self._timeout_s):
             return await self._batches.list(statuses, page_size, page_token)
 
     async def release_batch(self, release_id: str) -> BatchRelease:
         check_id("release_id", release_id, self._limits)
-        with storage_call(self._timeout_s):
+        async with storage_call(self._timeout_s):
             return await self._batches.release(release_id)
 
     async def update_batch_status(
         self, batch_id: str, status: SessionBatchStatus, *, expected_status: SessionBatchStatus | None = None
     ) -> SessionBatch:
         check_id("batch_id", batch_id, self._limits)
-        with storage_call(self._timeout_s):
+        async with storage_call(self._timeout_s):
             return await self._batches.update_status(batch_id, status, expected_status)

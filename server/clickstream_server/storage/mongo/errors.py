@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pymongo
 from pymongo.errors import (
@@ -84,8 +85,19 @@ def is_transient(error: PyMongoError) -> bool:
     return any(error.has_error_label(label) for label in labels)
 
 
+@asynccontextmanager
+async def storage_call(most_s: float) -> AsyncIterator[None]:
+    """As `driver_call`, and on time: a driver that waits for a server looks at its clock every half second only."""
+    try:
+        async with asyncio.timeout(budget_s(most_s)):
+            with driver_call(most_s):
+                yield
+    except TimeoutError as error:
+        raise storage_unavailable() from error
+
+
 @contextmanager
-def storage_call(most_s: float) -> Iterator[None]:
+def driver_call(most_s: float) -> Iterator[None]:
     """Calls to the database inside keep within `most_s` seconds and the caller's deadline, and raise domain errors."""
     try:
         with pymongo.timeout(budget_s(most_s)):

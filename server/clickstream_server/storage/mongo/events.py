@@ -23,6 +23,8 @@ from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unava
 
 IN_ORDER = [("_id.session_id", ASCENDING), ("created_at", ASCENDING), ("_id.event_id", ASCENDING)]
 CONTENT_CONFLICT = "CONTENT_CONFLICT"
+_ID_SHOWN_MAX = 256
+"""An id that was refused for its length is not sent back whole."""
 _SURPLUS_MAX = 1000
 """How many events more than asked for are read of a session rather than to ask for that session alone."""
 
@@ -88,7 +90,7 @@ class EventStore:
             raise event
         canonical = canonical_event(event)
         created_at = None if event.created_at is None else micros_from_datetime(event.created_at)
-        check_event(event, content_bytes=len(canonical), created_at=created_at, now_micros=now, limits=self._limits)
+        check_event(event, content=canonical, created_at=created_at, now_micros=now, limits=self._limits)
         hashed = content_hash(canonical)
         return documents.event_to_document(
             event,
@@ -145,23 +147,27 @@ class EventStore:
         counts = await self._counts(session_ids, session)
         if limit == 0:
             return {session_id: FoundEvents((), count) for session_id, count in counts.items()}
-        at_once = [session_id for session_id, count in counts.items() if count <= limit + _SURPLUS_MAX]
-        found = await self._all_of(at_once, bytes_max, session)
+        alone = len(session_ids) == 1
+        at_once = [session_id for session_id, count in counts.items() if not alone and count <= limit + _SURPLUS_MAX]
+        found = await self._all_of(at_once, bytes_max, session) if at_once else {}
         results = {
             session_id: FoundEvents(tuple(events[:limit]), counts[session_id]) for session_id, events in found.items()
         }
         for session_id in counts.keys() - results.keys():
-            results[session_id] = await self.of_session(session_id, limit=limit, session=session)
+            found = await self._all_of([session_id], bytes_max, session, limit=limit)
+            results[session_id] = FoundEvents(tuple(found.get(session_id, ())), counts[session_id])
         return results
 
-    async def _all_of(self, session_ids: Sequence[str], bytes_max: int, session: Any) -> dict[str, list[SessionEvent]]:
+    async def _all_of(
+        self, session_ids: Sequence[str], bytes_max: int, session: Any, *, limit: int = 0
+    ) -> dict[str, list[SessionEvent]]:
         found: dict[str, list[SessionEvent]] = {}
         size = 0
         cursor = self._events.with_options(codec_options=RAW_CODEC).find(
             {"_id.session_id": {"$in": list(session_ids)}}, session=session
         )
         try:
-            async for raw in cursor.sort(IN_ORDER):
+            async for raw in cursor.sort(IN_ORDER).limit(limit):
                 size += len(raw.raw)
                 if size > bytes_max:
                     raise TooManyBytes
@@ -188,7 +194,7 @@ def _key(document: Document) -> tuple[str, str]:
 def _rejected(index: int, event: SessionEvent | InvalidField, error: InvalidField) -> ItemFailure:
     return ItemFailure(
         index=index,
-        id=event.event_id if isinstance(event, SessionEvent) else "",
+        id=event.event_id[:_ID_SHOWN_MAX] if isinstance(event, SessionEvent) else "",
         outcome=WriteOutcome.REJECTED,
         reason=InvalidField.reason,
         message=error.message,

@@ -5,15 +5,15 @@ Unique keys are shard-ready: a session's key is its id, an event's begins with i
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
-from pymongo.errors import CollectionInvalid
+from pymongo.errors import CollectionInvalid, OperationFailure
 
 SESSIONS = "sessions"
 EVENTS = "events"
 BATCHES = "batches"
+_NAMESPACE_EXISTS = 48
 
 INDEXES: dict[str, list[IndexModel]] = {
     SESSIONS: [
@@ -55,6 +55,11 @@ async def ensure_indexes(database: Any) -> None:
     existing = set(await database.list_collection_names())
     for name, indexes in INDEXES.items():
         if name not in existing:
-            with suppress(CollectionInvalid):  # another server made it in between
+            try:
                 await database.create_collection(name)
+            except CollectionInvalid:
+                pass  # another server made it before the driver looked
+            except OperationFailure as error:
+                if error.code != _NAMESPACE_EXISTS:  # or after
+                    raise
         await database[name].create_indexes(indexes)

@@ -59,7 +59,7 @@ class BatchReader:
         """Yield pages until the batch is read, or, following, until it is sealed."""
         batch_id = query.batch_id
         if not batch_id:
-            with storage_call(self._timeout_s):
+            async with storage_call(self._timeout_s):
                 batch_id = (await self._batches.collecting()).batch_id
         async with self._watcher.watch(batch_id if query.follow else None) as changed:
             after, left, page_sessions = query.after_number, query.limit or None, FIRST_PAGE_SESSIONS
@@ -79,24 +79,26 @@ class BatchReader:
 
     async def _page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> tuple[SessionPage, bool]:
         """The next page, and whether it reached the end of what the batch holds now."""
-        with storage_call(self._timeout_s):
-            async with await settle(self._client.start_session(snapshot=True)) as session:
-                batch = await self._batches.get(batch_id, session=session)
-                if batch is None:
-                    raise BatchNotFound.by_id(batch_id)
-                found, complete = await self._read_sessions(batch, after, wanted, query, session)
-                events: dict[str, FoundEvents] = {}
-                while found:
-                    ids = [document["_id"] for document in found]
-                    try:
-                        events = await self._events.of_sessions(
-                            ids, limit=query.events_limit, bytes_max=EVENTS_BYTES_MAX, session=session
-                        )
-                        break
-                    except TooManyBytes:
-                        if len(found) == 1:
-                            raise too_large(ids[0]) from None
-                        found, complete = found[: len(found) // 2], False
+        async with (
+            storage_call(self._timeout_s),
+            await settle(self._client.start_session(snapshot=True)) as session,
+        ):
+            batch = await self._batches.get(batch_id, session=session)
+            if batch is None:
+                raise BatchNotFound.by_id(batch_id)
+            found, complete = await self._read_sessions(batch, after, wanted, query, session)
+            events: dict[str, FoundEvents] = {}
+            while found:
+                ids = [document["_id"] for document in found]
+                try:
+                    events = await self._events.of_sessions(
+                        ids, limit=query.events_limit, bytes_max=EVENTS_BYTES_MAX, session=session
+                    )
+                    break
+                except TooManyBytes:
+                    if len(found) == 1:
+                        raise too_large(ids[0]) from None
+                    found, complete = found[: len(found) // 2], False
         sessions = tuple(_with_events(document, events) for document in found)
         end = max(after, batch.session_counter)
         last_number = end if complete else sessions[-1].session_number

@@ -26,7 +26,7 @@ from clickstream_server.clock import now_micros
 from clickstream_server.deadlines import budget_s
 from clickstream_server.storage.mongo import documents, indexes
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.errors import storage_call, storage_unavailable
+from clickstream_server.storage.mongo.errors import driver_call, storage_unavailable
 from clickstream_server.storage.mongo.transactions import in_transaction
 
 GROUP_MAX = 256
@@ -161,7 +161,7 @@ class Registrar:
     async def _settle(self, group: list[Numbering]) -> None:
         """Give every call of the group its result or its error. Never raises."""
         try:
-            with storage_call(self._timeout_s):
+            with driver_call(self._timeout_s):
                 made = await in_transaction(
                     self._client, lambda session: self._number(group, session), most_s=self._timeout_s
                 )
@@ -193,8 +193,15 @@ class Registrar:
         stored = {document["_id"]: document async for document in cursor}
         wanted = numbers_wanted(group, stored)
         now = now_micros()
+        collecting: Document | None = None
+        if any(call.replace for call in group):
+            # An update may turn out to change nothing; it must then leave the batch and its updated_at alone, too.
+            collecting = await self._batches.find_one({"status": SessionBatchStatus.COLLECTING.value}, session=session)
+        if collecting is not None:
+            wanted = plan(group, stored, collecting["_id"], first_number=1, now=now).used
         if not wanted:
-            return plan(group, stored, batch_id="", first_number=0, now=now)
+            batch_id = "" if collecting is None else collecting["_id"]
+            return plan(group, stored, batch_id, first_number=0, now=now)
         batch = await self._take_numbers(wanted, now, session)
         made = plan(group, stored, batch["_id"], batch["session_counter"] - wanted + 1, now)
         if made.used < wanted:
