@@ -213,7 +213,7 @@ async def test_the_counts_add_up(dao: ClickstreamDao) -> None:
 
 
 async def test_an_unreadable_event_may_stand_as_its_error(dao: ClickstreamDao) -> None:
-    """A storage counts an event that is its own error as REJECTED at its place; a client, which cannot send it, raises."""
+    """A storage counts an event that is its own error as REJECTED at its place; a client, unable to send it, raises."""
     events = [InvalidField.at("meta", "is not JSON"), RICH]
     if isinstance(dao, ClickstreamClient):
         with pytest.raises(InvalidField, match="meta: is not JSON"):
