@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import cached_property
-from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -20,14 +17,11 @@ from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import (
     BatchNotFound,
     Cancelled,
-    ClickstreamError,
-    DeadlineExceeded,
     InvalidField,
     MessageTooLarge,
     SessionNotFound,
-    Unavailable,
-    from_status,
 )
+from clickstream.event_stream import EventStream, FailureHandler
 from clickstream.models import (
     BatchList,
     BatchRelease,
@@ -41,8 +35,10 @@ from clickstream.models import (
     SessionPage,
     SessionWithEvents,
 )
+from clickstream.resume import Patience, failure_of
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
+from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from clickstream.values import text_fault
 
 DEFAULT_TARGET = "127.0.0.1:50051"
@@ -109,6 +105,10 @@ class ClickstreamClient(ClickstreamDao):
     @cached_property
     def _stub(self) -> Any:
         return ClickstreamServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+
+    @cached_property
+    def _transfer(self) -> Any:
+        return TransferServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     async def __aenter__(self) -> Self:
         return self
@@ -179,7 +179,7 @@ class ClickstreamClient(ClickstreamDao):
             exclude_irrelevant=exclude_irrelevant,
             follow=follow,
         )
-        patience = _Patience(self._stream_resume_s)
+        patience = Patience(self._stream_resume_s)
         while True:
             call = self._started(self._stub.GetBatchSessions, request, self._stream_deadline_s)
             try:
@@ -196,7 +196,7 @@ class ClickstreamClient(ClickstreamDao):
                         return
                 return
             except grpc.aio.AioRpcError as error:
-                failure = _failure(error)
+                failure = failure_of(error)
                 if not patience.allows(failure):
                     raise failure from error
             finally:
@@ -241,13 +241,38 @@ class ClickstreamClient(ClickstreamDao):
         answer: pb.UpdateBatchStatusResponse = await self._call(self._stub.UpdateBatchStatus, request)
         return wire.batch_from_pb(answer.batch)
 
+    def event_stream(
+        self,
+        *,
+        on_failure: FailureHandler | None = None,
+        batch_events: int = 1_000,
+        batch_bytes: int = 1024 * 1024,
+        batch_s: float = 0.05,
+        unacked_events: int = 20_000,
+    ) -> EventStream:
+        """Open a long-lived stream of events, for producers with many; see `EventStream`.
+
+        A request is sent at `batch_events` or `batch_bytes`, and after `batch_s` seconds at the latest; `send` waits
+        while `unacked_events` are not durable yet.
+        """
+        return EventStream(
+            self._transfer,
+            on_failure=on_failure,
+            batch_events=batch_events,
+            batch_bytes=batch_bytes,
+            batch_s=batch_s,
+            unacked_events=unacked_events,
+            deadline_s=self._stream_deadline_s,
+            resume_s=self._stream_resume_s,
+        )
+
     async def _call(self, method: Callable[..., Any], request: Message) -> Any:
         if (size := request.ByteSize()) > MESSAGE_BYTES_MAX:
             raise MessageTooLarge(f"a message must have {MESSAGE_BYTES_MAX} bytes at most, not {size}")
         try:
             return await self._started(method, request, self._deadline_s)
         except grpc.aio.AioRpcError as error:
-            raise _failure(error) from error
+            raise failure_of(error) from error
 
     def _started(self, method: Callable[..., Any], request: Message, timeout_s: float) -> Any:
         try:
@@ -259,33 +284,6 @@ class ClickstreamClient(ClickstreamDao):
 _INT32_MAX = 2**31 - 1
 
 
-class _Patience:
-    """How long a broken stream is taken up again: while something has come within `most_s` seconds."""
-
-    def __init__(self, most_s: float) -> None:
-        self._most_s = most_s
-        self._until: float | None = None
-        self._tries = 0
-
-    def renew(self) -> None:
-        """Something came."""
-        self._until = monotonic() + self._most_s
-        self._tries = 0
-
-    def allows(self, failure: ClickstreamError) -> bool:
-        """Whether to connect again. A call that never brought anything has been retried by gRPC already."""
-        broken = isinstance(failure, Unavailable | DeadlineExceeded) or (
-            # A connection cut in the middle of a message; an error of the service would carry its reason.
-            failure.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and not failure.error_id
-        )
-        return broken and self._until is not None and monotonic() < self._until
-
-    async def wait(self, failure: ClickstreamError) -> None:
-        backoff = min(2.0, 0.1 * 2**self._tries)
-        self._tries += 1
-        await asyncio.sleep(max(failure.retry_after_s or 0.0, random.uniform(backoff / 2, backoff)))
-
-
 def _go_on_after(request: pb.GetBatchSessionsRequest, page: SessionPage) -> None:
     """Make the request one for what comes after the page. A limit that is used up is left at 0."""
     request.after_number = page.last_number
@@ -293,15 +291,6 @@ def _go_on_after(request: pb.GetBatchSessionsRequest, page: SessionPage) -> None
         request.limit -= len(page.sessions)
     if page.sessions:
         request.batch_id = page.sessions[0].batch_id
-
-
-_DETAILS_KEY = "grpc-status-details-bin"
-
-
-def _failure(error: grpc.aio.AioRpcError) -> ClickstreamError:
-    """The domain's error for what a call ended with."""
-    details: Any = next((value for key, value in error.trailing_metadata() or () if key == _DETAILS_KEY), None)
-    return from_status(error.code(), error.details() or error.code().name, details)
 
 
 def _request(kind: type[R], **fields: Any) -> R:

@@ -14,7 +14,15 @@ from pydantic import BaseModel, ValidationError
 
 from clickstream import models
 from clickstream.errors import FieldViolation, InvalidField
-from clickstream.v1 import batch_pb2, clickstream_service_pb2, event_pb2, outcome_pb2, session_pb2
+from clickstream.transfer import EventAck
+from clickstream.v1 import (
+    batch_pb2,
+    clickstream_service_pb2,
+    event_pb2,
+    outcome_pb2,
+    session_pb2,
+    transfer_service_pb2,
+)
 from clickstream.values import Path, datetime_from_micros, micros_from_datetime, path_text
 
 M = TypeVar("M", bound=BaseModel)
@@ -325,12 +333,26 @@ def outcome_from_pb(number: int) -> models.WriteOutcome:
 
 
 def push_result_to_pb(result: models.PushResult) -> clickstream_service_pb2.PushEventsResponse:
-    return clickstream_service_pb2.PushEventsResponse(
-        inserted=result.inserted,
-        duplicates=result.duplicates,
-        conflicts=result.conflicts,
-        rejected=result.rejected,
-        failures=[
+    return clickstream_service_pb2.PushEventsResponse(**_push_result_fields(result))
+
+
+def event_ack_to_pb(ack: EventAck) -> transfer_service_pb2.StreamEventsResponse:
+    return transfer_service_pb2.StreamEventsResponse(
+        acked_sequence=ack.acked_sequence, **_push_result_fields(ack.result)
+    )
+
+
+def event_ack_from_pb(message: transfer_service_pb2.StreamEventsResponse) -> EventAck:
+    return EventAck(message.acked_sequence, push_result_from_pb(message))
+
+
+def _push_result_fields(result: models.PushResult) -> dict[str, Any]:
+    return {
+        "inserted": result.inserted,
+        "duplicates": result.duplicates,
+        "conflicts": result.conflicts,
+        "rejected": result.rejected,
+        "failures": [
             outcome_pb2.ItemFailure(
                 index=failure.index,
                 id=failure.id,
@@ -341,10 +363,12 @@ def push_result_to_pb(result: models.PushResult) -> clickstream_service_pb2.Push
             )
             for failure in result.failures
         ],
-    )
+    }
 
 
-def push_result_from_pb(message: clickstream_service_pb2.PushEventsResponse) -> models.PushResult:
+def push_result_from_pb(
+    message: clickstream_service_pb2.PushEventsResponse | transfer_service_pb2.StreamEventsResponse,
+) -> models.PushResult:
     return models.PushResult(
         inserted=message.inserted,
         duplicates=message.duplicates,

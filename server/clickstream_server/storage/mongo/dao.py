@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -23,6 +23,7 @@ from clickstream.models import (
     SessionPage,
     SessionWithEvents,
 )
+from clickstream.transfer import EventAck, EventBatch, TransferDao
 from clickstream.values import micros_from_datetime
 from clickstream_server.canonical import canonical_session, content_hash
 from clickstream_server.clock import now_micros
@@ -32,12 +33,13 @@ from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import database_of, settle
 from clickstream_server.storage.mongo.errors import storage_call
+from clickstream_server.storage.mongo.event_stream import EventStreamer
 from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.reader import BatchQuery, BatchReader
 from clickstream_server.storage.mongo.registrar import Numbering, Registrar
 
 
-class MongoClickstreamDao(ClickstreamDao):
+class MongoClickstreamDao(ClickstreamDao, TransferDao):
     """The interface on a MongoDB replica set or sharded cluster, over Motor or PyMongo Async.
 
     `client` comes from `driver.connect` and stays the caller's to close. `timeout_s` bounds every step in the database;
@@ -175,3 +177,8 @@ class MongoClickstreamDao(ClickstreamDao):
         check_id("batch_id", batch_id, self._limits)
         with storage_call(self._timeout_s):
             return await self._batches.update_status(batch_id, status, expected_status)
+
+    async def stream_events(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
+        async with aclosing(EventStreamer(self._events, timeout_s=self._timeout_s).run(batches)) as acks:
+            async for ack in acks:
+                yield ack

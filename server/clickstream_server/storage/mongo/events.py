@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bson import decode
@@ -40,11 +41,29 @@ class FoundEvents:
 
 
 @dataclass(slots=True)
-class _Pushed:
-    """An event of a push, at its place in the request."""
+class PreparedEvents:
+    """The events of one request: those to be stored, each at its place, and those that are invalid."""
 
-    index: int
-    document: Document
+    documents: list[Document] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    rejected: list[ItemFailure] = field(default_factory=list)
+    faults: list[InvalidField] = field(default_factory=list)
+
+    def result(self, outcomes: Sequence[WriteOutcome]) -> PushResult:
+        """The account of the request, once the outcome of each document is known."""
+        counts = Counter(outcomes)
+        conflicts = [
+            _conflict(place, document)
+            for place, document, outcome in zip(self.places, self.documents, outcomes, strict=True)
+            if outcome is WriteOutcome.CONFLICT
+        ]
+        return PushResult(
+            inserted=counts[WriteOutcome.INSERTED],
+            duplicates=counts[WriteOutcome.DUPLICATE],
+            conflicts=len(conflicts),
+            rejected=len(self.rejected),
+            failures=tuple(sorted([*self.rejected, *conflicts], key=lambda failure: failure.index)),
+        )
 
 
 class EventStore:
@@ -60,28 +79,25 @@ class EventStore:
         """Store what is valid, each once; see `ClickstreamDao.push_events`."""
         if not events:
             raise InvalidField.at("events", "must not be empty")
+        prepared = self.prepare(events)
+        if not prepared.documents:
+            raise InvalidField.of(violation for fault in prepared.faults for violation in fault.violations)
+        return prepared.result(await self.insert(prepared.documents))
+
+    def prepare(self, events: Sequence[SessionEvent | InvalidField]) -> PreparedEvents:
+        """Check each event and make its document. Raises InvalidField if there are too many."""
         if len(events) > self._limits.events_per_call_max:
             raise InvalidField.at("events", f"must be {self._limits.events_per_call_max} at most, not {len(events)}")
         now = now_micros()
-        pushed: list[_Pushed] = []
-        failures: list[ItemFailure] = []
-        invalid: list[InvalidField] = []
-        for index, event in enumerate(events):
+        prepared = PreparedEvents()
+        for place, event in enumerate(events):
             try:
-                pushed.append(_Pushed(index, self._document(event, now)))
+                prepared.documents.append(self._document(event, now))
+                prepared.places.append(place)
             except InvalidField as error:
-                invalid.append(error.under(f"events[{index}]"))
-                failures.append(_rejected(index, event, error))
-        if not pushed:
-            raise InvalidField.of(violation for error in invalid for violation in error.violations)
-        duplicates, conflicts = await self._insert(pushed)
-        return PushResult(
-            inserted=len(pushed) - len(duplicates) - len(conflicts),
-            duplicates=len(duplicates),
-            conflicts=len(conflicts),
-            rejected=len(invalid),
-            failures=tuple(sorted([*failures, *map(_conflict, conflicts)], key=lambda failure: failure.index)),
-        )
+                prepared.faults.append(error.under(f"events[{place}]"))
+                prepared.rejected.append(_rejected(place, event, error))
+        return prepared
 
     def _document(self, event: SessionEvent | InvalidField, now: int) -> Document:
         if isinstance(event, InvalidField):
@@ -97,29 +113,27 @@ class EventStore:
             created_at=now if created_at is None else created_at,
         )
 
-    async def _insert(self, pushed: list[_Pushed]) -> tuple[list[_Pushed], list[_Pushed]]:
-        """Insert all; return those that were stored before with the same content, and those with other content."""
+    async def insert(self, new: Sequence[Document]) -> list[WriteOutcome]:
+        """Insert all, each once; return what became of each: INSERTED, DUPLICATE or CONFLICT."""
+        outcomes = [WriteOutcome.INSERTED] * len(new)
         try:
-            await self._events.insert_many([item.document for item in pushed], ordered=False)
+            await self._events.insert_many(new, ordered=False)
+            return outcomes
         except BulkWriteError as error:
             errors = error.details.get("writeErrors", [])
             if error.details.get("writeConcernErrors") or any(found["code"] != DUPLICATE_KEY for found in errors):
                 raise
-            known = [pushed[found["index"]] for found in errors]
-        else:
-            return [], []
-        keys = [item.document["_id"] for item in known]
+            known = [found["index"] for found in errors]
+        keys = [new[place]["_id"] for place in known]
         stored = {_key(found): found async for found in self._events.find({"_id": {"$in": keys}})}
-        if any(_key(item.document) not in stored for item in known):
-            # Another writer's insert is there and not yet durable: nothing can be promised about it. A retry will tell.
-            raise storage_unavailable()
-        same = [
-            documents.same_event_content(stored[_key(item.document)], item.document["content_hash"]) for item in known
-        ]
-        return (
-            [item for item, is_same in zip(known, same, strict=True) if is_same],
-            [item for item, is_same in zip(known, same, strict=True) if not is_same],
-        )
+        for place in known:
+            there = stored.get(_key(new[place]))
+            if there is None:
+                # Another writer's insert is there and not yet durable: nothing can be promised. A retry will tell.
+                raise storage_unavailable()
+            same = documents.same_event_content(there, new[place]["content_hash"])
+            outcomes[place] = WriteOutcome.DUPLICATE if same else WriteOutcome.CONFLICT
+        return outcomes
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -185,9 +199,9 @@ def _key(document: Document) -> tuple[str, str]:
     return document["_id"]["session_id"], document["_id"]["event_id"]
 
 
-def _rejected(index: int, event: SessionEvent | InvalidField, error: InvalidField) -> ItemFailure:
+def _rejected(place: int, event: SessionEvent | InvalidField, error: InvalidField) -> ItemFailure:
     return ItemFailure(
-        index=index,
+        index=place,
         id=event.event_id if isinstance(event, SessionEvent) else "",
         outcome=WriteOutcome.REJECTED,
         reason=InvalidField.reason,
@@ -195,10 +209,10 @@ def _rejected(index: int, event: SessionEvent | InvalidField, error: InvalidFiel
     )
 
 
-def _conflict(item: _Pushed) -> ItemFailure:
+def _conflict(place: int, document: Document) -> ItemFailure:
     return ItemFailure(
-        index=item.index,
-        id=item.document["_id"]["event_id"],
+        index=place,
+        id=document["_id"]["event_id"],
         outcome=WriteOutcome.CONFLICT,
         reason=CONTENT_CONFLICT,
         message="this session has an event of the same id with other content; what is stored stays",
