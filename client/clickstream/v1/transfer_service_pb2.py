@@ -24,19 +24,41 @@ _sym_db = _symbol_database.Default()
 
 from clickstream.v1 import event_pb2 as clickstream_dot_v1_dot_event__pb2
 from clickstream.v1 import outcome_pb2 as clickstream_dot_v1_dot_outcome__pb2
+from clickstream.v1 import session_pb2 as clickstream_dot_v1_dot_session__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%clickstream/v1/transfer_service.proto\x12\x0e\x63lickstream.v1\x1a\x1a\x63lickstream/v1/event.proto\x1a\x1c\x63lickstream/v1/outcome.proto\"U\n\x13StreamEventsRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12,\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1c.clickstream.v1.SessionEvent\"\xa8\x01\n\x14StreamEventsResponse\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x03\x12\x10\n\x08inserted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12\x11\n\tconflicts\x18\x04 \x01(\x05\x12\x10\n\x08rejected\x18\x05 \x01(\x05\x12-\n\x08\x66\x61ilures\x18\x06 \x03(\x0b\x32\x1b.clickstream.v1.ItemFailure2p\n\x0fTransferService\x12]\n\x0cStreamEvents\x12#.clickstream.v1.StreamEventsRequest\x1a$.clickstream.v1.StreamEventsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%clickstream/v1/transfer_service.proto\x12\x0e\x63lickstream.v1\x1a\x1a\x63lickstream/v1/event.proto\x1a\x1c\x63lickstream/v1/outcome.proto\x1a\x1c\x63lickstream/v1/session.proto\x1a\x1egoogle/protobuf/duration.proto\"U\n\x13StreamEventsRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12,\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1c.clickstream.v1.SessionEvent\"\xa8\x01\n\x14StreamEventsResponse\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x03\x12\x10\n\x08inserted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12\x11\n\tconflicts\x18\x04 \x01(\x05\x12\x10\n\x08rejected\x18\x05 \x01(\x05\x12-\n\x08\x66\x61ilures\x18\x06 \x03(\x0b\x32\x1b.clickstream.v1.ItemFailure\"\x80\x01\n\x15ImportSessionsRequest\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.clickstream.v1.ImportConfigH\x00\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.clickstream.v1.ImportChunkH\x00\x42\t\n\x07request\"\xc6\x01\n\x0cImportConfig\x12\x11\n\timport_id\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.clickstream.v1.ImportMode\x12\x32\n\tatomicity\x18\x03 \x01(\x0e\x32\x1f.clickstream.v1.ImportAtomicity\x12\x1e\n\x11max_failure_ratio\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x42\x14\n\x12_max_failure_ratio\"J\n\x0bImportChunk\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12)\n\x05items\x18\x02 \x03(\x0b\x32\x1a.clickstream.v1.ImportItem\"d\n\nImportItem\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.clickstream.v1.Session\x12,\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1c.clickstream.v1.SessionEvent\"\x8a\x01\n\x16ImportSessionsResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.clickstream.v1.ImportProgressH\x00\x12\x30\n\x07summary\x18\x02 \x01(\x0b\x32\x1d.clickstream.v1.ImportSummaryH\x00\x42\n\n\x08response\"Z\n\rOutcomeCounts\x12\x10\n\x08inserted\x18\x01 \x01(\x03\x12\x12\n\nduplicates\x18\x02 \x01(\x03\x12\x11\n\tconflicts\x18\x03 \x01(\x03\x12\x10\n\x08rejected\x18\x04 \x01(\x03\"\xca\x01\n\x0eImportProgress\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x03\x12\x11\n\tprocessed\x18\x02 \x01(\x03\x12/\n\x08sessions\x18\x03 \x01(\x0b\x32\x1d.clickstream.v1.OutcomeCounts\x12-\n\x06\x65vents\x18\x04 \x01(\x0b\x32\x1d.clickstream.v1.OutcomeCounts\x12-\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x1b.clickstream.v1.ItemFailure\"\xbf\x01\n\rImportSummary\x12\x11\n\tprocessed\x18\x01 \x01(\x03\x12/\n\x08sessions\x18\x02 \x01(\x0b\x32\x1d.clickstream.v1.OutcomeCounts\x12-\n\x06\x65vents\x18\x03 \x01(\x0b\x32\x1d.clickstream.v1.OutcomeCounts\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x61\x62orted\x18\x05 \x01(\x08*j\n\nImportMode\x12\x1b\n\x17IMPORT_MODE_UNSPECIFIED\x10\x00\x12\x1d\n\x19IMPORT_MODE_SKIP_EXISTING\x10\x01\x12 \n\x1cIMPORT_MODE_REPLACE_EXISTING\x10\x02*t\n\x0fImportAtomicity\x12 \n\x1cIMPORT_ATOMICITY_UNSPECIFIED\x10\x00\x12\x1d\n\x19IMPORT_ATOMICITY_PER_ITEM\x10\x01\x12 \n\x1cIMPORT_ATOMICITY_PER_SESSION\x10\x02\x32\xd5\x01\n\x0fTransferService\x12]\n\x0cStreamEvents\x12#.clickstream.v1.StreamEventsRequest\x1a$.clickstream.v1.StreamEventsResponse(\x01\x30\x01\x12\x63\n\x0eImportSessions\x12%.clickstream.v1.ImportSessionsRequest\x1a&.clickstream.v1.ImportSessionsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'clickstream.v1.transfer_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STREAMEVENTSREQUEST']._serialized_start=115
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=200
-  _globals['_STREAMEVENTSRESPONSE']._serialized_start=203
-  _globals['_STREAMEVENTSRESPONSE']._serialized_end=371
-  _globals['_TRANSFERSERVICE']._serialized_start=373
-  _globals['_TRANSFERSERVICE']._serialized_end=485
+  _globals['_IMPORTMODE']._serialized_start=1577
+  _globals['_IMPORTMODE']._serialized_end=1683
+  _globals['_IMPORTATOMICITY']._serialized_start=1685
+  _globals['_IMPORTATOMICITY']._serialized_end=1801
+  _globals['_STREAMEVENTSREQUEST']._serialized_start=177
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=262
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=265
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=433
+  _globals['_IMPORTSESSIONSREQUEST']._serialized_start=436
+  _globals['_IMPORTSESSIONSREQUEST']._serialized_end=564
+  _globals['_IMPORTCONFIG']._serialized_start=567
+  _globals['_IMPORTCONFIG']._serialized_end=765
+  _globals['_IMPORTCHUNK']._serialized_start=767
+  _globals['_IMPORTCHUNK']._serialized_end=841
+  _globals['_IMPORTITEM']._serialized_start=843
+  _globals['_IMPORTITEM']._serialized_end=943
+  _globals['_IMPORTSESSIONSRESPONSE']._serialized_start=946
+  _globals['_IMPORTSESSIONSRESPONSE']._serialized_end=1084
+  _globals['_OUTCOMECOUNTS']._serialized_start=1086
+  _globals['_OUTCOMECOUNTS']._serialized_end=1176
+  _globals['_IMPORTPROGRESS']._serialized_start=1179
+  _globals['_IMPORTPROGRESS']._serialized_end=1381
+  _globals['_IMPORTSUMMARY']._serialized_start=1384
+  _globals['_IMPORTSUMMARY']._serialized_end=1575
+  _globals['_TRANSFERSERVICE']._serialized_start=1804
+  _globals['_TRANSFERSERVICE']._serialized_end=2017
 # @@protoc_insertion_point(module_scope)

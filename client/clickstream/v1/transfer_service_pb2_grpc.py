@@ -40,6 +40,11 @@ class TransferServiceStub(object):
                 request_serializer=clickstream_dot_v1_dot_transfer__service__pb2.StreamEventsRequest.SerializeToString,
                 response_deserializer=clickstream_dot_v1_dot_transfer__service__pb2.StreamEventsResponse.FromString,
                 _registered_method=True)
+        self.ImportSessions = channel.stream_stream(
+                '/clickstream.v1.TransferService/ImportSessions',
+                request_serializer=clickstream_dot_v1_dot_transfer__service__pb2.ImportSessionsRequest.SerializeToString,
+                response_deserializer=clickstream_dot_v1_dot_transfer__service__pb2.ImportSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class TransferServiceServicer(object):
@@ -62,6 +67,23 @@ class TransferServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportSessions(self, request_iterator, context):
+        """Imports sessions with their events: backfills of old logs, hand-overs from another store. The first request is the
+        `config`, all others are `chunk`s. Each chunk is answered, in order, by a `progress` once it is durable; after the
+        half-close comes the `summary`, and the stream ends with OK.
+
+        Sessions get their numbers in the collecting batch as registered ones do, in the order in which they come.
+        Repeating an import is safe: what is stored already counts as a duplicate. After a broken stream open another one
+        and send what is not acknowledged.
+
+        Past `max_failure_ratio` the import stops: chunks that are being written are still finished and acknowledged, the
+        `summary` has `aborted` set, and the stream ends with ABORTED (reason `FAILURE_RATIO_EXCEEDED`). What was
+        acknowledged stays. Other errors: INVALID_ARGUMENT if a request breaks the rules of the stream, UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TransferServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -69,6 +91,11 @@ def add_TransferServiceServicer_to_server(servicer, server):
                     servicer.StreamEvents,
                     request_deserializer=clickstream_dot_v1_dot_transfer__service__pb2.StreamEventsRequest.FromString,
                     response_serializer=clickstream_dot_v1_dot_transfer__service__pb2.StreamEventsResponse.SerializeToString,
+            ),
+            'ImportSessions': grpc.stream_stream_rpc_method_handler(
+                    servicer.ImportSessions,
+                    request_deserializer=clickstream_dot_v1_dot_transfer__service__pb2.ImportSessionsRequest.FromString,
+                    response_serializer=clickstream_dot_v1_dot_transfer__service__pb2.ImportSessionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -99,6 +126,33 @@ class TransferService(object):
             '/clickstream.v1.TransferService/StreamEvents',
             clickstream_dot_v1_dot_transfer__service__pb2.StreamEventsRequest.SerializeToString,
             clickstream_dot_v1_dot_transfer__service__pb2.StreamEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportSessions(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/clickstream.v1.TransferService/ImportSessions',
+            clickstream_dot_v1_dot_transfer__service__pb2.ImportSessionsRequest.SerializeToString,
+            clickstream_dot_v1_dot_transfer__service__pb2.ImportSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -23,7 +23,15 @@ from clickstream.models import (
     SessionPage,
     SessionWithEvents,
 )
-from clickstream.transfer import EventAck, EventBatch, TransferDao
+from clickstream.transfer import (
+    EventAck,
+    EventBatch,
+    ImportChunk,
+    ImportConfig,
+    ImportProgress,
+    ImportSummary,
+    TransferDao,
+)
 from clickstream.values import micros_from_datetime
 from clickstream_server.canonical import canonical_session, content_hash
 from clickstream_server.clock import now_micros
@@ -35,8 +43,10 @@ from clickstream_server.storage.mongo.driver import database_of, settle
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.event_stream import EventStreamer
 from clickstream_server.storage.mongo.events import EventStore
+from clickstream_server.storage.mongo.importer import Importer
+from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering
 from clickstream_server.storage.mongo.reader import BatchQuery, BatchReader
-from clickstream_server.storage.mongo.registrar import Numbering, Registrar
+from clickstream_server.storage.mongo.registrar import Registrar
 
 
 class MongoClickstreamDao(ClickstreamDao, TransferDao):
@@ -72,12 +82,16 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
             await settle(self._database.command("ping"))
 
     async def register_session(self, session: Session) -> Registration:
-        return await self._take_number(session, replace=False)
+        done = await self._take_number(session, Intent.REGISTER)
+        assert done.session is not None
+        return Registration(session=done.session, outcome=done.outcome)
 
     async def update_session(self, session: Session) -> RegisteredSession:
-        return (await self._take_number(session, replace=True)).session
+        done = await self._take_number(session, Intent.UPDATE)
+        assert done.session is not None
+        return done.session
 
-    async def _take_number(self, session: Session, *, replace: bool) -> Registration:
+    async def _take_number(self, session: Session, intent: Intent) -> Numbered:
         """Check the session and let the registrar give it the next number in the collecting batch."""
         canonical = canonical_session(session)
         try:
@@ -91,7 +105,7 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
         except InvalidField as error:
             raise error.under("session") from None
         return await self._registrar.submit(
-            Numbering(session, content_hash(canonical), content_bytes=len(canonical), replace=replace)
+            Numbering(session, content_hash(canonical), content_bytes=len(canonical), intent=intent)
         )
 
     async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
@@ -182,3 +196,11 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
         async with aclosing(EventStreamer(self._events, timeout_s=self._timeout_s).run(batches)) as acks:
             async for ack in acks:
                 yield ack
+
+    async def import_sessions(
+        self, config: ImportConfig, chunks: AsyncIterable[ImportChunk]
+    ) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
+        importer = Importer(config, self._database, self._registrar, self._limits, timeout_s=self._timeout_s)
+        async with aclosing(importer.run(chunks)) as answers:
+            async for answer in answers:
+                yield answer

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from clickstream.errors import InvalidField
 from clickstream.models import WriteOutcome
 from clickstream.transfer import EventAck, EventBatch
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore, PreparedEvents
-
-T = TypeVar("T")
+from clickstream_server.storage.mongo.pipeline import in_order
 
 EVENTS_PER_WRITE = 2_000
 """A bulk write is sent once it has so many events, or at once if no more requests wait."""
@@ -41,40 +40,31 @@ class EventStreamer:
         self._events_ahead = 0
         self._changed = asyncio.Condition()
         self._ended = False
-        self._writes: asyncio.Queue[asyncio.Task[list[EventAck]] | None] = asyncio.Queue(WRITES_IN_FLIGHT)
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
         """Yield one acknowledgement for each batch, in order, each once its events are durable."""
-        reading = self._start(self._read(batches))
-        self._start(self._write())
-        try:
-            while (write := await self._writes.get()) is not None:
-                for ack in await write:
+        async with aclosing(in_order(self._groups(batches), self._write, in_flight=WRITES_IN_FLIGHT)) as written:
+            async for acks in written:
+                for ack in acks:
                     yield ack
-                self._tasks.discard(write)
-            await reading  # what was wrong with the stream comes after what was right
-        finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run it beside the stream, and no longer than the stream."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        return task
+    async def _groups(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[list[_Waiting], None]:
+        """What waits, as one group at a time: while a write is in flight, what arrives forms the next group."""
+        reading = asyncio.create_task(self._read(batches))
+        try:
+            while group := await self._next_group():
+                yield group
+            await reading  # raises what was wrong with the stream
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def _read(self, batches: AsyncIterable[EventBatch]) -> None:
         """Read and check, as far ahead as is allowed."""
         last = 0
         try:
             async for batch in batches:
-                if batch.sequence <= last:
-                    raise InvalidField.at(
-                        "sequence", f"must be larger than {last}, the one before, not {batch.sequence}"
-                    )
-                last = batch.sequence
+                last = rising(batch.sequence, last)
                 prepared = self._events.prepare(batch.events)
                 async with self._changed:
                     await self._changed.wait_for(lambda: self._events_ahead < EVENTS_AHEAD_MAX)
@@ -86,13 +76,8 @@ class EventStreamer:
                 self._ended = True
                 self._changed.notify_all()
 
-    async def _write(self) -> None:
-        """Send what waits, as one bulk write at a time, until the stream has ended."""
-        while group := await self._next_group():
-            await self._writes.put(self._start(self._write_group(group)))
-        await self._writes.put(None)
-
     async def _next_group(self) -> list[_Waiting]:
+        """The next group; empty once the stream has ended."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._waiting or self._ended)
             group: list[_Waiting] = []
@@ -104,7 +89,7 @@ class EventStreamer:
             self._changed.notify_all()
             return group
 
-    async def _write_group(self, group: list[_Waiting]) -> list[EventAck]:
+    async def _write(self, group: list[_Waiting]) -> list[EventAck]:
         documents = [document for request in group for document in request.prepared.documents]
         outcomes: list[WriteOutcome] = []
         if documents:
@@ -117,3 +102,10 @@ class EventStreamer:
             acks.append(EventAck(acked_sequence=request.sequence, result=result))
             at += size
         return acks
+
+
+def rising(sequence: int, last: int) -> int:
+    """The sequence, if it is larger than the last one (0: there was none). Raises InvalidField."""
+    if sequence <= last:
+        raise InvalidField.at("sequence", f"must be larger than {last}, the one before, not {sequence}")
+    return sequence

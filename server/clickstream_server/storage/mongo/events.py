@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bson import decode
-from pymongo import ASCENDING
+from pymongo import ASCENDING, ReplaceOne
 from pymongo.errors import BulkWriteError
 
 from clickstream.errors import InvalidField
@@ -18,9 +18,10 @@ from clickstream_server.canonical import canonical_event, content_hash, derived_
 from clickstream_server.clock import now_micros
 from clickstream_server.limits import Limits, check_event
 from clickstream_server.storage.mongo import documents, indexes
-from clickstream_server.storage.mongo.documents import Document
+from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
 from clickstream_server.storage.mongo.driver import CODEC, RAW_CODEC, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable
+from clickstream_server.storage.mongo.numbering import event_outcome
 
 IN_ORDER = [("_id.session_id", ASCENDING), ("created_at", ASCENDING), ("_id.event_id", ASCENDING)]
 CONTENT_CONFLICT = "CONTENT_CONFLICT"
@@ -113,8 +114,11 @@ class EventStore:
             created_at=now if created_at is None else created_at,
         )
 
-    async def insert(self, new: Sequence[Document]) -> list[WriteOutcome]:
-        """Insert all, each once; return what became of each: INSERTED, DUPLICATE or CONFLICT."""
+    async def insert(self, new: Sequence[Document], *, replace: bool = False) -> list[WriteOutcome]:
+        """Insert all, each once; return what became of each: INSERTED, DUPLICATE or CONFLICT.
+
+        `replace`: what is stored with other content is replaced, and told as INSERTED.
+        """
         outcomes = [WriteOutcome.INSERTED] * len(new)
         try:
             await self._events.insert_many(new, ordered=False)
@@ -124,16 +128,32 @@ class EventStore:
             if error.details.get("writeConcernErrors") or any(found["code"] != DUPLICATE_KEY for found in errors):
                 raise
             known = [found["index"] for found in errors]
-        keys = [new[place]["_id"] for place in known]
-        stored = {_key(found): found async for found in self._events.find({"_id": {"$in": keys}})}
+        stored = await self._stored([new[place] for place in known])
         for place in known:
-            there = stored.get(_key(new[place]))
+            there = stored.get(event_key_of(new[place]))
             if there is None:
                 # Another writer's insert is there and not yet durable: nothing can be promised. A retry will tell.
                 raise storage_unavailable()
-            same = documents.same_event_content(there, new[place]["content_hash"])
-            outcomes[place] = WriteOutcome.DUPLICATE if same else WriteOutcome.CONFLICT
+            outcomes[place] = event_outcome(new[place], there, replace=replace)
+        replaced = [new[place] for place in known if outcomes[place] is WriteOutcome.INSERTED]
+        if replaced:
+            await self._events.bulk_write([ReplaceOne({"_id": event["_id"]}, event) for event in replaced])
         return outcomes
+
+    async def foretell(self, new: Sequence[Document], *, replace: bool) -> list[WriteOutcome]:
+        """What `insert` would return; nothing is written."""
+        stored = await self._stored(new)
+        outcomes = []
+        for event in new:
+            outcomes.append(event_outcome(event, stored.get(event_key_of(event)), replace=replace))
+            if outcomes[-1] is WriteOutcome.INSERTED:
+                stored[event_key_of(event)] = event
+        return outcomes
+
+    async def _stored(self, events: Sequence[Document]) -> dict[EventKey, Document]:
+        """What is stored under the keys of these events."""
+        cursor = self._events.find({"_id": {"$in": [event["_id"] for event in events]}})
+        return {event_key_of(found): found async for found in cursor}
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -193,10 +213,6 @@ class EventStore:
         ]
         cursor = await settle(self._events.aggregate(pipeline, session=session))
         return {group["_id"]: group["count"] async for group in cursor}
-
-
-def _key(document: Document) -> tuple[str, str]:
-    return document["_id"]["session_id"], document["_id"]["event_id"]
 
 
 def _rejected(place: int, event: SessionEvent | InvalidField, error: InvalidField) -> ItemFailure:
