@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from contextlib import aclosing
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -12,7 +13,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from clickstream import wire
+from clickstream import transfer_wire, wire
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import (
     BatchNotFound,
@@ -22,6 +23,7 @@ from clickstream.errors import (
     SessionNotFound,
 )
 from clickstream.event_stream import EventStream, FailureHandler
+from clickstream.import_stream import ImportStream
 from clickstream.models import (
     BatchList,
     BatchRelease,
@@ -36,7 +38,18 @@ from clickstream.models import (
     SessionWithEvents,
 )
 from clickstream.resume import Patience, failure_of
+from clickstream.transfer import (
+    EventAck,
+    EventBatch,
+    ImportChunk,
+    ImportConfig,
+    ImportProgress,
+    ImportSummary,
+    TransferDao,
+)
 from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.v1 import event_pb2
+from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from clickstream.values import text_fault
@@ -74,7 +87,7 @@ _CHANNEL_OPTIONS = [
 ]
 
 
-class ClickstreamClient(ClickstreamDao):
+class ClickstreamClient(ClickstreamDao, TransferDao):
     """A connection to the service; one is enough for a process. Made and used inside one event loop.
 
         async with ClickstreamClient("127.0.0.1:50051") as client:
@@ -138,9 +151,7 @@ class ClickstreamClient(ClickstreamDao):
     async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
         request = pb.PushEventsRequest()
         for event in events:
-            if isinstance(event, InvalidField):
-                raise event  # an event that could not be read cannot be sent
-            request.events.append(wire.event_to_pb(event))
+            request.events.append(_event_to_pb(event))
         return wire.push_result_from_pb(await self._call(self._stub.PushEvents, request))
 
     async def mark_session_irrelevant(self, session_id: str) -> RegisteredSession:
@@ -266,6 +277,32 @@ class ClickstreamClient(ClickstreamDao):
             resume_s=self._stream_resume_s,
         )
 
+    async def stream_events(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
+        """Store batches over one connection, as they come. Producers want `event_stream`, which survives its loss."""
+        requests = (
+            pb_transfer.StreamEventsRequest(sequence=batch.sequence, events=map(_event_to_pb, batch.events))
+            async for batch in batches
+        )
+        call = self._started(self._transfer.StreamEvents, requests, self._stream_deadline_s)
+        try:
+            async for answer in call:
+                yield transfer_wire.event_ack_from_pb(answer)
+        except grpc.aio.AioRpcError as error:
+            raise failure_of(error) from error
+        finally:
+            call.cancel()
+
+    async def import_sessions(
+        self, config: ImportConfig, chunks: AsyncIterable[ImportChunk]
+    ) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
+        """See `TransferDao.import_sessions`. Survives lost connections: what is not acknowledged is sent again."""
+        stream = ImportStream(
+            self._transfer, config, deadline_s=self._stream_deadline_s, resume_s=self._stream_resume_s
+        )
+        async with aclosing(stream.run(chunks)) as answers:
+            async for answer in answers:
+                yield answer
+
     async def _call(self, method: Callable[..., Any], request: Message) -> Any:
         if (size := request.ByteSize()) > MESSAGE_BYTES_MAX:
             raise MessageTooLarge(f"a message must have {MESSAGE_BYTES_MAX} bytes at most, not {size}")
@@ -274,7 +311,7 @@ class ClickstreamClient(ClickstreamDao):
         except grpc.aio.AioRpcError as error:
             raise failure_of(error) from error
 
-    def _started(self, method: Callable[..., Any], request: Message, timeout_s: float) -> Any:
+    def _started(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
         try:
             return method(request, timeout=timeout_s)
         except grpc.aio.UsageError as error:
@@ -291,6 +328,12 @@ def _go_on_after(request: pb.GetBatchSessionsRequest, page: SessionPage) -> None
         request.limit -= len(page.sessions)
     if page.sessions:
         request.batch_id = page.sessions[0].batch_id
+
+
+def _event_to_pb(event: SessionEvent | InvalidField) -> event_pb2.SessionEvent:
+    if isinstance(event, InvalidField):
+        raise event  # an event that could not be read cannot be sent
+    return wire.event_to_pb(event)
 
 
 def _request(kind: type[R], **fields: Any) -> R:

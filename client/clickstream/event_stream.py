@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import grpc.aio
 
-from clickstream import wire
+from clickstream import transfer_wire, wire
 from clickstream.errors import Cancelled, ClickstreamError
 from clickstream.models import ItemFailure, PushResult, SessionEvent
 from clickstream.resume import Patience, failure_of
@@ -203,7 +203,7 @@ class EventStream:
                 return  # an answer to what an earlier connection has sent and had acknowledged
             batch = self._unacked.popleft()
             self._pending_events -= len(batch.events)
-            result = wire.event_ack_from_pb(answer).result
+            result = transfer_wire.event_ack_from_pb(answer).result
             self.totals = self.totals.plus(result)
             for failure in result.failures:
                 self._on_failure(batch.events[failure.index], failure)

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ValidationError
 
 from clickstream import models
 from clickstream.errors import FieldViolation, InvalidField
-from clickstream.transfer import EventAck
 from clickstream.v1 import (
     batch_pb2,
     clickstream_service_pb2,
@@ -332,38 +331,41 @@ def outcome_from_pb(number: int) -> models.WriteOutcome:
     return _OUTCOME_FROM_PB[number]
 
 
-def push_result_to_pb(result: models.PushResult) -> clickstream_service_pb2.PushEventsResponse:
-    return clickstream_service_pb2.PushEventsResponse(**_push_result_fields(result))
-
-
-def event_ack_to_pb(ack: EventAck) -> transfer_service_pb2.StreamEventsResponse:
-    return transfer_service_pb2.StreamEventsResponse(
-        acked_sequence=ack.acked_sequence, **_push_result_fields(ack.result)
+def item_failure_to_pb(failure: models.ItemFailure) -> outcome_pb2.ItemFailure:
+    return outcome_pb2.ItemFailure(
+        index=failure.index,
+        id=failure.id,
+        outcome=outcome_to_pb(failure.outcome),
+        reason=failure.reason,
+        message=failure.message,
+        retryable=failure.retryable,
     )
 
 
-def event_ack_from_pb(message: transfer_service_pb2.StreamEventsResponse) -> EventAck:
-    return EventAck(message.acked_sequence, push_result_from_pb(message))
+def item_failure_from_pb(message: outcome_pb2.ItemFailure) -> models.ItemFailure:
+    return models.ItemFailure(
+        index=message.index,
+        id=message.id,
+        outcome=outcome_from_pb(message.outcome),
+        reason=message.reason,
+        message=message.message,
+        retryable=message.retryable,
+    )
 
 
-def _push_result_fields(result: models.PushResult) -> dict[str, Any]:
+def push_result_fields(result: models.PushResult) -> dict[str, Any]:
+    """What the answers of PushEvents and StreamEvents share."""
     return {
         "inserted": result.inserted,
         "duplicates": result.duplicates,
         "conflicts": result.conflicts,
         "rejected": result.rejected,
-        "failures": [
-            outcome_pb2.ItemFailure(
-                index=failure.index,
-                id=failure.id,
-                outcome=outcome_to_pb(failure.outcome),
-                reason=failure.reason,
-                message=failure.message,
-                retryable=failure.retryable,
-            )
-            for failure in result.failures
-        ],
+        "failures": [item_failure_to_pb(failure) for failure in result.failures],
     }
+
+
+def push_result_to_pb(result: models.PushResult) -> clickstream_service_pb2.PushEventsResponse:
+    return clickstream_service_pb2.PushEventsResponse(**push_result_fields(result))
 
 
 def push_result_from_pb(
@@ -374,15 +376,5 @@ def push_result_from_pb(
         duplicates=message.duplicates,
         conflicts=message.conflicts,
         rejected=message.rejected,
-        failures=tuple(
-            models.ItemFailure(
-                index=failure.index,
-                id=failure.id,
-                outcome=outcome_from_pb(failure.outcome),
-                reason=failure.reason,
-                message=failure.message,
-                retryable=failure.retryable,
-            )
-            for failure in message.failures
-        ),
+        failures=tuple(map(item_failure_from_pb, message.failures)),
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from clickstream import wire
-from clickstream.transfer import EventBatch, TransferDao
+from clickstream import transfer_wire, wire
+from clickstream.errors import InvalidField
+from clickstream.transfer import EventBatch, ImportChunk, ImportConfig, TransferDao
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.v1 import transfer_service_pb2_grpc as pb_grpc
 from clickstream_server.interceptors.wrapping import Context
@@ -26,4 +27,29 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
         )
         async with aclosing(self._dao.stream_events(batches)) as acks:
             async for ack in acks:
-                yield wire.event_ack_to_pb(ack)
+                yield transfer_wire.event_ack_to_pb(ack)
+
+    async def ImportSessions(
+        self, request_iterator: AsyncIterator[pb.ImportSessionsRequest], context: Context
+    ) -> AsyncIterator[pb.ImportSessionsResponse]:
+        config = await _config(request_iterator)
+        async with aclosing(self._dao.import_sessions(config, _chunks(request_iterator))) as answers:
+            async for answer in answers:
+                yield transfer_wire.import_answer_to_pb(answer)
+
+
+async def _config(requests: AsyncIterator[pb.ImportSessionsRequest]) -> ImportConfig:
+    first = await anext(requests, None)
+    if first is None or not first.HasField("config"):
+        raise InvalidField.at("config", "must be set in the first request")
+    try:
+        return transfer_wire.import_config_from_pb(first.config)
+    except InvalidField as error:
+        raise error.under("config") from None
+
+
+async def _chunks(requests: AsyncIterator[pb.ImportSessionsRequest]) -> AsyncIterator[ImportChunk]:
+    async for request in requests:
+        if not request.HasField("chunk"):
+            raise InvalidField.at("chunk", "must be set in every request after the first")
+        yield transfer_wire.import_chunk_from_pb(request.chunk)

@@ -1,0 +1,150 @@
+"""Bulk transfer's models <-> protobuf: pure functions in pairs, as in `clickstream.wire`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from clickstream import wire
+from clickstream.errors import InvalidField
+from clickstream.models import Session
+from clickstream.transfer import (
+    EventAck,
+    ImportAtomicity,
+    ImportChunk,
+    ImportConfig,
+    ImportItem,
+    ImportMode,
+    ImportProgress,
+    ImportSummary,
+    OutcomeCounts,
+)
+from clickstream.v1 import session_pb2
+from clickstream.v1 import transfer_service_pb2 as pb
+
+_MODE_TO_PB: dict[ImportMode, Any] = {mode: pb.ImportMode.Value(f"IMPORT_MODE_{mode}") for mode in ImportMode}
+_MODE_FROM_PB = {number: mode for mode, number in _MODE_TO_PB.items()} | {0: ImportMode.SKIP_EXISTING}
+_ATOMICITY_TO_PB: dict[ImportAtomicity, Any] = {
+    value: pb.ImportAtomicity.Value(f"IMPORT_ATOMICITY_{value}") for value in ImportAtomicity
+}
+_ATOMICITY_FROM_PB = {number: value for value, number in _ATOMICITY_TO_PB.items()} | {0: ImportAtomicity.PER_ITEM}
+_DEFAULT_RATIO = ImportConfig(import_id="any").max_failure_ratio
+
+
+def event_ack_to_pb(ack: EventAck) -> pb.StreamEventsResponse:
+    return pb.StreamEventsResponse(acked_sequence=ack.acked_sequence, **wire.push_result_fields(ack.result))
+
+
+def event_ack_from_pb(message: pb.StreamEventsResponse) -> EventAck:
+    return EventAck(message.acked_sequence, wire.push_result_from_pb(message))
+
+
+def import_config_to_pb(config: ImportConfig) -> pb.ImportConfig:
+    return pb.ImportConfig(
+        import_id=config.import_id,
+        mode=_MODE_TO_PB[config.mode],
+        atomicity=_ATOMICITY_TO_PB[config.atomicity],
+        max_failure_ratio=config.max_failure_ratio,
+        dry_run=config.dry_run,
+    )
+
+
+def import_config_from_pb(message: pb.ImportConfig) -> ImportConfig:
+    if message.mode not in _MODE_FROM_PB:
+        raise InvalidField.at("mode", f"{message.mode} is not a known ImportMode")
+    if message.atomicity not in _ATOMICITY_FROM_PB:
+        raise InvalidField.at("atomicity", f"{message.atomicity} is not a known ImportAtomicity")
+    return ImportConfig(
+        import_id=message.import_id,
+        mode=_MODE_FROM_PB[message.mode],
+        atomicity=_ATOMICITY_FROM_PB[message.atomicity],
+        max_failure_ratio=message.max_failure_ratio if message.HasField("max_failure_ratio") else _DEFAULT_RATIO,
+        dry_run=message.dry_run,
+    )
+
+
+def import_item_to_pb(item: ImportItem) -> pb.ImportItem:
+    """Raises what stands in the item as an error: that cannot be sent."""
+    message = pb.ImportItem()
+    for part in (item.session, *item.events):
+        if isinstance(part, InvalidField):
+            raise part
+        if isinstance(part, Session):
+            message.session.CopyFrom(wire.session_to_pb(part))
+        elif part is not None:
+            message.events.append(wire.event_to_pb(part))
+    return message
+
+
+def import_chunk_from_pb(message: pb.ImportChunk) -> ImportChunk:
+    return ImportChunk(message.sequence, [import_item_from_pb(item) for item in message.items])
+
+
+def import_item_from_pb(message: pb.ImportItem) -> ImportItem:
+    """What cannot be read stands in the item as its error."""
+    session = _session_or_error(message.session) if message.HasField("session") else None
+    return ImportItem(session, wire.events_from_pb(message.events))
+
+
+def _session_or_error(message: session_pb2.Session) -> Session | InvalidField:
+    try:
+        return wire.session_from_pb(message)
+    except InvalidField as error:
+        return error
+
+
+def _counts_to_pb(counts: OutcomeCounts) -> pb.OutcomeCounts:
+    return pb.OutcomeCounts(
+        inserted=counts.inserted,
+        duplicates=counts.duplicates,
+        conflicts=counts.conflicts,
+        rejected=counts.rejected,
+    )
+
+
+def _counts_from_pb(message: pb.OutcomeCounts) -> OutcomeCounts:
+    return OutcomeCounts(message.inserted, message.duplicates, message.conflicts, message.rejected)
+
+
+def _shared_to_pb(answer: ImportProgress | ImportSummary) -> dict[str, Any]:
+    return {
+        "processed": answer.processed,
+        "sessions": _counts_to_pb(answer.sessions),
+        "events": _counts_to_pb(answer.events),
+    }
+
+
+def _shared_from_pb(message: pb.ImportProgress | pb.ImportSummary) -> dict[str, Any]:
+    return {
+        "processed": message.processed,
+        "sessions": _counts_from_pb(message.sessions),
+        "events": _counts_from_pb(message.events),
+    }
+
+
+def import_answer_to_pb(answer: ImportProgress | ImportSummary) -> pb.ImportSessionsResponse:
+    if isinstance(answer, ImportProgress):
+        failures = [wire.item_failure_to_pb(failure) for failure in answer.failures]
+        progress = pb.ImportProgress(acked_sequence=answer.acked_sequence, failures=failures, **_shared_to_pb(answer))
+        return pb.ImportSessionsResponse(progress=progress)
+    elapsed = Duration()
+    elapsed.FromMicroseconds(round(answer.elapsed_s * 1_000_000))
+    summary = pb.ImportSummary(elapsed=elapsed, aborted=answer.aborted, **_shared_to_pb(answer))
+    return pb.ImportSessionsResponse(summary=summary)
+
+
+def import_answer_from_pb(message: pb.ImportSessionsResponse) -> ImportProgress | ImportSummary:
+    kind = message.WhichOneof("response")
+    if kind == "progress":
+        failures = tuple(map(wire.item_failure_from_pb, message.progress.failures))
+        return ImportProgress(
+            acked_sequence=message.progress.acked_sequence, failures=failures, **_shared_from_pb(message.progress)
+        )
+    if kind == "summary":
+        return ImportSummary(
+            elapsed_s=message.summary.elapsed.ToMicroseconds() / 1_000_000,
+            aborted=message.summary.aborted,
+            **_shared_from_pb(message.summary),
+        )
+    raise InvalidField.at("response", "is neither progress nor a summary: this client is older than the server")
