@@ -18,11 +18,13 @@ from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import (
     BatchNotFound,
     Cancelled,
+    IncompleteExport,
     InvalidField,
     MessageTooLarge,
     SessionNotFound,
 )
 from clickstream.event_stream import EventStream, FailureHandler
+from clickstream.export import Account, ExportFilter, ExportPage
 from clickstream.import_stream import ImportStream
 from clickstream.models import (
     BatchList,
@@ -190,29 +192,13 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             exclude_irrelevant=exclude_irrelevant,
             follow=follow,
         )
-        patience = Patience(self._stream_resume_s)
-        while True:
-            call = self._started(self._stub.GetBatchSessions, request, self._stream_deadline_s)
-            try:
-                async for answer in call:
-                    page = SessionPage(
-                        sessions=tuple(map(wire.session_with_events_from_pb, answer.sessions)),
-                        last_number=answer.last_number,
-                        sealed=answer.sealed,
-                    )
-                    patience.renew()
-                    _go_on_after(request, page)
-                    yield page
-                    if page.sealed or (limit and not request.limit):
-                        return
-                return
-            except grpc.aio.AioRpcError as error:
-                failure = failure_of(error)
-                if not patience.allows(failure):
-                    raise failure from error
-            finally:
-                call.cancel()
-            await patience.wait(failure)
+        async with aclosing(self._resumed(self._stub.GetBatchSessions, request, _go_on_batch)) as answers:
+            async for answer in answers:
+                yield SessionPage(
+                    sessions=tuple(map(wire.session_with_events_from_pb, answer.sessions)),
+                    last_number=answer.last_number,
+                    sealed=answer.sealed,
+                )
 
     async def get_batch(self, batch_id: str) -> SessionBatch | None:
         try:
@@ -303,6 +289,33 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             async for answer in answers:
                 yield answer
 
+    async def export_sessions(
+        self,
+        chosen: ExportFilter,
+        *,
+        events_limit: int | None = None,
+        limit: int = 0,
+        resume_token: str = "",
+    ) -> AsyncGenerator[ExportPage, None]:
+        """See `TransferDao.export_sessions`. Survives lost connections, and checks what came against the trailer.
+
+        Raises IncompleteExport if they disagree.
+        """
+        request = _request(
+            pb_transfer.ExportSessionsRequest,
+            filter=transfer_wire.export_filter_to_pb(chosen),
+            events_limit=events_limit,
+            limit=limit,
+            resume_token=resume_token,
+        )
+        account = None if resume_token else Account()
+        async for answer in self._resumed(self._transfer.ExportSessions, request, _go_on_export):
+            page = transfer_wire.export_page_from_pb(answer)
+            account = account and account.after(page.sessions)
+            if page.trailer is not None and account is not None and page.trailer != account:
+                raise IncompleteExport("what came does not agree with the trailer; export again")
+            yield page
+
     async def _call(self, method: Callable[..., Any], request: Message) -> Any:
         if (size := request.ByteSize()) > MESSAGE_BYTES_MAX:
             raise MessageTooLarge(f"a message must have {MESSAGE_BYTES_MAX} bytes at most, not {size}")
@@ -310,6 +323,29 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             return await self._started(method, request, self._deadline_s)
         except grpc.aio.AioRpcError as error:
             raise failure_of(error) from error
+
+    async def _resumed(
+        self, method: Any, request: Message, go_on: Callable[[Any, Any], bool]
+    ) -> AsyncGenerator[Any, None]:
+        """The answers of a stream, over as many connections as it takes. `go_on` makes the request one for the rest."""
+        patience = Patience(self._stream_resume_s)
+        while True:
+            call = self._started(method, request, self._stream_deadline_s)
+            try:
+                async for answer in call:
+                    patience.renew()
+                    more = go_on(request, answer)
+                    yield answer
+                    if not more:
+                        return
+                return
+            except grpc.aio.AioRpcError as error:
+                failure = failure_of(error)
+                if not patience.allows(failure):
+                    raise failure from error
+            finally:
+                call.cancel()
+            await patience.wait(failure)
 
     def _started(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
         try:
@@ -321,13 +357,26 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
 _INT32_MAX = 2**31 - 1
 
 
-def _go_on_after(request: pb.GetBatchSessionsRequest, page: SessionPage) -> None:
-    """Make the request one for what comes after the page. A limit that is used up is left at 0."""
-    request.after_number = page.last_number
-    if request.limit:
-        request.limit -= len(page.sessions)
-    if page.sessions:
-        request.batch_id = page.sessions[0].batch_id
+def _go_on_batch(request: pb.GetBatchSessionsRequest, answer: pb.GetBatchSessionsResponse) -> bool:
+    """Make the request one for what comes after the answer; False if nothing does."""
+    request.after_number = answer.last_number
+    if answer.sessions:
+        request.batch_id = answer.sessions[0].batch_id
+    return not answer.sealed and _lower_limit(request, len(answer.sessions))
+
+
+def _go_on_export(request: pb_transfer.ExportSessionsRequest, answer: pb_transfer.ExportSessionsResponse) -> bool:
+    """Make the request one for what comes after the answer; False if nothing does."""
+    request.resume_token = answer.resume_token
+    return not answer.HasField("trailer") and _lower_limit(request, len(answer.sessions))
+
+
+def _lower_limit(request: Any, came: int) -> bool:
+    """Lower the limit, if there is one, by what came; False if it is used up."""
+    if not request.limit:
+        return True
+    request.limit -= came
+    return bool(request.limit)
 
 
 def _event_to_pb(event: SessionEvent | InvalidField) -> event_pb2.SessionEvent:

@@ -196,6 +196,12 @@ class ImportAborted(Aborted):
     reason = "FAILURE_RATIO_EXCEEDED"
 
 
+class IncompleteExport(ClickstreamError):
+    """What a client received of an export does not agree with its trailer. Raised by clients, never by the service."""
+
+    code = StatusCode.DATA_LOSS
+
+
 class Unauthenticated(ClickstreamError):
     """The service does not know who calls."""
 

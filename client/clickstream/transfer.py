@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Self
 
 from clickstream.errors import InvalidField
+from clickstream.export import ExportFilter, ExportPage
 from clickstream.models import ItemFailure, PushResult, Session, SessionEvent, WriteOutcome
 
 
@@ -149,4 +150,19 @@ class TransferDao(ABC):
 
         Repeating an import is safe. Raises ImportAborted, after the summary, past the failure ratio, and InvalidField
         if the config is invalid, a sequence does not rise or a chunk is too large.
+        """
+
+    @abstractmethod
+    def export_sessions(
+        self,
+        chosen: ExportFilter,
+        *,
+        events_limit: int | None = None,
+        limit: int = 0,
+        resume_token: str = "",
+    ) -> AsyncGenerator[ExportPage, None]:
+        """Export sessions with their events, in a fixed order; the last page has the trailer.
+
+        Going on with a page's `resume_token` and the same filter loses nothing and repeats nothing. Raises
+        BatchNotFound, and MessageTooLarge if one session has more events than can be carried at once.
         """

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
 from clickstream import wire
 from clickstream.errors import InvalidField
-from clickstream.models import Session
+from clickstream.export import Account, ExportedSession, ExportFilter, ExportPage
+from clickstream.models import Money, Session
 from clickstream.transfer import (
     EventAck,
     ImportAtomicity,
@@ -20,7 +22,7 @@ from clickstream.transfer import (
     ImportSummary,
     OutcomeCounts,
 )
-from clickstream.v1 import session_pb2
+from clickstream.v1 import event_pb2, session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 
 _MODE_TO_PB: dict[ImportMode, Any] = {mode: pb.ImportMode.Value(f"IMPORT_MODE_{mode}") for mode in ImportMode}
@@ -148,3 +150,70 @@ def import_answer_from_pb(message: pb.ImportSessionsResponse) -> ImportProgress 
             **_shared_from_pb(message.summary),
         )
     raise InvalidField.at("response", "is neither progress nor a summary: this client is older than the server")
+
+
+def export_filter_to_pb(chosen: ExportFilter) -> pb.ExportFilter:
+    return pb.ExportFilter(
+        batch_id=chosen.batch_id,
+        session_ids=chosen.session_ids,
+        user_id=chosen.user_id,
+        created_from=wire.optional_moment_to_pb(chosen.created_from),
+        created_to=wire.optional_moment_to_pb(chosen.created_to),
+        event_types=chosen.event_types,
+        exclude_irrelevant=chosen.exclude_irrelevant,
+    )
+
+
+def export_filter_from_pb(message: pb.ExportFilter) -> ExportFilter:
+    return ExportFilter(
+        batch_id=message.batch_id,
+        session_ids=tuple(message.session_ids),
+        user_id=message.user_id,
+        created_from=wire.moment_from_pb(message, "created_from"),
+        created_to=wire.moment_from_pb(message, "created_to"),
+        event_types=tuple(message.event_types),
+        exclude_irrelevant=message.exclude_irrelevant,
+    )
+
+
+def exported_session_to_pb(exported: ExportedSession) -> pb.ExportedSession:
+    return pb.ExportedSession(
+        session=wire.session_with_events_to_pb(exported.session), totals=map(_money_to_pb, exported.totals)
+    )
+
+
+def exported_session_from_pb(message: pb.ExportedSession) -> ExportedSession:
+    return ExportedSession(
+        wire.session_with_events_from_pb(message.session), tuple(map(_money_from_pb, message.totals))
+    )
+
+
+def export_trailer_to_pb(account: Account) -> pb.ExportTrailer:
+    return pb.ExportTrailer(
+        session_count=account.session_count,
+        event_count=account.event_count,
+        totals=map(_money_to_pb, account.totals),
+        sha256=account.digest,
+    )
+
+
+def export_trailer_from_pb(message: pb.ExportTrailer) -> Account:
+    totals = tuple(map(_money_from_pb, message.totals))
+    return Account(message.session_count, message.event_count, totals, message.sha256)
+
+
+def export_page_from_pb(message: pb.ExportSessionsResponse) -> ExportPage:
+    return ExportPage(
+        tuple(map(exported_session_from_pb, message.sessions)),
+        message.resume_token,
+        export_trailer_from_pb(message.trailer) if message.HasField("trailer") else None,
+    )
+
+
+def _money_to_pb(money: Money) -> event_pb2.Money:
+    return event_pb2.Money(currency_code=money.currency_code, amount=money.text)
+
+
+def _money_from_pb(message: event_pb2.Money) -> Money:
+    """A sum may have more digits than an amount that can be stored, so it is not checked as one."""
+    return Money.model_construct(currency_code=message.currency_code, amount=Decimal(message.amount))

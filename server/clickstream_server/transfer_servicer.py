@@ -7,10 +7,13 @@ from contextlib import aclosing
 
 from clickstream import transfer_wire, wire
 from clickstream.errors import InvalidField
+from clickstream.export import ExportFilter
 from clickstream.transfer import EventBatch, ImportChunk, ImportConfig, TransferDao
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.v1 import transfer_service_pb2_grpc as pb_grpc
+from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
 from clickstream_server.interceptors.wrapping import Context
+from clickstream_server.servicer import too_large
 
 
 class TransferServicer(pb_grpc.TransferServiceServicer):
@@ -36,6 +39,33 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
         async with aclosing(self._dao.import_sessions(config, _chunks(request_iterator))) as answers:
             async for answer in answers:
                 yield transfer_wire.import_answer_to_pb(answer)
+
+    async def ExportSessions(
+        self, request: pb.ExportSessionsRequest, context: Context
+    ) -> AsyncIterator[pb.ExportSessionsResponse]:
+        pages = self._dao.export_sessions(
+            _filter(request),
+            events_limit=request.events_limit if request.HasField("events_limit") else None,
+            limit=request.limit,
+            resume_token=request.resume_token,
+        )
+        async with aclosing(pages):
+            async for page in pages:
+                answer = pb.ExportSessionsResponse(
+                    sessions=map(transfer_wire.exported_session_to_pb, page.sessions), resume_token=page.resume_token
+                )
+                if page.trailer is not None:
+                    answer.trailer.CopyFrom(transfer_wire.export_trailer_to_pb(page.trailer))
+                if answer.ByteSize() > MESSAGE_BYTES_MAX:  # then it holds one session: a page is much smaller
+                    raise too_large(page.sessions[0].session)
+                yield answer
+
+
+def _filter(request: pb.ExportSessionsRequest) -> ExportFilter:
+    try:
+        return transfer_wire.export_filter_from_pb(request.filter)
+    except InvalidField as error:
+        raise error.under("filter") from None
 
 
 async def _config(requests: AsyncIterator[pb.ImportSessionsRequest]) -> ImportConfig:

@@ -26,39 +26,50 @@ from clickstream.v1 import event_pb2 as clickstream_dot_v1_dot_event__pb2
 from clickstream.v1 import outcome_pb2 as clickstream_dot_v1_dot_outcome__pb2
 from clickstream.v1 import session_pb2 as clickstream_dot_v1_dot_session__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%clickstream/v1/transfer_service.proto\x12\x0e\x63lickstream.v1\x1a\x1a\x63lickstream/v1/event.proto\x1a\x1c\x63lickstream/v1/outcome.proto\x1a\x1c\x63lickstream/v1/session.proto\x1a\x1egoogle/protobuf/duration.proto\"U\n\x13StreamEventsRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12,\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1c.clickstream.v1.SessionEvent\"\xa8\x01\n\x14StreamEventsResponse\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x03\x12\x10\n\x08inserted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12\x11\n\tconflicts\x18\x04 \x01(\x05\x12\x10\n\x08rejected\x18\x05 \x01(\x05\x12-\n\x08\x66\x61ilures\x18\x06 \x03(\x0b\x32\x1b.clickstream.v1.ItemFailure\"\x80\x01\n\x15ImportSessionsRequest\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.clickstream.v1.ImportConfigH\x00\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.clickstream.v1.ImportChunkH\x00\x42\t\n\x07request\"\xc6\x01\n\x0cImportConfig\x12\x11\n\timport_id\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.clickstream.v1.ImportMode\x12\x32\n\tatomicity\x18\x03 \x01(\x0e\x32\x1f.clickstream.v1.ImportAtomicity\x12\x1e\n\x11max_failure_ratio\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x42\x14\n\x12_max_failure_ratio\"J\n\x0bImportChunk\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12)\n\x05items\x18\x02 \x03(\x0b\x32\x1a.clickstream.v1.ImportItem\"d\n\nImportItem\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.clickstream.v1.Session\x12,\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1c.clickstream.v1.SessionEvent\"\x8a\x01\n\x16ImportSessionsResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.clickstream.v1.ImportProgressH\x00\x12\x30\n\x07summary\x18\x02 \x01(\x0b\x32\x1d.clickstream.v1.ImportSummaryH\x00\x42\n\n\x08response\"Z\n\rOutcomeCounts\x12\x10\n\x08inserted\x18\x01 \x01(\x03\x12\x12\n\nduplicates\x18\x02 \x01(\x03\x12\x11\n\tconflicts\x18\x03 \x01(\x03\x12\x10\n\x08rejected\x18\x04 \x01(\x03\"\xca\x01\n\x0eImportProgress\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x03\x12\x11\n\tprocessed\x18\x02 \x01(\x03\x12/\n\x08sessions\x18\x03 \x01(\x0b\x32\x1d.clickstream.v1.OutcomeCounts\x12-\n\x06\x65vents\x18\x04 \x01(\x0b\x32\x1d.clickstream.v1.OutcomeCounts\x12-\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x1b.clickstream.v1.ItemFailure\"\xbf\x01\n\rImportSummary\x12\x11\n\tprocessed\x18\x01 \x01(\x03\x12/\n\x08sessions\x18\x02 \x01(\x0b\x32\x1d.clickstream.v1.OutcomeCounts\x12-\n\x06\x65vents\x18\x03 \x01(\x0b\x32\x1d.clickstream.v1.OutcomeCounts\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x61\x62orted\x18\x05 \x01(\x08*j\n\nImportMode\x12\x1b\n\x17IMPORT_MODE_UNSPECIFIED\x10\x00\x12\x1d\n\x19IMPORT_MODE_SKIP_EXISTING\x10\x01\x12 \n\x1cIMPORT_MODE_REPLACE_EXISTING\x10\x02*t\n\x0fImportAtomicity\x12 \n\x1cIMPORT_ATOMICITY_UNSPECIFIED\x10\x00\x12\x1d\n\x19IMPORT_ATOMICITY_PER_ITEM\x10\x01\x12 \n\x1cIMPORT_ATOMICITY_PER_SESSION\x10\x02\x32\xd5\x01\n\x0fTransferService\x12]\n\x0cStreamEvents\x12#.clickstream.v1.StreamEventsRequest\x1a$.clickstream.v1.StreamEventsResponse(\x01\x30\x01\x12\x63\n\x0eImportSessions\x12%.clickstream.v1.ImportSessionsRequest\x1a&.clickstream.v1.ImportSessionsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%clickstream/v1/transfer_service.proto\x12\x0e\x63lickstream.v1\x1a\x1a\x63lickstream/v1/event.proto\x1a\x1c\x63lickstream/v1/outcome.proto\x1a\x1c\x63lickstream/v1/session.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"U\n\x13StreamEventsRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12,\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1c.clickstream.v1.SessionEvent\"\xa8\x01\n\x14StreamEventsResponse\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x03\x12\x10\n\x08inserted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12\x11\n\tconflicts\x18\x04 \x01(\x05\x12\x10\n\x08rejected\x18\x05 \x01(\x05\x12-\n\x08\x66\x61ilures\x18\x06 \x03(\x0b\x32\x1b.clickstream.v1.ItemFailure\"\x80\x01\n\x15ImportSessionsRequest\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.clickstream.v1.ImportConfigH\x00\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.clickstream.v1.ImportChunkH\x00\x42\t\n\x07request\"\xc6\x01\n\x0cImportConfig\x12\x11\n\timport_id\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.clickstream.v1.ImportMode\x12\x32\n\tatomicity\x18\x03 \x01(\x0e\x32\x1f.clickstream.v1.ImportAtomicity\x12\x1e\n\x11max_failure_ratio\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x42\x14\n\x12_max_failure_ratio\"J\n\x0bImportChunk\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12)\n\x05items\x18\x02 \x03(\x0b\x32\x1a.clickstream.v1.ImportItem\"d\n\nImportItem\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.clickstream.v1.Session\x12,\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1c.clickstream.v1.SessionEvent\"\x8a\x01\n\x16ImportSessionsResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.clickstream.v1.ImportProgressH\x00\x12\x30\n\x07summary\x18\x02 \x01(\x0b\x32\x1d.clickstream.v1.ImportSummaryH\x00\x42\n\n\x08response\"Z\n\rOutcomeCounts\x12\x10\n\x08inserted\x18\x01 \x01(\x03\x12\x12\n\nduplicates\x18\x02 \x01(\x03\x12\x11\n\tconflicts\x18\x03 \x01(\x03\x12\x10\n\x08rejected\x18\x04 \x01(\x03\"\xca\x01\n\x0eImportProgress\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x03\x12\x11\n\tprocessed\x18\x02 \x01(\x03\x12/\n\x08sessions\x18\x03 \x01(\x0b\x32\x1d.clickstream.v1.OutcomeCounts\x12-\n\x06\x65vents\x18\x04 \x01(\x0b\x32\x1d.clickstream.v1.OutcomeCounts\x12-\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x1b.clickstream.v1.ItemFailure\"\xbf\x01\n\rImportSummary\x12\x11\n\tprocessed\x18\x01 \x01(\x03\x12/\n\x08sessions\x18\x02 \x01(\x0b\x32\x1d.clickstream.v1.OutcomeCounts\x12-\n\x06\x65vents\x18\x03 \x01(\x0b\x32\x1d.clickstream.v1.OutcomeCounts\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x61\x62orted\x18\x05 \x01(\x08\"\x96\x01\n\x15\x45xportSessionsRequest\x12,\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1c.clickstream.v1.ExportFilter\x12\x19\n\x0c\x65vents_limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x14\n\x0cresume_token\x18\x04 \x01(\tB\x0f\n\r_events_limit\"\xd9\x01\n\x0c\x45xportFilter\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x13\n\x0bsession_ids\x18\x02 \x03(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_to\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x65vent_types\x18\x06 \x03(\t\x12\x1a\n\x12\x65xclude_irrelevant\x18\x07 \x01(\x08\"\x91\x01\n\x16\x45xportSessionsResponse\x12\x31\n\x08sessions\x18\x01 \x03(\x0b\x32\x1f.clickstream.v1.ExportedSession\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12.\n\x07trailer\x18\x03 \x01(\x0b\x32\x1d.clickstream.v1.ExportTrailer\"l\n\x0f\x45xportedSession\x12\x32\n\x07session\x18\x01 \x01(\x0b\x32!.clickstream.v1.SessionWithEvents\x12%\n\x06totals\x18\x02 \x03(\x0b\x32\x15.clickstream.v1.Money\"r\n\rExportTrailer\x12\x15\n\rsession_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x65vent_count\x18\x02 \x01(\x03\x12%\n\x06totals\x18\x03 \x03(\x0b\x32\x15.clickstream.v1.Money\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c*j\n\nImportMode\x12\x1b\n\x17IMPORT_MODE_UNSPECIFIED\x10\x00\x12\x1d\n\x19IMPORT_MODE_SKIP_EXISTING\x10\x01\x12 \n\x1cIMPORT_MODE_REPLACE_EXISTING\x10\x02*t\n\x0fImportAtomicity\x12 \n\x1cIMPORT_ATOMICITY_UNSPECIFIED\x10\x00\x12\x1d\n\x19IMPORT_ATOMICITY_PER_ITEM\x10\x01\x12 \n\x1cIMPORT_ATOMICITY_PER_SESSION\x10\x02\x32\xb8\x02\n\x0fTransferService\x12]\n\x0cStreamEvents\x12#.clickstream.v1.StreamEventsRequest\x1a$.clickstream.v1.StreamEventsResponse(\x01\x30\x01\x12\x63\n\x0eImportSessions\x12%.clickstream.v1.ImportSessionsRequest\x1a&.clickstream.v1.ImportSessionsResponse(\x01\x30\x01\x12\x61\n\x0e\x45xportSessions\x12%.clickstream.v1.ExportSessionsRequest\x1a&.clickstream.v1.ExportSessionsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'clickstream.v1.transfer_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMPORTMODE']._serialized_start=1577
-  _globals['_IMPORTMODE']._serialized_end=1683
-  _globals['_IMPORTATOMICITY']._serialized_start=1685
-  _globals['_IMPORTATOMICITY']._serialized_end=1801
-  _globals['_STREAMEVENTSREQUEST']._serialized_start=177
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=262
-  _globals['_STREAMEVENTSRESPONSE']._serialized_start=265
-  _globals['_STREAMEVENTSRESPONSE']._serialized_end=433
-  _globals['_IMPORTSESSIONSREQUEST']._serialized_start=436
-  _globals['_IMPORTSESSIONSREQUEST']._serialized_end=564
-  _globals['_IMPORTCONFIG']._serialized_start=567
-  _globals['_IMPORTCONFIG']._serialized_end=765
-  _globals['_IMPORTCHUNK']._serialized_start=767
-  _globals['_IMPORTCHUNK']._serialized_end=841
-  _globals['_IMPORTITEM']._serialized_start=843
-  _globals['_IMPORTITEM']._serialized_end=943
-  _globals['_IMPORTSESSIONSRESPONSE']._serialized_start=946
-  _globals['_IMPORTSESSIONSRESPONSE']._serialized_end=1084
-  _globals['_OUTCOMECOUNTS']._serialized_start=1086
-  _globals['_OUTCOMECOUNTS']._serialized_end=1176
-  _globals['_IMPORTPROGRESS']._serialized_start=1179
-  _globals['_IMPORTPROGRESS']._serialized_end=1381
-  _globals['_IMPORTSUMMARY']._serialized_start=1384
-  _globals['_IMPORTSUMMARY']._serialized_end=1575
-  _globals['_TRANSFERSERVICE']._serialized_start=1804
-  _globals['_TRANSFERSERVICE']._serialized_end=2017
+  _globals['_IMPORTMODE']._serialized_start=2357
+  _globals['_IMPORTMODE']._serialized_end=2463
+  _globals['_IMPORTATOMICITY']._serialized_start=2465
+  _globals['_IMPORTATOMICITY']._serialized_end=2581
+  _globals['_STREAMEVENTSREQUEST']._serialized_start=210
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=295
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=298
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=466
+  _globals['_IMPORTSESSIONSREQUEST']._serialized_start=469
+  _globals['_IMPORTSESSIONSREQUEST']._serialized_end=597
+  _globals['_IMPORTCONFIG']._serialized_start=600
+  _globals['_IMPORTCONFIG']._serialized_end=798
+  _globals['_IMPORTCHUNK']._serialized_start=800
+  _globals['_IMPORTCHUNK']._serialized_end=874
+  _globals['_IMPORTITEM']._serialized_start=876
+  _globals['_IMPORTITEM']._serialized_end=976
+  _globals['_IMPORTSESSIONSRESPONSE']._serialized_start=979
+  _globals['_IMPORTSESSIONSRESPONSE']._serialized_end=1117
+  _globals['_OUTCOMECOUNTS']._serialized_start=1119
+  _globals['_OUTCOMECOUNTS']._serialized_end=1209
+  _globals['_IMPORTPROGRESS']._serialized_start=1212
+  _globals['_IMPORTPROGRESS']._serialized_end=1414
+  _globals['_IMPORTSUMMARY']._serialized_start=1417
+  _globals['_IMPORTSUMMARY']._serialized_end=1608
+  _globals['_EXPORTSESSIONSREQUEST']._serialized_start=1611
+  _globals['_EXPORTSESSIONSREQUEST']._serialized_end=1761
+  _globals['_EXPORTFILTER']._serialized_start=1764
+  _globals['_EXPORTFILTER']._serialized_end=1981
+  _globals['_EXPORTSESSIONSRESPONSE']._serialized_start=1984
+  _globals['_EXPORTSESSIONSRESPONSE']._serialized_end=2129
+  _globals['_EXPORTEDSESSION']._serialized_start=2131
+  _globals['_EXPORTEDSESSION']._serialized_end=2239
+  _globals['_EXPORTTRAILER']._serialized_start=2241
+  _globals['_EXPORTTRAILER']._serialized_end=2355
+  _globals['_TRANSFERSERVICE']._serialized_start=2584
+  _globals['_TRANSFERSERVICE']._serialized_end=2896
 # @@protoc_insertion_point(module_scope)

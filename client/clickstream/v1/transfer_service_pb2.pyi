@@ -4,6 +4,7 @@ from clickstream.v1 import event_pb2 as _event_pb2
 from clickstream.v1 import outcome_pb2 as _outcome_pb2
 from clickstream.v1 import session_pb2 as _session_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -140,3 +141,63 @@ class ImportSummary(_message.Message):
     elapsed: _duration_pb2.Duration
     aborted: bool
     def __init__(self, processed: _Optional[int] = ..., sessions: _Optional[_Union[OutcomeCounts, _Mapping]] = ..., events: _Optional[_Union[OutcomeCounts, _Mapping]] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., aborted: bool = ...) -> None: ...
+
+class ExportSessionsRequest(_message.Message):
+    __slots__ = ("filter", "events_limit", "limit", "resume_token")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    filter: ExportFilter
+    events_limit: int
+    limit: int
+    resume_token: str
+    def __init__(self, filter: _Optional[_Union[ExportFilter, _Mapping]] = ..., events_limit: _Optional[int] = ..., limit: _Optional[int] = ..., resume_token: _Optional[str] = ...) -> None: ...
+
+class ExportFilter(_message.Message):
+    __slots__ = ("batch_id", "session_ids", "user_id", "created_from", "created_to", "event_types", "exclude_irrelevant")
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_IDS_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FROM_FIELD_NUMBER: _ClassVar[int]
+    CREATED_TO_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TYPES_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_IRRELEVANT_FIELD_NUMBER: _ClassVar[int]
+    batch_id: str
+    session_ids: _containers.RepeatedScalarFieldContainer[str]
+    user_id: str
+    created_from: _timestamp_pb2.Timestamp
+    created_to: _timestamp_pb2.Timestamp
+    event_types: _containers.RepeatedScalarFieldContainer[str]
+    exclude_irrelevant: bool
+    def __init__(self, batch_id: _Optional[str] = ..., session_ids: _Optional[_Iterable[str]] = ..., user_id: _Optional[str] = ..., created_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., event_types: _Optional[_Iterable[str]] = ..., exclude_irrelevant: bool = ...) -> None: ...
+
+class ExportSessionsResponse(_message.Message):
+    __slots__ = ("sessions", "resume_token", "trailer")
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TRAILER_FIELD_NUMBER: _ClassVar[int]
+    sessions: _containers.RepeatedCompositeFieldContainer[ExportedSession]
+    resume_token: str
+    trailer: ExportTrailer
+    def __init__(self, sessions: _Optional[_Iterable[_Union[ExportedSession, _Mapping]]] = ..., resume_token: _Optional[str] = ..., trailer: _Optional[_Union[ExportTrailer, _Mapping]] = ...) -> None: ...
+
+class ExportedSession(_message.Message):
+    __slots__ = ("session", "totals")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    TOTALS_FIELD_NUMBER: _ClassVar[int]
+    session: _session_pb2.SessionWithEvents
+    totals: _containers.RepeatedCompositeFieldContainer[_event_pb2.Money]
+    def __init__(self, session: _Optional[_Union[_session_pb2.SessionWithEvents, _Mapping]] = ..., totals: _Optional[_Iterable[_Union[_event_pb2.Money, _Mapping]]] = ...) -> None: ...
+
+class ExportTrailer(_message.Message):
+    __slots__ = ("session_count", "event_count", "totals", "sha256")
+    SESSION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EVENT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TOTALS_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    session_count: int
+    event_count: int
+    totals: _containers.RepeatedCompositeFieldContainer[_event_pb2.Money]
+    sha256: bytes
+    def __init__(self, session_count: _Optional[int] = ..., event_count: _Optional[int] = ..., totals: _Optional[_Iterable[_Union[_event_pb2.Money, _Mapping]]] = ..., sha256: _Optional[bytes] = ...) -> None: ...

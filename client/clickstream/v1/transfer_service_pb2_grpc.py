@@ -45,6 +45,11 @@ class TransferServiceStub(object):
                 request_serializer=clickstream_dot_v1_dot_transfer__service__pb2.ImportSessionsRequest.SerializeToString,
                 response_deserializer=clickstream_dot_v1_dot_transfer__service__pb2.ImportSessionsResponse.FromString,
                 _registered_method=True)
+        self.ExportSessions = channel.unary_stream(
+                '/clickstream.v1.TransferService/ExportSessions',
+                request_serializer=clickstream_dot_v1_dot_transfer__service__pb2.ExportSessionsRequest.SerializeToString,
+                response_deserializer=clickstream_dot_v1_dot_transfer__service__pb2.ExportSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class TransferServiceServicer(object):
@@ -84,6 +89,17 @@ class TransferServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportSessions(self, request, context):
+        """Exports sessions joined with their events, in a fixed order, many to a message. The last answer carries the
+        `trailer`: an export without its trailer is incomplete. After a broken stream call again with the `resume_token` of
+        the last answer that came, and the same filter: nothing is lost, nothing comes twice, and the trailer is that of
+        the whole export. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if
+        one session with its events does not fit into a message (set `events_limit`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TransferServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +112,11 @@ def add_TransferServiceServicer_to_server(servicer, server):
                     servicer.ImportSessions,
                     request_deserializer=clickstream_dot_v1_dot_transfer__service__pb2.ImportSessionsRequest.FromString,
                     response_serializer=clickstream_dot_v1_dot_transfer__service__pb2.ImportSessionsResponse.SerializeToString,
+            ),
+            'ExportSessions': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportSessions,
+                    request_deserializer=clickstream_dot_v1_dot_transfer__service__pb2.ExportSessionsRequest.FromString,
+                    response_serializer=clickstream_dot_v1_dot_transfer__service__pb2.ExportSessionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -153,6 +174,33 @@ class TransferService(object):
             '/clickstream.v1.TransferService/ImportSessions',
             clickstream_dot_v1_dot_transfer__service__pb2.ImportSessionsRequest.SerializeToString,
             clickstream_dot_v1_dot_transfer__service__pb2.ImportSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/clickstream.v1.TransferService/ExportSessions',
+            clickstream_dot_v1_dot_transfer__service__pb2.ExportSessionsRequest.SerializeToString,
+            clickstream_dot_v1_dot_transfer__service__pb2.ExportSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,6 +10,7 @@ from pymongo import ReturnDocument
 
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import InvalidField, SessionNotFound
+from clickstream.export import ExportFilter, ExportPage
 from clickstream.models import (
     BatchList,
     BatchRelease,
@@ -43,6 +44,7 @@ from clickstream_server.storage.mongo.driver import database_of, settle
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.event_stream import EventStreamer
 from clickstream_server.storage.mongo.events import EventStore
+from clickstream_server.storage.mongo.exporter import Exporter
 from clickstream_server.storage.mongo.importer import Importer
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering
 from clickstream_server.storage.mongo.reader import BatchQuery, BatchReader
@@ -64,6 +66,7 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
         self._batches = BatchStore(self._database)
         self._events = EventStore(self._database, self._limits)
         self._registrar = Registrar(client, self._database, timeout_s=timeout_s)
+        self._exporter = Exporter(client, self._database, self._batches, self._events, timeout_s=timeout_s)
         self._reader = BatchReader(client, self._database, self._batches, self._events, timeout_s=timeout_s)
 
     async def open(self) -> None:
@@ -204,3 +207,17 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
         async with aclosing(importer.run(chunks)) as answers:
             async for answer in answers:
                 yield answer
+
+    async def export_sessions(
+        self,
+        chosen: ExportFilter,
+        *,
+        events_limit: int | None = None,
+        limit: int = 0,
+        resume_token: str = "",
+    ) -> AsyncGenerator[ExportPage, None]:
+        check_not_negative(events_limit=events_limit, limit=limit)
+        pages = self._exporter.pages(chosen, events_limit=events_limit, limit=limit, resume_token=resume_token)
+        async with aclosing(pages):
+            async for page in pages:
+                yield page

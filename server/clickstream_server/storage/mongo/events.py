@@ -12,7 +12,8 @@ from pymongo import ASCENDING, ReplaceOne
 from pymongo.errors import BulkWriteError
 
 from clickstream.errors import InvalidField
-from clickstream.models import ItemFailure, PushResult, SessionEvent, WriteOutcome
+from clickstream.export import sum_by_currency
+from clickstream.models import ItemFailure, Money, PushResult, SessionEvent, WriteOutcome
 from clickstream.values import micros_from_datetime
 from clickstream_server.canonical import canonical_event, content_hash, derived_event_id
 from clickstream_server.clock import now_micros
@@ -35,10 +36,13 @@ class TooManyBytes(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FoundEvents:
-    """The events that were read of a session, and how many are stored."""
+    """The events that were read of a session and their size in bytes of BSON; how many are stored, and, where asked
+    for, what all of these are worth."""
 
     events: tuple[SessionEvent, ...] = ()
     count: int = 0
+    totals: tuple[Money, ...] = ()
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -204,6 +208,41 @@ class EventStore:
         finally:
             await cursor.close()
         return found
+
+    async def collect(
+        self, session_ids: Sequence[str], *, limit: int | None, types: Sequence[str], bytes_max: int, session: Any
+    ) -> dict[str, FoundEvents]:
+        """The earliest events of many sessions, with the count and the exact totals of all of them.
+
+        `types`: only events of these (none given: all). Raises TooManyBytes if those to be returned pass `bytes_max`.
+        """
+        query: Document = {"_id.session_id": {"$in": list(session_ids)}}
+        if types:
+            query["event_type"] = {"$in": list(types)}
+        kept: dict[str, list[SessionEvent]] = {}
+        values: dict[str, list[Money]] = {}
+        counts: Counter[str] = Counter()
+        sizes: Counter[str] = Counter()
+        cursor = self._events.with_options(codec_options=RAW_CODEC).find(query, session=session)
+        try:
+            async for raw in cursor.sort(IN_ORDER):
+                event = documents.event_from_document(decode(raw.raw, CODEC))
+                counts[event.session_id] += 1
+                if event.value is not None:
+                    values.setdefault(event.session_id, []).append(event.value)
+                if limit is None or counts[event.session_id] <= limit:
+                    sizes[event.session_id] += len(raw.raw)
+                    if sizes.total() > bytes_max:
+                        raise TooManyBytes
+                    kept.setdefault(event.session_id, []).append(event)
+        finally:
+            await cursor.close()
+        return {
+            session_id: FoundEvents(
+                tuple(kept.get(session_id, ())), count, sum_by_currency(values.get(session_id, ())), sizes[session_id]
+            )
+            for session_id, count in counts.items()
+        }
 
     async def _counts(self, session_ids: Sequence[str], session: Any) -> dict[str, int]:
         """How many events each session has, from the index alone."""
