@@ -117,3 +117,15 @@ async def test_counting_events_reads_no_documents(operations: list[dict[str, obj
 
     assert counts
     assert {0} == {operation["docsExamined"] for operation in counts}
+
+
+async def test_an_export_of_one_user_reads_that_user_alone(operations: list[dict[str, object]]) -> None:
+    """An export with a user looks at no session of anybody else."""
+    finds = [
+        operation
+        for operation in operations
+        if "user_id" in dict(operation["command"]).get("filter", {})  # type: ignore[call-overload]
+    ]
+
+    assert finds
+    assert [operation["nreturned"] for operation in finds] == [operation["docsExamined"] for operation in finds]
