@@ -5,6 +5,7 @@ from __future__ import annotations
 from clickstream.client import ClickstreamClient
 from clickstream.dao import ClickstreamDao
 from clickstream.errors import (
+    Aborted,
     BatchAlreadyCollecting,
     BatchNotFound,
     BatchStatusMismatch,
@@ -13,6 +14,8 @@ from clickstream.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     FieldViolation,
+    ImportAborted,
+    IncompleteExport,
     InternalError,
     InvalidCredentials,
     InvalidField,
@@ -30,6 +33,8 @@ from clickstream.errors import (
     Unauthenticated,
     Unavailable,
 )
+from clickstream.event_stream import EventStream
+from clickstream.export import ExportAccount, ExportedSession, ExportFilter, ExportPage
 from clickstream.models import (
     BatchList,
     BatchRelease,
@@ -49,8 +54,22 @@ from clickstream.models import (
     SortBy,
     WriteOutcome,
 )
+from clickstream.transfer import (
+    EventAck,
+    EventBatch,
+    ImportAtomicity,
+    ImportChunk,
+    ImportConfig,
+    ImportItem,
+    ImportMode,
+    ImportProgress,
+    ImportSummary,
+    OutcomeCounts,
+    TransferDao,
+)
 
 __all__ = [
+    "Aborted",
     "BatchAlreadyCollecting",
     "BatchList",
     "BatchNotFound",
@@ -61,8 +80,24 @@ __all__ = [
     "ClickstreamDao",
     "ClickstreamError",
     "DeadlineExceeded",
+    "EventAck",
+    "EventBatch",
+    "EventStream",
+    "ExportAccount",
+    "ExportFilter",
+    "ExportPage",
+    "ExportedSession",
     "FailedPrecondition",
     "FieldViolation",
+    "ImportAborted",
+    "ImportAtomicity",
+    "ImportChunk",
+    "ImportConfig",
+    "ImportItem",
+    "ImportMode",
+    "ImportProgress",
+    "ImportSummary",
+    "IncompleteExport",
     "InternalError",
     "InvalidCredentials",
     "InvalidField",
@@ -74,6 +109,7 @@ __all__ = [
     "NoCollectingBatch",
     "NotFound",
     "Order",
+    "OutcomeCounts",
     "Overloaded",
     "PermissionDenied",
     "PushResult",
@@ -91,6 +127,7 @@ __all__ = [
     "ShuttingDown",
     "SortBy",
     "StorageUnavailable",
+    "TransferDao",
     "Unauthenticated",
     "Unavailable",
     "WriteOutcome",

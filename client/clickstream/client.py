@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from contextlib import aclosing
 from functools import cached_property
-from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,20 +14,20 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from clickstream import wire
+from clickstream import transfer_wire, wire
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import (
     BatchNotFound,
     Cancelled,
-    ClickstreamError,
-    DeadlineExceeded,
+    IncompleteExport,
     InvalidField,
     MessageTooLarge,
     NoCollectingBatch,
     SessionNotFound,
-    Unavailable,
-    from_status,
 )
+from clickstream.event_stream import EventStream, FailureHandler
+from clickstream.export import ExportAccount, ExportFilter, ExportPage
+from clickstream.import_stream import ImportStream
 from clickstream.models import (
     BatchList,
     BatchRelease,
@@ -42,8 +41,21 @@ from clickstream.models import (
     SessionPage,
     SessionWithEvents,
 )
+from clickstream.resume import Patience, cancelled_as, failure_of
+from clickstream.transfer import (
+    EventAck,
+    EventBatch,
+    ImportChunk,
+    ImportConfig,
+    ImportProgress,
+    ImportSummary,
+    TransferDao,
+)
 from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.v1 import event_pb2
+from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
+from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from clickstream.values import text_fault
 
 DEFAULT_TARGET = "127.0.0.1:50051"
@@ -51,6 +63,7 @@ MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 SERVICE = "clickstream.v1.ClickstreamService"
 
 R = TypeVar("R", bound=Message)
+_INT32_MAX = 2**31 - 1
 
 _RETRY_POLICY = {
     "maxAttempts": 4,
@@ -79,7 +92,7 @@ _CHANNEL_OPTIONS = [
 ]
 
 
-class ClickstreamClient(ClickstreamDao):
+class ClickstreamClient(ClickstreamDao, TransferDao):
     """A connection to the service; one is enough for a process. Made and used inside one event loop.
 
         async with ClickstreamClient("127.0.0.1:50051") as client:
@@ -111,6 +124,10 @@ class ClickstreamClient(ClickstreamDao):
     def _stub(self) -> Any:
         return ClickstreamServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
+    @cached_property
+    def _transfer(self) -> Any:
+        return TransferServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -139,9 +156,7 @@ class ClickstreamClient(ClickstreamDao):
     async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
         request = pb.PushEventsRequest()
         for event in events:
-            if isinstance(event, InvalidField):
-                raise event  # an event that could not be read cannot be sent
-            request.events.append(wire.event_to_pb(event))
+            request.events.append(_event_to_pb(event))
         return wire.push_result_from_pb(await self._call(self._stub.PushEvents, request))
 
     async def mark_session_irrelevant(self, session_id: str) -> RegisteredSession:
@@ -186,31 +201,13 @@ class ClickstreamClient(ClickstreamDao):
             exclude_irrelevant=exclude_irrelevant,
             follow=follow,
         )
-        patience = _Patience(self._stream_resume_s)
-        while True:
-            call = self._started(self._stub.GetBatchSessions, request, self._stream_deadline_s)
-            try:
-                async for answer in call:
-                    page = SessionPage(
-                        sessions=tuple(map(wire.session_with_events_from_pb, answer.sessions)),
-                        last_number=answer.last_number,
-                        sealed=answer.sealed,
-                    )
-                    patience.renew()
-                    _go_on_after(request, page)
-                    yield page
-                    if page.sealed or (limit and not request.limit):
-                        return
-                return
-            except grpc.aio.AioRpcError as error:
-                failure = _failure(error)
-                if not patience.allows(failure):
-                    raise failure from error
-            except asyncio.CancelledError as error:
-                raise _cancelled(error) from error
-            finally:
-                call.cancel()
-            await patience.wait(failure)
+        async with aclosing(self._resumed(self._stub.GetBatchSessions, request, _go_on_batch)) as answers:
+            async for answer in answers:
+                yield SessionPage(
+                    sessions=tuple(map(wire.session_with_events_from_pb, answer.sessions)),
+                    last_number=answer.last_number,
+                    sealed=answer.sealed,
+                )
 
     async def get_batch(self, batch_id: str) -> SessionBatch | None:
         try:
@@ -250,75 +247,152 @@ class ClickstreamClient(ClickstreamDao):
         answer: pb.UpdateBatchStatusResponse = await self._call(self._stub.UpdateBatchStatus, request)
         return wire.batch_from_pb(answer.batch)
 
+    def event_stream(
+        self,
+        *,
+        on_failure: FailureHandler | None = None,
+        batch_events: int = 1_000,
+        batch_bytes: int = 1024 * 1024,
+        batch_s: float = 0.05,
+        unacked_events: int = 20_000,
+    ) -> EventStream:
+        """Open a long-lived stream of events, for producers with many; see `EventStream`.
+
+        A request is sent at `batch_events` or `batch_bytes`, and after `batch_s` seconds at the latest; `send` waits
+        while `unacked_events` are not durable yet.
+        """
+        return EventStream(
+            self._transfer,
+            on_failure=on_failure,
+            batch_events=batch_events,
+            batch_bytes=batch_bytes,
+            batch_s=batch_s,
+            unacked_events=unacked_events,
+            deadline_s=self._stream_deadline_s,
+            resume_s=self._stream_resume_s,
+        )
+
+    async def stream_events(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
+        """Store batches over one connection, as they come. Producers want `event_stream`, which survives its loss."""
+        requests = (
+            pb_transfer.StreamEventsRequest(sequence=batch.sequence, events=map(_event_to_pb, batch.events))
+            async for batch in batches
+        )
+        call = self._started(self._transfer.StreamEvents, requests, self._stream_deadline_s)
+        try:
+            async for answer in call:
+                yield transfer_wire.event_ack_from_pb(answer)
+        except grpc.aio.AioRpcError as error:
+            raise failure_of(error) from error
+        finally:
+            call.cancel()
+
+    async def import_sessions(
+        self, config: ImportConfig, chunks: AsyncIterable[ImportChunk]
+    ) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
+        """See `TransferDao.import_sessions`. Survives lost connections: what is not acknowledged is sent again."""
+        stream = ImportStream(
+            self._transfer, config, deadline_s=self._stream_deadline_s, resume_s=self._stream_resume_s
+        )
+        async with aclosing(stream.run(chunks)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def export_sessions(
+        self,
+        chosen: ExportFilter,
+        *,
+        events_limit: int | None = None,
+        limit: int = 0,
+        resume_token: str = "",
+    ) -> AsyncGenerator[ExportPage, None]:
+        """See `TransferDao.export_sessions`. Survives lost connections, and checks what came against the trailer.
+
+        Raises IncompleteExport if they disagree.
+        """
+        request = _request(
+            pb_transfer.ExportSessionsRequest,
+            filter=transfer_wire.export_filter_to_pb(chosen),
+            events_limit=events_limit,
+            limit=limit,
+            resume_token=resume_token,
+        )
+        account = None if resume_token else ExportAccount()
+        async for answer in self._resumed(self._transfer.ExportSessions, request, _go_on_export):
+            page = transfer_wire.export_page_from_pb(answer)
+            account = account and account.after(page.sessions)
+            if page.trailer is not None and account is not None and page.trailer != account:
+                raise IncompleteExport("what came does not agree with the trailer; export again")
+            yield page
+
     async def _call(self, method: Callable[..., Any], request: Message) -> Any:
         if (size := request.ByteSize()) > MESSAGE_BYTES_MAX:
             raise MessageTooLarge(f"a message must have {MESSAGE_BYTES_MAX} bytes at most, not {size}")
         try:
             return await self._started(method, request, self._deadline_s)
         except grpc.aio.AioRpcError as error:
-            raise _failure(error) from error
+            raise failure_of(error) from error
         except asyncio.CancelledError as error:
-            raise _cancelled(error) from error
+            raise cancelled_as(error) from error
 
-    def _started(self, method: Callable[..., Any], request: Message, timeout_s: float) -> Any:
+    async def _resumed(
+        self, method: Any, request: Message, go_on: Callable[[Any, Any], bool]
+    ) -> AsyncGenerator[Any, None]:
+        """The answers of a stream, over as many connections as it takes. `go_on` makes the request one for the rest."""
+        patience = Patience(self._stream_resume_s)
+        while True:
+            call = self._started(method, request, self._stream_deadline_s)
+            try:
+                async for answer in call:
+                    patience.renew()
+                    more = go_on(request, answer)
+                    yield answer
+                    if not more:
+                        return
+                return
+            except grpc.aio.AioRpcError as error:
+                failure = failure_of(error)
+                if not patience.allows(failure):
+                    raise failure from error
+            except asyncio.CancelledError as error:
+                raise cancelled_as(error) from error
+            finally:
+                call.cancel()
+            await patience.wait(failure)
+
+    def _started(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
         try:
             return method(request, timeout=timeout_s)
         except grpc.aio.UsageError as error:
             raise Cancelled("the client is closed") from error
 
 
-def _cancelled(error: asyncio.CancelledError) -> BaseException:
-    """The task that called was cancelled, and its error goes on as it is, or only the call, by closing the client."""
-    task = asyncio.current_task()
-    return error if task is not None and task.cancelling() else Cancelled("the client was closed")
+def _go_on_batch(request: pb.GetBatchSessionsRequest, answer: pb.GetBatchSessionsResponse) -> bool:
+    """Make the request one for what comes after the answer; False if nothing does."""
+    request.after_number = answer.last_number
+    if answer.sessions:
+        request.batch_id = answer.sessions[0].batch_id
+    return not answer.sealed and _lower_limit(request, len(answer.sessions))
 
 
-_INT32_MAX = 2**31 - 1
+def _go_on_export(request: pb_transfer.ExportSessionsRequest, answer: pb_transfer.ExportSessionsResponse) -> bool:
+    """Make the request one for what comes after the answer; False if nothing does."""
+    request.resume_token = answer.resume_token
+    return not answer.HasField("trailer") and _lower_limit(request, len(answer.sessions))
 
 
-class _Patience:
-    """How long a broken stream is taken up again: while something has come within `most_s` seconds."""
-
-    def __init__(self, most_s: float) -> None:
-        self._most_s = most_s
-        self._until: float | None = None
-        self._tries = 0
-
-    def renew(self) -> None:
-        """Something came."""
-        self._until = monotonic() + self._most_s
-        self._tries = 0
-
-    def allows(self, failure: ClickstreamError) -> bool:
-        """Whether to connect again. A call that never brought anything has been retried by gRPC already."""
-        broken = isinstance(failure, Unavailable | DeadlineExceeded) or (
-            # A connection cut in the middle of a message; an error of the service would carry its reason.
-            failure.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and not failure.error_id
-        )
-        return broken and self._until is not None and monotonic() < self._until
-
-    async def wait(self, failure: ClickstreamError) -> None:
-        backoff = min(2.0, 0.1 * 2**self._tries)
-        self._tries += 1
-        await asyncio.sleep(max(failure.retry_after_s or 0.0, random.uniform(backoff / 2, backoff)))
+def _lower_limit(request: Any, came: int) -> bool:
+    """Lower the limit, if there is one, by what came; False if it is used up."""
+    if not request.limit:
+        return True
+    request.limit -= came
+    return bool(request.limit)
 
 
-def _go_on_after(request: pb.GetBatchSessionsRequest, page: SessionPage) -> None:
-    """Make the request one for what comes after the page. A limit that is used up is left at 0."""
-    request.after_number = page.last_number
-    if request.limit:
-        request.limit -= len(page.sessions)
-    if page.sessions:
-        request.batch_id = page.sessions[0].batch_id
-
-
-_DETAILS_KEY = "grpc-status-details-bin"
-
-
-def _failure(error: grpc.aio.AioRpcError) -> ClickstreamError:
-    """The domain's error for what a call ended with."""
-    details: Any = next((value for key, value in error.trailing_metadata() or () if key == _DETAILS_KEY), None)
-    return from_status(error.code(), error.details() or error.code().name, details)
+def _event_to_pb(event: SessionEvent | InvalidField) -> event_pb2.SessionEvent:
+    if isinstance(event, InvalidField):
+        raise event  # an event that could not be read cannot be sent
+    return wire.event_to_pb(event)
 
 
 def _request(kind: type[R], **fields: Any) -> R:

@@ -184,6 +184,24 @@ class Cancelled(ClickstreamError):
     code = StatusCode.CANCELLED
 
 
+class Aborted(ClickstreamError):
+    """The service stopped something that was under way."""
+
+    code = StatusCode.ABORTED
+
+
+class ImportAborted(Aborted):
+    """An import was stopped because too many of its items failed. What was acknowledged stays."""
+
+    reason = "FAILURE_RATIO_EXCEEDED"
+
+
+class IncompleteExport(ClickstreamError):
+    """What a client received of an export does not agree with its trailer. Raised by clients, never by the service."""
+
+    code = StatusCode.DATA_LOSS
+
+
 class Unauthenticated(ClickstreamError):
     """The service does not know who calls."""
 

@@ -193,6 +193,15 @@ class PushResult(_Model):
     rejected: int = 0
     failures: tuple[ItemFailure, ...] = ()
 
+    def plus(self, other: PushResult) -> PushResult:
+        """Both accounts as one: the counts only, since a failure's index has its meaning within its request."""
+        return PushResult(
+            inserted=self.inserted + other.inserted,
+            duplicates=self.duplicates + other.duplicates,
+            conflicts=self.conflicts + other.conflicts,
+            rejected=self.rejected + other.rejected,
+        )
+
 
 class SessionPage(_Model):
     """Some sessions of a batch, by ascending number.

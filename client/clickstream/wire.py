@@ -14,7 +14,14 @@ from pydantic import BaseModel, ValidationError
 
 from clickstream import models
 from clickstream.errors import FieldViolation, InvalidField
-from clickstream.v1 import batch_pb2, clickstream_service_pb2, event_pb2, outcome_pb2, session_pb2
+from clickstream.v1 import (
+    batch_pb2,
+    clickstream_service_pb2,
+    event_pb2,
+    outcome_pb2,
+    session_pb2,
+    transfer_service_pb2,
+)
 from clickstream.values import Path, datetime_from_micros, micros_from_datetime, path_text
 
 M = TypeVar("M", bound=BaseModel)
@@ -66,11 +73,11 @@ def moment_to_pb(micros: int) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=rest * 1000)
 
 
-def _moment_to_pb(moment: Any) -> Timestamp | None:
+def optional_moment_to_pb(moment: Any) -> Timestamp | None:
     return None if moment is None else moment_to_pb(micros_from_datetime(moment))
 
 
-def _moment_from_pb(message: Any, field: str) -> Any:
+def moment_from_pb(message: Any, field: str) -> Any:
     """The field's moment cut to whole microseconds, or None if it is unset; a Timestamp has the years 1 to 9999."""
     if not message.HasField(field):
         return None
@@ -128,7 +135,7 @@ def session_to_pb(session: models.Session) -> session_pb2.Session:
         payload_filter=session.payload_filter or None,
         sort_by=None if session.sort_by is None else _sort_by_to_pb(session.sort_by),
         user_id=session.user_id,
-        created_at=_moment_to_pb(session.created_at),
+        created_at=optional_moment_to_pb(session.created_at),
         is_irrelevant=session.is_irrelevant,
         is_payload_search=session.is_payload_search,
     )
@@ -142,7 +149,7 @@ def _session_fields(message: session_pb2.Session) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "session_id": message.session_id,
         "search_results": [_result_fields(item, place) for place, item in enumerate(message.search_results)],
-        "created_at": _moment_from_pb(message, "created_at"),
+        "created_at": moment_from_pb(message, "created_at"),
         "is_irrelevant": message.is_irrelevant,
         "is_payload_search": message.is_payload_search,
     }
@@ -193,7 +200,7 @@ def event_to_pb(event: models.SessionEvent) -> event_pb2.SessionEvent:
         session_id=event.session_id,
         object_id=event.object_id,
         event_type=event.event_type,
-        created_at=_moment_to_pb(event.created_at),
+        created_at=optional_moment_to_pb(event.created_at),
         meta=event.meta or None,
         value=None if value is None else event_pb2.Money(currency_code=value.currency_code, amount=value.text),
     )
@@ -209,7 +216,7 @@ def _event_fields(message: event_pb2.SessionEvent) -> dict[str, Any]:
         "session_id": message.session_id,
         "object_id": message.object_id,
         "event_type": message.event_type,
-        "created_at": _moment_from_pb(message, "created_at"),
+        "created_at": moment_from_pb(message, "created_at"),
     }
     if message.HasField("meta"):
         fields["meta"] = _struct_from_pb(message.meta, (None, "meta"))
@@ -238,7 +245,7 @@ def registered_session_to_pb(registered: models.RegisteredSession) -> session_pb
         session=session_to_pb(registered.session),
         batch_id=registered.batch_id,
         session_number=registered.session_number,
-        registered_at=_moment_to_pb(registered.registered_at),
+        registered_at=optional_moment_to_pb(registered.registered_at),
     )
 
 
@@ -247,7 +254,7 @@ def _registered_fields(message: session_pb2.RegisteredSession | session_pb2.Sess
         "session": _session_fields(message.session),
         "batch_id": message.batch_id,
         "session_number": message.session_number,
-        "registered_at": _moment_from_pb(message, "registered_at"),
+        "registered_at": moment_from_pb(message, "registered_at"),
     }
 
 
@@ -260,7 +267,7 @@ def session_with_events_to_pb(found: models.SessionWithEvents) -> session_pb2.Se
         session=session_to_pb(found.session),
         batch_id=found.batch_id,
         session_number=found.session_number,
-        registered_at=_moment_to_pb(found.registered_at),
+        registered_at=optional_moment_to_pb(found.registered_at),
         events=[event_to_pb(event) for event in found.events],
         event_count=found.event_count,
     )
@@ -292,10 +299,10 @@ def batch_to_pb(batch: models.SessionBatch) -> batch_pb2.SessionBatch:
         batch_id=batch.batch_id,
         status=status_to_pb(batch.status),
         session_counter=batch.session_counter,
-        created_at=_moment_to_pb(batch.created_at),
+        created_at=optional_moment_to_pb(batch.created_at),
         release_id=batch.release_id or "",
-        released_at=_moment_to_pb(batch.released_at),
-        updated_at=_moment_to_pb(batch.updated_at),
+        released_at=optional_moment_to_pb(batch.released_at),
+        updated_at=optional_moment_to_pb(batch.updated_at),
     )
 
 
@@ -306,10 +313,10 @@ def batch_from_pb(message: batch_pb2.SessionBatch) -> models.SessionBatch:
             "batch_id": message.batch_id,
             "status": status_from_pb(message.status, "status"),
             "session_counter": message.session_counter,
-            "created_at": _moment_from_pb(message, "created_at"),
+            "created_at": moment_from_pb(message, "created_at"),
             "release_id": message.release_id or None,
-            "released_at": _moment_from_pb(message, "released_at"),
-            "updated_at": _moment_from_pb(message, "updated_at"),
+            "released_at": moment_from_pb(message, "released_at"),
+            "updated_at": moment_from_pb(message, "updated_at"),
         },
     )
 
@@ -324,41 +331,50 @@ def outcome_from_pb(number: int) -> models.WriteOutcome:
     return _OUTCOME_FROM_PB[number]
 
 
-def push_result_to_pb(result: models.PushResult) -> clickstream_service_pb2.PushEventsResponse:
-    return clickstream_service_pb2.PushEventsResponse(
-        inserted=result.inserted,
-        duplicates=result.duplicates,
-        conflicts=result.conflicts,
-        rejected=result.rejected,
-        failures=[
-            outcome_pb2.ItemFailure(
-                index=failure.index,
-                id=failure.id,
-                outcome=outcome_to_pb(failure.outcome),
-                reason=failure.reason,
-                message=failure.message,
-                retryable=failure.retryable,
-            )
-            for failure in result.failures
-        ],
+def item_failure_to_pb(failure: models.ItemFailure) -> outcome_pb2.ItemFailure:
+    return outcome_pb2.ItemFailure(
+        index=failure.index,
+        id=failure.id,
+        outcome=outcome_to_pb(failure.outcome),
+        reason=failure.reason,
+        message=failure.message,
+        retryable=failure.retryable,
     )
 
 
-def push_result_from_pb(message: clickstream_service_pb2.PushEventsResponse) -> models.PushResult:
+def item_failure_from_pb(message: outcome_pb2.ItemFailure) -> models.ItemFailure:
+    return models.ItemFailure(
+        index=message.index,
+        id=message.id,
+        outcome=outcome_from_pb(message.outcome),
+        reason=message.reason,
+        message=message.message,
+        retryable=message.retryable,
+    )
+
+
+def push_result_fields(result: models.PushResult) -> dict[str, Any]:
+    """What the answers of PushEvents and StreamEvents share."""
+    return {
+        "inserted": result.inserted,
+        "duplicates": result.duplicates,
+        "conflicts": result.conflicts,
+        "rejected": result.rejected,
+        "failures": [item_failure_to_pb(failure) for failure in result.failures],
+    }
+
+
+def push_result_to_pb(result: models.PushResult) -> clickstream_service_pb2.PushEventsResponse:
+    return clickstream_service_pb2.PushEventsResponse(**push_result_fields(result))
+
+
+def push_result_from_pb(
+    message: clickstream_service_pb2.PushEventsResponse | transfer_service_pb2.StreamEventsResponse,
+) -> models.PushResult:
     return models.PushResult(
         inserted=message.inserted,
         duplicates=message.duplicates,
         conflicts=message.conflicts,
         rejected=message.rejected,
-        failures=tuple(
-            models.ItemFailure(
-                index=failure.index,
-                id=failure.id,
-                outcome=outcome_from_pb(failure.outcome),
-                reason=failure.reason,
-                message=failure.message,
-                retryable=failure.retryable,
-            )
-            for failure in message.failures
-        ),
+        failures=tuple(map(item_failure_from_pb, message.failures)),
     )

@@ -18,8 +18,9 @@ from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_V1ALPH
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
 
-from clickstream.v1 import clickstream_service_pb2
+from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
 from clickstream.v1.clickstream_service_pb2_grpc import add_ClickstreamServiceServicer_to_server
+from clickstream.v1.transfer_service_pb2_grpc import add_TransferServiceServicer_to_server
 from clickstream_server.config import Settings
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.failures import StartFailure
@@ -30,9 +31,13 @@ from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import connect, settle, without_credentials
+from clickstream_server.transfer_servicer import TransferServicer
 
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
-SERVICE = clickstream_service_pb2.DESCRIPTOR.services_by_name["ClickstreamService"].full_name
+SERVICES = [
+    clickstream_service_pb2.DESCRIPTOR.services_by_name["ClickstreamService"].full_name,
+    transfer_service_pb2.DESCRIPTOR.services_by_name["TransferService"].full_name,
+]
 _CONNECT_S = 10.0
 _WIRE_VERSION_MIN = 13
 """MongoDB 5.0, the first with snapshot reads outside of transactions."""
@@ -71,9 +76,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             uri, data_dir = await embedded.start(), str(settings.data_dir.resolve())
         dao = await stack.enter_async_context(opened_dao(uri, settings))
         drain = DrainInterceptor()
-        health = HealthMonitor(dao.ping, [SERVICE])
+        health = HealthMonitor(dao.ping, SERVICES)
         server = grpc.aio.server(interceptors=server_interceptors(drain), options=_SERVER_OPTIONS)
         add_ClickstreamServiceServicer_to_server(ClickstreamServicer(dao), server)  # type: ignore[no-untyped-call]
+        add_TransferServiceServicer_to_server(TransferServicer(dao), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
         _add_reflection(server)
         port = _bind(server, settings.listen)
@@ -159,7 +165,7 @@ def _address(listen: str, port: int) -> str:
 def _add_reflection(server: grpc.aio.Server) -> None:
     """Reflection under both names: the messages are the same, the stock package knows the older one only."""
     _describe_reflection_v1()
-    names = [SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, REFLECTION_V1, REFLECTION_V1ALPHA]
+    names = [*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, REFLECTION_V1, REFLECTION_V1ALPHA]
     servicer: Any = reflection_aio.ReflectionServicer(service_names=names)
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,

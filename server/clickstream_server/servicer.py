@@ -117,14 +117,19 @@ def _read(request: Message, field: str, from_pb: Callable[[Any], M]) -> M:
         raise error.under(field) from None
 
 
+def too_large(found: SessionWithEvents) -> MessageTooLarge:
+    """The error for a session that no message can hold."""
+    return MessageTooLarge(
+        f"session {found.session.session_id!r} and its {len(found.events)} events do not fit into one message of "
+        f"{MESSAGE_BYTES_MAX} bytes; read it with a smaller events_limit",
+        resource_name=found.session.session_id,
+    )
+
+
 def _within_a_message(found: SessionWithEvents) -> Any:
     message = wire.session_with_events_to_pb(found)
     if message.ByteSize() > MESSAGE_BYTES_MAX - 1024:
-        raise MessageTooLarge(
-            f"session {found.session.session_id!r} and its {len(found.events)} events do not fit into one message of "
-            f"{MESSAGE_BYTES_MAX} bytes; read it with a smaller events_limit",
-            resource_name=found.session.session_id,
-        )
+        raise too_large(found)
     return message
 
 

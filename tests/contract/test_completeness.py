@@ -18,7 +18,7 @@ from grpc import StatusCode
 from pydantic import BaseModel
 
 import clickstream
-from clickstream import client, dao, errors, models, wire
+from clickstream import client, dao, errors, event_stream, export, models, transfer, wire
 from clickstream.v1 import clickstream_service_pb2
 from clickstream_server.servicer import ClickstreamServicer
 
@@ -89,6 +89,8 @@ CONTRACT_REASONS = {
     StatusCode.UNAVAILABLE: {"STORAGE_UNAVAILABLE", "SHUTTING_DOWN"},
     StatusCode.UNAUTHENTICATED: {"MISSING_CREDENTIALS", "INVALID_CREDENTIALS"},
     StatusCode.PERMISSION_DENIED: {"METHOD_NOT_ALLOWED"},
+    StatusCode.ABORTED: {"FAILURE_RATIO_EXCEEDED"},  # the contract names the code alone
+    StatusCode.DATA_LOSS: set(),  # raised by the client only
     StatusCode.INTERNAL: {"INTERNAL"},
     StatusCode.DEADLINE_EXCEEDED: set(),
     StatusCode.CANCELLED: set(),
@@ -283,7 +285,11 @@ def test_every_enum_value_comes_back(values: Any, to_pb: Callable[[Any], Any], f
 
 def test_all_is_complete_and_sorted() -> None:
     """`clickstream.__all__` lists every public class of the package, in order, and each can be imported."""
-    public = {name for module in (client, dao, errors, models) for name in public_classes(module)}
+    public = {
+        name
+        for module in (client, dao, errors, event_stream, export, models, transfer)
+        for name in public_classes(module)
+    }
 
     assert sorted(public) == clickstream.__all__
     assert set(clickstream.__all__) <= set(vars(clickstream))

@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-from clickstream import Registration, Session, SessionNotFound, WriteOutcome
+from clickstream import Session, SessionNotFound, WriteOutcome
 from clickstream_server.canonical import canonical_session, content_hash
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.registrar import Numbering, Plan, numbers_wanted, plan
+from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan
+from clickstream_server.storage.mongo.numbering import plan as plan_group
 
 LOOP = asyncio.BaseEventLoop()
 """Never run: a call carries a future, and a future wants a loop."""
 NOW = 1_700_000_000_000_000
 
 
+def plan(group: list[Numbering], stored: dict[str, Document], batch_id: str, first_number: int, now: int) -> Plan:
+    made = plan_group(group, stored, {}, collecting=batch_id, now=now)
+    made.number(batch_id, first_number)
+    return made
+
+
 def call(session_id: str, query: str = "lamp", *, replace: bool = False) -> Numbering:
     session = Session(session_id=session_id, search_query=query)
     hashed = content_hash(canonical_session(session))
-    done: asyncio.Future[Registration] = asyncio.Future(loop=LOOP)
-    return Numbering(session, hashed, content_bytes=100, replace=replace, done=done)
+    done: asyncio.Future[Numbered] = asyncio.Future(loop=LOOP)
+    return Numbering(
+        session, hashed, content_bytes=100, intent=Intent.UPDATE if replace else Intent.REGISTER, done=done
+    )
 
 
 def stored(session_id: str, query: str, batch_id: str, number: int) -> dict[str, Document]:
     made = plan([call(session_id, query)], {}, batch_id, number, NOW)
-    return made.writes
+    return made.sessions
 
 
 def numbers(made: Plan) -> list[int]:
-    return [result.session.session_number for result in made.results if isinstance(result, Registration)]
+    return [result.session.session_number for result in made.results() if isinstance(result, Numbered)]
 
 
 def outcomes(made: Plan) -> list[WriteOutcome | type]:
-    return [result.outcome if isinstance(result, Registration) else type(result) for result in made.results]
+    return [result.outcome if isinstance(result, Numbered) else type(result) for result in made.results()]
 
 
 def test_new_sessions_are_numbered_in_the_order_of_their_calls() -> None:
@@ -57,7 +64,7 @@ def test_other_content_under_a_known_id_is_a_conflict() -> None:
     made = plan([call("a", "lamp"), call("a", "sofa")], {}, "B", 1, NOW)
 
     assert [WriteOutcome.INSERTED, WriteOutcome.CONFLICT] == outcomes(made)
-    assert "lamp" == made.writes["a"]["search_query"]
+    assert "lamp" == made.sessions["a"]["search_query"]
 
 
 def test_an_update_moves_a_session_from_a_sealed_batch() -> None:
@@ -65,7 +72,7 @@ def test_an_update_moves_a_session_from_a_sealed_batch() -> None:
     made = plan([call("a", replace=True)], stored("a", "lamp", "OLD", 5), "B", 1, NOW)
 
     assert [1] == numbers(made)
-    assert "B" == made.writes["a"]["batch_id"]
+    assert "B" == made.sessions["a"]["batch_id"]
 
 
 def test_a_repeated_update_changes_nothing() -> None:
@@ -73,7 +80,7 @@ def test_a_repeated_update_changes_nothing() -> None:
     made = plan([call("a", replace=True)], stored("a", "lamp", "B", 5), "B", 9, NOW)
 
     assert [5] == numbers(made)
-    assert {} == made.writes
+    assert {} == made.sessions
 
 
 def test_an_update_of_an_unknown_session_fails_alone() -> None:
@@ -82,27 +89,3 @@ def test_an_update_of_an_unknown_session_fails_alone() -> None:
 
     assert [WriteOutcome.INSERTED, SessionNotFound, WriteOutcome.INSERTED] == outcomes(made)
     assert [1, 2] == numbers(made)
-
-
-@pytest.mark.parametrize(
-    ("calls", "known", "wanted"),
-    [
-        (["a", "b"], [], 2),
-        (["a", "a"], [], 1),
-        (["a", "b"], ["a"], 1),
-        (["a", "a"], ["a"], 0),
-        (["+a"], [], 0),
-        (["+a"], ["a"], 1),
-        (["a", "+a", "+a"], [], 3),
-        (["+a", "a"], [], 1),
-    ],
-)
-def test_enough_numbers_are_taken(calls: list[str], known: list[str], wanted: int) -> None:
-    """`numbers_wanted` is never less than what `plan` uses («+a» is an update of a)."""
-    group = [call(name.lstrip("+"), query=str(place), replace=name.startswith("+")) for place, name in enumerate(calls)]
-    there: dict[str, Document] = {}
-    for session_id in known:
-        there |= stored(session_id, "before", "OLD", 1)
-
-    assert wanted == numbers_wanted(group, known)
-    assert plan(group, there, "B", 1, NOW).used <= wanted

@@ -8,7 +8,7 @@ import secrets
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
@@ -29,7 +29,12 @@ class ErrorInterceptor(AroundInterceptor):
         message = getattr(read, "__self__", None)
         if not (isinstance(message, type) and issubclass(message, Message)):
             return handler
-        return handler._replace(request_deserializer=_reader(message))
+        handler = handler._replace(request_deserializer=_reader(message))
+        if not handler.request_streaming:
+            return handler
+        field = "stream_stream" if handler.response_streaming else "stream_unary"
+        behaviour = getattr(handler, field)
+        return handler._replace(**{field: lambda requests, context: behaviour(_readable(requests), context)})
 
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
@@ -75,6 +80,14 @@ def _reader(message: type[Message]) -> Callable[[bytes], Message | ClickstreamEr
             return unreadable(message.DESCRIPTOR, data)  # type: ignore[arg-type]  # two names of one class
 
     return read
+
+
+async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The requests of a stream, up to the first that could not be read."""
+    async for request in requests:
+        if isinstance(request, ClickstreamError):
+            raise request
+        yield request
 
 
 async def _abort(context: Context, error: ClickstreamError) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -10,6 +10,7 @@ from pymongo import ReturnDocument
 
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import InvalidField, SessionNotFound
+from clickstream.export import ExportFilter, ExportPage
 from clickstream.models import (
     BatchList,
     BatchRelease,
@@ -23,6 +24,15 @@ from clickstream.models import (
     SessionPage,
     SessionWithEvents,
 )
+from clickstream.transfer import (
+    EventAck,
+    EventBatch,
+    ImportChunk,
+    ImportConfig,
+    ImportProgress,
+    ImportSummary,
+    TransferDao,
+)
 from clickstream.values import micros_from_datetime
 from clickstream_server.canonical import canonical_session, content_hash
 from clickstream_server.clock import now_micros
@@ -32,12 +42,16 @@ from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import database_of, settle
 from clickstream_server.storage.mongo.errors import storage_call
+from clickstream_server.storage.mongo.event_stream import EventStreamer
 from clickstream_server.storage.mongo.events import EventStore
+from clickstream_server.storage.mongo.exporter import Exporter
+from clickstream_server.storage.mongo.importer import Importer
+from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering
 from clickstream_server.storage.mongo.reader import BatchQuery, BatchReader
-from clickstream_server.storage.mongo.registrar import Numbering, Registrar
+from clickstream_server.storage.mongo.registrar import Registrar
 
 
-class MongoClickstreamDao(ClickstreamDao):
+class MongoClickstreamDao(ClickstreamDao, TransferDao):
     """The interface on a MongoDB replica set or sharded cluster, over Motor or PyMongo Async.
 
     `client` comes from `driver.connect` and stays the caller's to close. `timeout_s` bounds every step in the database;
@@ -52,6 +66,7 @@ class MongoClickstreamDao(ClickstreamDao):
         self._batches = BatchStore(self._database)
         self._events = EventStore(self._database, self._limits)
         self._registrar = Registrar(client, self._database, timeout_s=timeout_s)
+        self._exporter = Exporter(client, self._database, self._batches, self._events, timeout_s=timeout_s)
         self._reader = BatchReader(client, self._database, self._batches, self._events, timeout_s=timeout_s)
 
     async def open(self) -> None:
@@ -70,12 +85,16 @@ class MongoClickstreamDao(ClickstreamDao):
             await settle(self._database.command("ping"))
 
     async def register_session(self, session: Session) -> Registration:
-        return await self._take_number(session, replace=False)
+        done = await self._take_number(session, Intent.REGISTER)
+        assert done.session is not None
+        return Registration(session=done.session, outcome=done.outcome)
 
     async def update_session(self, session: Session) -> RegisteredSession:
-        return (await self._take_number(session, replace=True)).session
+        done = await self._take_number(session, Intent.UPDATE)
+        assert done.session is not None
+        return done.session
 
-    async def _take_number(self, session: Session, *, replace: bool) -> Registration:
+    async def _take_number(self, session: Session, intent: Intent) -> Numbered:
         """Check the session and let the registrar give it the next number in the collecting batch."""
         canonical = canonical_session(session)
         try:
@@ -89,7 +108,7 @@ class MongoClickstreamDao(ClickstreamDao):
         except InvalidField as error:
             raise error.under("session") from None
         return await self._registrar.submit(
-            Numbering(session, content_hash(canonical), content_bytes=len(canonical), replace=replace)
+            Numbering(session, content_hash(canonical), content_bytes=len(canonical), intent=intent)
         )
 
     async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
@@ -175,3 +194,30 @@ class MongoClickstreamDao(ClickstreamDao):
         check_id("batch_id", batch_id, self._limits)
         async with storage_call(self._timeout_s):
             return await self._batches.update_status(batch_id, status, expected_status)
+
+    async def stream_events(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
+        async with aclosing(EventStreamer(self._events, timeout_s=self._timeout_s).run(batches)) as acks:
+            async for ack in acks:
+                yield ack
+
+    async def import_sessions(
+        self, config: ImportConfig, chunks: AsyncIterable[ImportChunk]
+    ) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
+        importer = Importer(config, self._database, self._registrar, self._limits, timeout_s=self._timeout_s)
+        async with aclosing(importer.run(chunks)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def export_sessions(
+        self,
+        chosen: ExportFilter,
+        *,
+        events_limit: int | None = None,
+        limit: int = 0,
+        resume_token: str = "",
+    ) -> AsyncGenerator[ExportPage, None]:
+        check_not_negative(events_limit=events_limit, limit=limit)
+        pages = self._exporter.pages(chosen, events_limit=events_limit, limit=limit, resume_token=resume_token)
+        async with aclosing(pages):
+            async for page in pages:
+                yield page

@@ -29,6 +29,15 @@ def event_key(session_id: str, event_id: str) -> Document:
     return {"session_id": session_id, "event_id": event_id}
 
 
+EventKey = tuple[str, str]
+"""The same key as something that can be looked up in Python."""
+
+
+def event_key_of(document: Document) -> EventKey:
+    """The key of a stored event, or of one that will be."""
+    return document["_id"]["session_id"], document["_id"]["event_id"]
+
+
 def session_to_document(session: Session, *, content_hash: bytes, created_at: int) -> Document:
     """A session that has no number yet. `created_at` in microseconds: the session's own, or the server's clock."""
     document: Document = {"_id": session.session_id, "created_at": created_at, "content_hash": content_hash}

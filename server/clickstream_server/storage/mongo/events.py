@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bson import decode
-from pymongo import ASCENDING
+from pymongo import ASCENDING, ReplaceOne
 from pymongo.errors import BulkWriteError
 
 from clickstream.errors import InvalidField
-from clickstream.models import ItemFailure, PushResult, SessionEvent, WriteOutcome
+from clickstream.export import sum_by_currency
+from clickstream.models import ItemFailure, Money, PushResult, SessionEvent, WriteOutcome
 from clickstream.values import micros_from_datetime
 from clickstream_server.canonical import canonical_event, content_hash, derived_event_id
 from clickstream_server.clock import now_micros
 from clickstream_server.limits import Limits, check_event
 from clickstream_server.storage.mongo import documents, indexes
-from clickstream_server.storage.mongo.documents import Document
+from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
 from clickstream_server.storage.mongo.driver import CODEC, RAW_CODEC, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable
+from clickstream_server.storage.mongo.numbering import event_outcome
 
 IN_ORDER = [("_id.session_id", ASCENDING), ("created_at", ASCENDING), ("_id.event_id", ASCENDING)]
 CONTENT_CONFLICT = "CONTENT_CONFLICT"
@@ -35,18 +38,40 @@ class TooManyBytes(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FoundEvents:
-    """The events that were read of a session, and how many are stored."""
+    """The events that were read of a session and their size in bytes of BSON; how many are stored, and, where asked
+    for, what all of these are worth.
+    """
 
     events: tuple[SessionEvent, ...] = ()
     count: int = 0
+    totals: tuple[Money, ...] = ()
+    size: int = 0
 
 
 @dataclass(slots=True)
-class _Pushed:
-    """An event of a push, at its place in the request."""
+class PreparedEvents:
+    """The events of one request: those to be stored, each at its place, and those that are invalid."""
 
-    index: int
-    document: Document
+    documents: list[Document] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    rejected: list[ItemFailure] = field(default_factory=list)
+    faults: list[InvalidField] = field(default_factory=list)
+
+    def result(self, outcomes: Sequence[WriteOutcome]) -> PushResult:
+        """The account of the request, once the outcome of each document is known."""
+        counts = Counter(outcomes)
+        conflicts = [
+            _conflict(place, document)
+            for place, document, outcome in zip(self.places, self.documents, outcomes, strict=True)
+            if outcome is WriteOutcome.CONFLICT
+        ]
+        return PushResult(
+            inserted=counts[WriteOutcome.INSERTED],
+            duplicates=counts[WriteOutcome.DUPLICATE],
+            conflicts=len(conflicts),
+            rejected=len(self.rejected),
+            failures=tuple(sorted([*self.rejected, *conflicts], key=lambda failure: failure.index)),
+        )
 
 
 class EventStore:
@@ -62,28 +87,25 @@ class EventStore:
         """Store what is valid, each once; see `ClickstreamDao.push_events`."""
         if not events:
             raise InvalidField.at("events", "must not be empty")
+        prepared = self.prepare(events)
+        if not prepared.documents:
+            raise InvalidField.of(violation for fault in prepared.faults for violation in fault.violations)
+        return prepared.result(await self.insert(prepared.documents))
+
+    def prepare(self, events: Sequence[SessionEvent | InvalidField]) -> PreparedEvents:
+        """Check each event and make its document. Raises InvalidField if there are too many."""
         if len(events) > self._limits.events_per_call_max:
             raise InvalidField.at("events", f"must be {self._limits.events_per_call_max} at most, not {len(events)}")
         now = now_micros()
-        pushed: list[_Pushed] = []
-        failures: list[ItemFailure] = []
-        invalid: list[InvalidField] = []
-        for index, event in enumerate(events):
+        prepared = PreparedEvents()
+        for place, event in enumerate(events):
             try:
-                pushed.append(_Pushed(index, self._document(event, now)))
+                prepared.documents.append(self._document(event, now))
+                prepared.places.append(place)
             except InvalidField as error:
-                invalid.append(error.under(f"events[{index}]"))
-                failures.append(_rejected(index, event, error))
-        if not pushed:
-            raise InvalidField.of(violation for error in invalid for violation in error.violations)
-        duplicates, conflicts = await self._insert(pushed)
-        return PushResult(
-            inserted=len(pushed) - len(duplicates) - len(conflicts),
-            duplicates=len(duplicates),
-            conflicts=len(conflicts),
-            rejected=len(invalid),
-            failures=tuple(sorted([*failures, *map(_conflict, conflicts)], key=lambda failure: failure.index)),
-        )
+                prepared.faults.append(error.under(f"events[{place}]"))
+                prepared.rejected.append(_rejected(place, event, error))
+        return prepared
 
     def _document(self, event: SessionEvent | InvalidField, now: int) -> Document:
         if isinstance(event, InvalidField):
@@ -99,29 +121,46 @@ class EventStore:
             created_at=now if created_at is None else created_at,
         )
 
-    async def _insert(self, pushed: list[_Pushed]) -> tuple[list[_Pushed], list[_Pushed]]:
-        """Insert all; return those that were stored before with the same content, and those with other content."""
+    async def insert(self, new: Sequence[Document], *, replace: bool = False) -> list[WriteOutcome]:
+        """Insert all, each once; return what became of each: INSERTED, DUPLICATE or CONFLICT.
+
+        `replace`: what is stored with other content is replaced, and told as INSERTED.
+        """
+        outcomes = [WriteOutcome.INSERTED] * len(new)
         try:
-            await self._events.insert_many([item.document for item in pushed], ordered=False)
+            await self._events.insert_many(new, ordered=False)
+            return outcomes
         except BulkWriteError as error:
             errors = error.details.get("writeErrors", [])
             if error.details.get("writeConcernErrors") or any(found["code"] != DUPLICATE_KEY for found in errors):
                 raise
-            known = [pushed[found["index"]] for found in errors]
-        else:
-            return [], []
-        keys = [item.document["_id"] for item in known]
-        stored = {_key(found): found async for found in self._events.find({"_id": {"$in": keys}})}
-        if any(_key(item.document) not in stored for item in known):
-            # Another writer's insert is there and not yet durable: nothing can be promised about it. A retry will tell.
-            raise storage_unavailable()
-        same = [
-            documents.same_event_content(stored[_key(item.document)], item.document["content_hash"]) for item in known
-        ]
-        return (
-            [item for item, is_same in zip(known, same, strict=True) if is_same],
-            [item for item, is_same in zip(known, same, strict=True) if not is_same],
-        )
+            known = [found["index"] for found in errors]
+        stored = await self._stored([new[place] for place in known])
+        for place in known:
+            there = stored.get(event_key_of(new[place]))
+            if there is None:
+                # Another writer's insert is there and not yet durable: nothing can be promised. A retry will tell.
+                raise storage_unavailable()
+            outcomes[place] = event_outcome(new[place], there, replace=replace)
+        replaced = [new[place] for place in known if outcomes[place] is WriteOutcome.INSERTED]
+        if replaced:
+            await self._events.bulk_write([ReplaceOne({"_id": event["_id"]}, event) for event in replaced])
+        return outcomes
+
+    async def foretell(self, new: Sequence[Document], *, replace: bool) -> list[WriteOutcome]:
+        """What `insert` would return; nothing is written."""
+        stored = await self._stored(new)
+        outcomes = []
+        for event in new:
+            outcomes.append(event_outcome(event, stored.get(event_key_of(event)), replace=replace))
+            if outcomes[-1] is WriteOutcome.INSERTED:
+                stored[event_key_of(event)] = event
+        return outcomes
+
+    async def _stored(self, events: Sequence[Document]) -> dict[EventKey, Document]:
+        """What is stored under the keys of these events."""
+        cursor = self._events.find({"_id": {"$in": [event["_id"] for event in events]}})
+        return {event_key_of(found): found async for found in cursor}
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -177,6 +216,41 @@ class EventStore:
             await cursor.close()
         return found
 
+    async def collect(
+        self, session_ids: Sequence[str], *, limit: int | None, types: Sequence[str], bytes_max: int, session: Any
+    ) -> dict[str, FoundEvents]:
+        """The earliest events of many sessions, with the count and the exact totals of all of them.
+
+        `types`: only events of these (none given: all). Raises TooManyBytes if those to be returned pass `bytes_max`.
+        """
+        query: Document = {"_id.session_id": {"$in": list(session_ids)}}
+        if types:
+            query["event_type"] = {"$in": list(types)}
+        kept: dict[str, list[SessionEvent]] = {}
+        values: dict[str, list[Money]] = {}
+        counts: Counter[str] = Counter()
+        sizes: Counter[str] = Counter()
+        cursor = self._events.with_options(codec_options=RAW_CODEC).find(query, session=session)
+        try:
+            async for raw in cursor.sort(IN_ORDER):
+                event = documents.event_from_document(decode(raw.raw, CODEC))
+                counts[event.session_id] += 1
+                if event.value is not None:
+                    values.setdefault(event.session_id, []).append(event.value)
+                if limit is None or counts[event.session_id] <= limit:
+                    sizes[event.session_id] += len(raw.raw)
+                    if sizes.total() > bytes_max:
+                        raise TooManyBytes
+                    kept.setdefault(event.session_id, []).append(event)
+        finally:
+            await cursor.close()
+        return {
+            session_id: FoundEvents(
+                tuple(kept.get(session_id, ())), count, sum_by_currency(values.get(session_id, ())), sizes[session_id]
+            )
+            for session_id, count in counts.items()
+        }
+
     async def _counts(self, session_ids: Sequence[str], session: Any) -> dict[str, int]:
         """How many events each session has, from the index alone."""
         pipeline = [
@@ -187,13 +261,9 @@ class EventStore:
         return {group["_id"]: group["count"] async for group in cursor}
 
 
-def _key(document: Document) -> tuple[str, str]:
-    return document["_id"]["session_id"], document["_id"]["event_id"]
-
-
-def _rejected(index: int, event: SessionEvent | InvalidField, error: InvalidField) -> ItemFailure:
+def _rejected(place: int, event: SessionEvent | InvalidField, error: InvalidField) -> ItemFailure:
     return ItemFailure(
-        index=index,
+        index=place,
         id=event.event_id[:_ID_SHOWN_MAX] if isinstance(event, SessionEvent) else "",
         outcome=WriteOutcome.REJECTED,
         reason=InvalidField.reason,
@@ -201,10 +271,10 @@ def _rejected(index: int, event: SessionEvent | InvalidField, error: InvalidFiel
     )
 
 
-def _conflict(item: _Pushed) -> ItemFailure:
+def _conflict(place: int, document: Document) -> ItemFailure:
     return ItemFailure(
-        index=item.index,
-        id=item.document["_id"]["event_id"],
+        index=place,
+        id=document["_id"]["event_id"],
         outcome=WriteOutcome.CONFLICT,
         reason=CONTENT_CONFLICT,
         message="this session has an event of the same id with other content; what is stored stays",

@@ -17,6 +17,10 @@ _NAMESPACE_EXISTS = 48
 
 INDEXES: dict[str, list[IndexModel]] = {
     SESSIONS: [
+        # Exports of everything, or of a span of time, in the order of time.
+        IndexModel([("created_at", ASCENDING), ("_id", ASCENDING)], name="by_time"),
+        # Exports of one user.
+        IndexModel([("user_id", ASCENDING), ("created_at", ASCENDING), ("_id", ASCENDING)], name="by_user"),
         # A batch in the order of its numbers. Not unique: the group commit sees to that, and a unique index would have
         # to be the shard key.
         IndexModel([("batch_id", ASCENDING), ("session_number", ASCENDING)], name="by_batch"),

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from bson import decode
 from pymongo import ASCENDING
 
-from clickstream.errors import BatchNotFound, MessageTooLarge
-from clickstream.models import SessionBatch, SessionPage, SessionWithEvents
+from clickstream.errors import BatchNotFound
+from clickstream.models import SessionPage, SessionWithEvents
 from clickstream_server.storage.mongo import documents, indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import CODEC, RAW_CODEC, settle
+from clickstream_server.storage.mongo.driver import RAW_CODEC, settle
 from clickstream_server.storage.mongo.errors import storage_call
-from clickstream_server.storage.mongo.events import EventStore, FoundEvents, TooManyBytes
+from clickstream_server.storage.mongo.events import EventStore, FoundEvents
+from clickstream_server.storage.mongo.paging import (
+    EVENTS_BYTES_MAX,
+    FIRST_PAGE_SESSIONS,
+    PAGE_SESSIONS,
+    read_page,
+)
 from clickstream_server.storage.mongo.watcher import BatchWatcher
 
-FIRST_PAGE_SESSIONS = 64
-"""The first page is small so that it comes soon."""
-PAGE_SESSIONS = 500
-SESSIONS_BYTES_MAX = 4 * 1024 * 1024
-EVENTS_BYTES_MAX = 16 * 1024 * 1024
 SIGN_OF_LIFE_S = 5.0
 
 
@@ -86,54 +87,21 @@ class BatchReader:
             batch = await self._batches.get(batch_id, session=session)
             if batch is None:
                 raise BatchNotFound.by_id(batch_id)
-            found, complete = await self._read_sessions(batch, after, wanted, query, session)
-            events: dict[str, FoundEvents] = {}
-            while found:
-                ids = [document["_id"] for document in found]
-                try:
-                    events = await self._events.of_sessions(
-                        ids, limit=query.events_limit, bytes_max=EVENTS_BYTES_MAX, session=session
-                    )
-                    break
-                except TooManyBytes:
-                    if len(found) == 1:
-                        raise too_large(ids[0]) from None
-                    found, complete = found[: len(found) // 2], False
-        sessions = tuple(_with_events(document, events) for document in found)
-        end = max(after, batch.session_counter)
-        last_number = end if complete else sessions[-1].session_number
+            if after >= batch.session_counter:
+                return SessionPage(sessions=(), last_number=after, sealed=batch.sealed), True
+            where: Document = {"batch_id": batch_id, "session_number": {"$gt": after}}
+            if query.exclude_irrelevant:
+                where["is_irrelevant"] = {"$ne": True}
+            cursor = self._sessions.find(where, session=session).sort("session_number", ASCENDING).limit(wanted + 1)
+            read_events = partial(
+                self._events.of_sessions, limit=query.events_limit, bytes_max=EVENTS_BYTES_MAX, session=session
+            )
+            found, complete = await read_page(cursor, wanted, read_events)
+        sessions = tuple(session_with_events(read.document, read.events) for read in found)
+        last_number = batch.session_counter if complete else sessions[-1].session_number
         return SessionPage(sessions=sessions, last_number=last_number, sealed=complete and batch.sealed), complete
 
-    async def _read_sessions(
-        self, batch: SessionBatch, after: int, wanted: int, query: BatchQuery, session: Any
-    ) -> tuple[list[Document], bool]:
-        """The next sessions, `wanted` at most, and whether there are no more."""
-        if after >= batch.session_counter:
-            return [], True
-        where: Document = {"batch_id": batch.batch_id, "session_number": {"$gt": after}}
-        if query.exclude_irrelevant:
-            where["is_irrelevant"] = {"$ne": True}
-        cursor = self._sessions.find(where, session=session).sort("session_number", ASCENDING).limit(wanted + 1)
-        found: list[Document] = []
-        size = 0
-        try:
-            async for raw in cursor:
-                if len(found) == wanted or size > SESSIONS_BYTES_MAX:
-                    return found, False
-                size += len(raw.raw)
-                found.append(decode(raw.raw, CODEC))
-        finally:
-            await cursor.close()
-        return found, True
 
-
-def too_large(session_id: str) -> MessageTooLarge:
-    return MessageTooLarge(
-        f"session {session_id!r} has more events than fit into one message; read it with events_limit",
-        resource_name=session_id,
-    )
-
-
-def _with_events(document: Document, events: dict[str, FoundEvents]) -> SessionWithEvents:
-    found = events.get(document["_id"], FoundEvents())
-    return SessionWithEvents(**documents.registered_fields(document), events=found.events, event_count=found.count)
+def session_with_events(document: Document, events: FoundEvents) -> SessionWithEvents:
+    """A session as readers get it."""
+    return SessionWithEvents(**documents.registered_fields(document), events=events.events, event_count=events.count)

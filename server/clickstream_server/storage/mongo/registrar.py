@@ -11,97 +11,27 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from pymongo import InsertOne, ReplaceOne, ReturnDocument
 
-from clickstream.errors import ClickstreamError, Overloaded, SessionNotFound, ShuttingDown
-from clickstream.models import Registration, Session, SessionBatchStatus, WriteOutcome
-from clickstream.values import micros_from_datetime
+from clickstream.errors import ClickstreamError, Overloaded, ShuttingDown
+from clickstream.models import SessionBatchStatus
 from clickstream_server.clock import now_micros
 from clickstream_server.deadlines import budget_s
-from clickstream_server.storage.mongo import documents, indexes
-from clickstream_server.storage.mongo.documents import Document
+from clickstream_server.storage.mongo import indexes
+from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
 from clickstream_server.storage.mongo.errors import driver_call, storage_unavailable
+from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan, plan
 from clickstream_server.storage.mongo.transactions import in_transaction
 
 GROUP_MAX = 256
 GROUP_BYTES_MAX = 4 * 1024 * 1024
 WAITING_MAX = 20_000
-
-
-@dataclass(slots=True, eq=False)
-class Numbering:
-    """One call that waits for a number. `replace`: an update of a known session; otherwise a registration."""
-
-    session: Session
-    content_hash: bytes
-    content_bytes: int
-    replace: bool
-    done: asyncio.Future[Registration] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
-@dataclass(slots=True)
-class Plan:
-    """What a group comes to: the documents to write by id, how many numbers they use, and each call's result."""
-
-    writes: dict[str, Document] = field(default_factory=dict)
-    used: int = 0
-    results: list[Registration | ClickstreamError] = field(default_factory=list)
-
-
-def numbers_wanted(group: Iterable[Numbering], known_ids: Iterable[str]) -> int:
-    """How many numbers the group may need at most: one for each new session and each update of a known one."""
-    known = set(known_ids)
-    wanted = 0
-    for call in group:
-        session_id = call.session.session_id
-        wanted += call.replace == (session_id in known)
-        if not call.replace:
-            known.add(session_id)
-    return wanted
-
-
-def plan(group: Iterable[Numbering], stored: dict[str, Document], batch_id: str, first_number: int, now: int) -> Plan:
-    """Decide each call in turn, as if one came after the other. Pure; `stored` is what the database holds now."""
-    made = Plan()
-    current = dict(stored)
-    for call in group:
-        session_id = call.session.session_id
-        known = current.get(session_id)
-        if known is None and call.replace:
-            made.results.append(SessionNotFound.by_id(session_id))
-            continue
-        if known is not None and (not call.replace or known["batch_id"] == batch_id):
-            same = documents.same_session_content(known, call.content_hash)
-            if same or not call.replace:
-                outcome = WriteOutcome.DUPLICATE if same else WriteOutcome.CONFLICT
-                made.results.append(Registration(session=documents.registered_from_document(known), outcome=outcome))
-                continue
-        document = _numbered(call, batch_id, first_number + made.used, now)
-        made.used += 1
-        made.writes[session_id] = current[session_id] = document
-        made.results.append(
-            Registration(session=documents.registered_from_document(document), outcome=WriteOutcome.INSERTED)
-        )
-    return made
-
-
-def _numbered(call: Numbering, batch_id: str, number: int, now: int) -> Document:
-    created_at = call.session.created_at
-    document = documents.session_to_document(
-        call.session,
-        content_hash=call.content_hash,
-        created_at=now if created_at is None else micros_from_datetime(created_at),
-    )
-    document["batch_id"] = batch_id
-    document["session_number"] = number
-    document["registered_at"] = now
-    return document
+_COLLECTING = {"status": SessionBatchStatus.COLLECTING.value}
 
 
 def _new_batch_id(now: int) -> str:
@@ -115,26 +45,31 @@ class Registrar:
     def __init__(self, client: Any, database: Any, *, timeout_s: float) -> None:
         self._client = client
         self._sessions = database[indexes.SESSIONS]
+        self._events = database[indexes.EVENTS]
         self._batches = database[indexes.BATCHES]
         self._timeout_s = timeout_s
         self._waiting: deque[Numbering] = deque()
         self._working: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def submit(self, call: Numbering) -> Registration:
+    async def submit(self, call: Numbering) -> Numbered:
         """Wait until the call's group is committed. Raises SessionNotFound for an update of an unknown session."""
+        return (await self.submit_all([call]))[0]
+
+    async def submit_all(self, calls: Sequence[Numbering]) -> list[Numbered]:
+        """Wait until all are committed; they are numbered in this order. Raises the first error, if there is one."""
         if self._closed:
             raise ShuttingDown("the server is stopping", retry_after_s=1.0)
         if len(self._waiting) >= WAITING_MAX:
             raise Overloaded("too many sessions wait for their number", retry_after_s=1.0)
         most_s = budget_s(self._timeout_s)
-        self._waiting.append(call)
+        self._waiting.extend(calls)
         if self._working is None or self._working.done():
             # An empty context: the group must not inherit the deadline of the call that happened to start it.
             self._working = asyncio.create_task(self._work(), context=Context())
         try:
             async with asyncio.timeout(most_s):
-                return await call.done
+                return await asyncio.gather(*(call.done for call in calls))
         except TimeoutError as error:
             raise storage_unavailable() from error
 
@@ -168,7 +103,7 @@ class Registrar:
         except Exception as error:
             await self._settle_failed(group, error)
             return
-        for call, result in zip(group, made.results, strict=True):
+        for call, result in zip(group, made.results(), strict=True):
             if call.done.done():
                 continue
             if isinstance(result, ClickstreamError):
@@ -187,38 +122,37 @@ class Registrar:
                 call.done.set_exception(error)
 
     async def _number(self, group: list[Numbering], session: Any) -> Plan:
-        """The transaction: look up, take numbers, store."""
+        """The transaction: look up, decide, take numbers, store."""
+        stored, stored_events = await self.look_up(group, session)
+        now = now_micros()
+        collecting = None
+        if any(call.intent is not Intent.REGISTER for call in group):  # whether it moves depends on where it is
+            collecting = await self._batches.find_one(_COLLECTING, session=session)
+        made = plan(group, stored, stored_events, collecting=collecting["_id"] if collecting else "", now=now)
+        if made.used:
+            batch = await self._take_numbers(made.used, now, session)
+            made.number(batch["_id"], batch["session_counter"] - made.used + 1)
+        await _write(self._sessions, made.sessions, stored, session)
+        await _write(self._events, made.events, stored_events, session)
+        return made
+
+    async def look_up(
+        self, group: Sequence[Numbering], session: Any = None
+    ) -> tuple[dict[str, Document], dict[EventKey, Document]]:
+        """What is stored of the sessions and events that the group is about."""
         ids = list({call.session.session_id for call in group})
         cursor = self._sessions.find({"_id": {"$in": ids}}, session=session)
         stored = {document["_id"]: document async for document in cursor}
-        wanted = numbers_wanted(group, stored)
-        now = now_micros()
-        collecting: Document | None = None
-        if any(call.replace for call in group):
-            # An update may turn out to change nothing; it must then leave the batch and its updated_at alone, too.
-            collecting = await self._batches.find_one({"status": SessionBatchStatus.COLLECTING.value}, session=session)
-        if collecting is not None:
-            wanted = plan(group, stored, collecting["_id"], first_number=1, now=now).used
-        if not wanted:
-            batch_id = "" if collecting is None else collecting["_id"]
-            return plan(group, stored, batch_id, first_number=0, now=now)
-        batch = await self._take_numbers(wanted, now, session)
-        made = plan(group, stored, batch["_id"], batch["session_counter"] - wanted + 1, now)
-        if made.used < wanted:
-            unused = {"$inc": {"session_counter": made.used - wanted}}
-            await self._batches.update_one({"_id": batch["_id"]}, unused, session=session)
-        if made.writes:
-            writes = [
-                ReplaceOne({"_id": session_id}, document) if session_id in stored else InsertOne(document)
-                for session_id, document in made.writes.items()
-            ]
-            await self._sessions.bulk_write(writes, session=session)
-        return made
+        keys = [event["_id"] for call in group for event in call.events]
+        if not keys:
+            return stored, {}
+        cursor = self._events.find({"_id": {"$in": keys}}, session=session)
+        return stored, {event_key_of(document): document async for document in cursor}
 
     async def _take_numbers(self, count: int, now: int, session: Any) -> Document:
         """Raise the collecting batch's counter by `count`, making the batch if there is none; return it as it is."""
         document: Document = await self._batches.find_one_and_update(
-            {"status": SessionBatchStatus.COLLECTING.value},
+            _COLLECTING,
             {
                 "$inc": {"session_counter": count},
                 "$set": {"updated_at": now},
@@ -229,3 +163,13 @@ class Registrar:
             session=session,
         )
         return document
+
+
+async def _write(collection: Any, new: dict[Any, Document], stored: Container[Any], session: Any) -> None:
+    """Insert what is new and replace what is stored, by the documents' ids."""
+    writes = [
+        ReplaceOne({"_id": document["_id"]}, document) if key in stored else InsertOne(document)
+        for key, document in new.items()
+    ]
+    if writes:
+        await collection.bulk_write(writes, session=session)

@@ -1,0 +1,210 @@
+"""EventStream: a producer's side of StreamEvents that survives lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+import grpc.aio
+
+from clickstream import transfer_wire, wire
+from clickstream.errors import Cancelled, ClickstreamError
+from clickstream.models import ItemFailure, PushResult, SessionEvent
+from clickstream.resume import Patience, failure_of
+from clickstream.v1 import event_pb2
+from clickstream.v1 import transfer_service_pb2 as pb
+
+FailureHandler = Callable[[SessionEvent, ItemFailure], None]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Events that go out as one request, kept until they are acknowledged."""
+
+    events: list[SessionEvent] = field(default_factory=list)
+    messages: list[event_pb2.SessionEvent] = field(default_factory=list)
+    size: int = 0
+    sequence: int = 0
+    send_at: float = 0.0
+
+
+class EventStream:
+    """Sends events over one long-lived stream: nothing is lost and nothing is stored twice.
+
+        async with client.event_stream() as stream:
+            await stream.send(event)
+        print(stream.totals)
+
+    Events are gathered into requests by count, size and time. What is not acknowledged is kept, and sent again over a
+    new connection if one is lost. `send` waits while too much is unacknowledged, so memory stays bounded. Leaving the
+    context, and `flush`, wait until everything is durable. An event that was stored, but whose acknowledgement was
+    lost, counts as a duplicate.
+
+    Events that were not stored (conflicts and invalid ones) are handed to `on_failure`; without it they are kept in
+    `failures`.
+    """
+
+    def __init__(
+        self,
+        stub: Any,
+        *,
+        on_failure: FailureHandler | None,
+        batch_events: int,
+        batch_bytes: int,
+        batch_s: float,
+        unacked_events: int,
+        deadline_s: float,
+        resume_s: float,
+    ) -> None:
+        self._stub = stub
+        self._on_failure = on_failure or self._keep_failure
+        self._batch_events = batch_events
+        self._batch_bytes = batch_bytes
+        self._batch_s = batch_s
+        self._unacked_max = unacked_events
+        self._deadline_s = deadline_s
+        self._resume_s = resume_s
+        self._filling = _Batch()
+        self._unacked: deque[_Batch] = deque()
+        self._unsent = 0
+        self._pending_events = 0
+        self._last_sequence = 0
+        self._changed = asyncio.Condition()
+        self._closing = False
+        self._error: ClickstreamError | None = None
+        self._working: asyncio.Task[None] | None = None
+        self._call: Any = None
+        self.totals = PushResult()
+        self.failures: list[tuple[SessionEvent, ItemFailure]] = []
+
+    async def __aenter__(self) -> Self:
+        self._working = asyncio.create_task(self._work())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Wait until everything is durable; after an error inside, stop at once."""
+        assert self._working is not None
+        try:
+            if error is None:
+                await self.flush()
+        finally:
+            self._closing = True
+            self._working.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._working
+
+    async def send(self, event: SessionEvent) -> None:
+        """Take an event; it is durable after the next `flush`. Raises what ended the stream for good."""
+        message = wire.event_to_pb(event)
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._error or self._pending_events < self._unacked_max)
+            self._raise_error()
+            batch = self._filling
+            if not batch.events:
+                batch.send_at = monotonic() + self._batch_s
+                self._changed.notify_all()
+            batch.events.append(event)
+            batch.messages.append(message)
+            batch.size += message.ByteSize()
+            self._pending_events += 1
+            if len(batch.events) >= self._batch_events or batch.size >= self._batch_bytes:
+                self._seal()
+
+    async def flush(self) -> PushResult:
+        """Wait until everything that was sent is durable; return the totals so far."""
+        async with self._changed:
+            self._seal()
+            await self._changed.wait_for(lambda: self._error or not self._pending_events)
+            self._raise_error()
+        return self.totals
+
+    def _seal(self) -> None:
+        """Make what is gathered a request."""
+        if self._filling.events:
+            self._last_sequence += 1
+            self._filling.sequence = self._last_sequence
+            self._unacked.append(self._filling)
+            self._unsent += 1
+            self._filling = _Batch()
+            self._changed.notify_all()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _keep_failure(self, event: SessionEvent, failure: ItemFailure) -> None:
+        self.failures.append((event, failure))
+
+    async def _work(self) -> None:
+        """Keep a connection up for as long as the stream is open, or until it fails for good."""
+        patience = Patience(self._resume_s)
+        patience.renew()
+        try:
+            while True:
+                try:
+                    await self._converse(patience)
+                except grpc.aio.AioRpcError as error:
+                    failure = failure_of(error)
+                    if not patience.allows(failure):
+                        raise failure from error
+                    await patience.wait(failure)
+        except ClickstreamError as error:
+            await self._fail(error)
+        except grpc.aio.UsageError:
+            await self._fail(Cancelled("the client is closed"))
+
+    async def _fail(self, error: ClickstreamError) -> None:
+        async with self._changed:
+            self._error = error
+            self._changed.notify_all()
+
+    async def _converse(self, patience: Patience) -> None:
+        """One connection: send everything that is not acknowledged, then what comes; take the acknowledgements."""
+        self._unsent = len(self._unacked)
+        call = self._stub.StreamEvents(self._requests(), timeout=self._deadline_s)
+        try:
+            async for answer in call:
+                patience.renew()
+                await self._acknowledge(answer)
+        finally:
+            call.cancel()
+
+    async def _requests(self) -> AsyncIterator[pb.StreamEventsRequest]:
+        while True:
+            batch = await self._next_batch()
+            yield pb.StreamEventsRequest(sequence=batch.sequence, events=batch.messages)
+
+    async def _next_batch(self) -> _Batch:
+        """The next request that this connection has not sent; gathered events go out when their time has come."""
+        async with self._changed:
+            while not self._unsent:
+                wait_s = self._filling.send_at - monotonic() if self._filling.events else None
+                if wait_s is not None and wait_s <= 0:
+                    self._seal()
+                    break
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._changed.wait()
+            batch = self._unacked[-self._unsent]
+            self._unsent -= 1
+            return batch
+
+    async def _acknowledge(self, answer: pb.StreamEventsResponse) -> None:
+        async with self._changed:
+            if not self._unacked or answer.acked_sequence != self._unacked[0].sequence:
+                return  # an answer to what an earlier connection has sent and had acknowledged
+            batch = self._unacked.popleft()
+            self._pending_events -= len(batch.events)
+            result = transfer_wire.event_ack_from_pb(answer).result
+            self.totals = self.totals.plus(result)
+            for failure in result.failures:
+                self._on_failure(batch.events[failure.index], failure)
+            self._changed.notify_all()

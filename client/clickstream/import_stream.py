@@ -1,0 +1,126 @@
+"""A client's side of ImportSessions that survives lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import grpc.aio
+
+from clickstream import transfer_wire
+from clickstream.resume import Patience, failure_of
+from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, ImportSummary
+from clickstream.v1 import transfer_service_pb2 as pb
+
+CHUNKS_UNACKED_MAX = 8
+
+
+class ImportStream:
+    """Sends chunks, keeps what is not acknowledged, and sends it again over a new connection if one is lost.
+
+    The account is that of the whole import: an item that was stored, but whose acknowledgement was lost, counts as a
+    duplicate.
+    """
+
+    def __init__(self, stub: Any, config: ImportConfig, *, deadline_s: float, resume_s: float) -> None:
+        self._stub = stub
+        self._config = config
+        self._deadline_s = deadline_s
+        self._patience = Patience(resume_s)
+        self._unacked: deque[pb.ImportChunk] = deque()
+        self._unsent = 0
+        self._ended = False
+        self._changed = asyncio.Condition()
+        # The account up to the start of this connection, and up to now.
+        self._before = self._now = ImportSummary()
+
+    async def run(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
+        """Yield progress and the summary; see `TransferDao.import_sessions`."""
+        feeding = asyncio.create_task(self._feed(chunks))
+        try:
+            while True:
+                try:
+                    async for answer in self._converse():
+                        yield answer
+                    await feeding  # raises what was wrong with the chunks
+                    return
+                except grpc.aio.AioRpcError as error:
+                    failure = failure_of(error)
+                    if not self._patience.allows(failure):
+                        raise failure from error
+                    await self._patience.wait(failure)
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
+    async def _feed(self, chunks: AsyncIterable[ImportChunk]) -> None:
+        """Take chunks as long as not too many are unacknowledged."""
+        try:
+            async for chunk in chunks:
+                items = [transfer_wire.import_item_to_pb(item) for item in chunk.items]
+                async with self._changed:
+                    await self._changed.wait_for(lambda: len(self._unacked) < CHUNKS_UNACKED_MAX)
+                    self._unacked.append(pb.ImportChunk(sequence=chunk.sequence, items=items))
+                    self._unsent += 1
+                    self._changed.notify_all()
+        finally:
+            async with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    async def _converse(self) -> AsyncIterator[ImportProgress | ImportSummary]:
+        """One connection: what is not acknowledged, then what comes."""
+        self._unsent = len(self._unacked)
+        self._before = self._now
+        call = self._stub.ImportSessions(self._requests(), timeout=self._deadline_s)
+        try:
+            async for message in call:
+                self._patience.renew()
+                answer = self._since_the_start(transfer_wire.import_answer_from_pb(message))
+                if isinstance(answer, ImportProgress):
+                    await self._acknowledge(answer.acked_sequence)
+                    self._now = ImportSummary(
+                        processed=answer.processed, sessions=answer.sessions, events=answer.events
+                    )
+                yield answer
+        finally:
+            call.cancel()
+
+    async def _requests(self) -> AsyncIterator[pb.ImportSessionsRequest]:
+        yield pb.ImportSessionsRequest(config=transfer_wire.import_config_to_pb(self._config))
+        while (chunk := await self._next_chunk()) is not None:
+            yield pb.ImportSessionsRequest(chunk=chunk)
+
+    async def _next_chunk(self) -> pb.ImportChunk | None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._unsent or self._ended)
+            if not self._unsent:
+                return None
+            chunk = self._unacked[-self._unsent]
+            self._unsent -= 1
+            return chunk
+
+    async def _acknowledge(self, sequence: int) -> None:
+        async with self._changed:
+            while self._unacked and self._unacked[0].sequence <= sequence:
+                self._unacked.popleft()
+            self._changed.notify_all()
+
+    def _since_the_start(self, answer: ImportProgress | ImportSummary) -> Any:
+        """The answer with the counts and indexes of the whole import, not of this connection."""
+        before = self._before
+        whole = replace(
+            answer,
+            processed=before.processed + answer.processed,
+            sessions=before.sessions.plus(answer.sessions),
+            events=before.events.plus(answer.events),
+        )
+        if isinstance(whole, ImportProgress):
+            moved = [
+                failure.model_copy(update={"index": before.processed + failure.index}) for failure in whole.failures
+            ]
+            return replace(whole, failures=tuple(moved))
+        return whole

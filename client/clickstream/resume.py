@@ -1,0 +1,57 @@
+"""What a broken call means, and when to take it up again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from time import monotonic
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from clickstream.errors import Cancelled, ClickstreamError, DeadlineExceeded, Unavailable, from_status
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+
+def failure_of(error: grpc.aio.AioRpcError) -> ClickstreamError:
+    """The domain's error for what a call ended with."""
+    details: Any = next((value for key, value in error.trailing_metadata() or () if key == _DETAILS_KEY), None)
+    return from_status(error.code(), error.details() or error.code().name, details)
+
+
+def cancelled_as(error: asyncio.CancelledError) -> BaseException:
+    """The task that called was cancelled, and its error goes on as it is, or only the call, by closing the client."""
+    task = asyncio.current_task()
+    return error if task is not None and task.cancelling() else Cancelled("the client was closed")
+
+
+_INT32_MAX = 2**31 - 1
+
+
+class Patience:
+    """How long a broken stream is taken up again: while something has come within `most_s` seconds."""
+
+    def __init__(self, most_s: float) -> None:
+        self._most_s = most_s
+        self._until: float | None = None
+        self._tries = 0
+
+    def renew(self) -> None:
+        """Something came."""
+        self._until = monotonic() + self._most_s
+        self._tries = 0
+
+    def allows(self, failure: ClickstreamError) -> bool:
+        """Whether to connect again. A call that never brought anything has been retried by gRPC already."""
+        broken = isinstance(failure, Unavailable | DeadlineExceeded) or (
+            # A connection cut in the middle of a message; an error of the service would carry its reason.
+            failure.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and not failure.error_id
+        )
+        return broken and self._until is not None and monotonic() < self._until
+
+    async def wait(self, failure: ClickstreamError) -> None:
+        backoff = min(2.0, 0.1 * 2**self._tries)
+        self._tries += 1
+        await asyncio.sleep(max(failure.retry_after_s or 0.0, random.uniform(backoff / 2, backoff)))

@@ -1,0 +1,219 @@
+"""Bulk transfer's models <-> protobuf: pure functions in pairs, as in `clickstream.wire`."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from clickstream import wire
+from clickstream.errors import InvalidField
+from clickstream.export import ExportAccount, ExportedSession, ExportFilter, ExportPage
+from clickstream.models import Money, Session
+from clickstream.transfer import (
+    EventAck,
+    ImportAtomicity,
+    ImportChunk,
+    ImportConfig,
+    ImportItem,
+    ImportMode,
+    ImportProgress,
+    ImportSummary,
+    OutcomeCounts,
+)
+from clickstream.v1 import event_pb2, session_pb2
+from clickstream.v1 import transfer_service_pb2 as pb
+
+_MODE_TO_PB: dict[ImportMode, Any] = {mode: pb.ImportMode.Value(f"IMPORT_MODE_{mode}") for mode in ImportMode}
+_MODE_FROM_PB = {number: mode for mode, number in _MODE_TO_PB.items()} | {0: ImportMode.SKIP_EXISTING}
+_ATOMICITY_TO_PB: dict[ImportAtomicity, Any] = {
+    value: pb.ImportAtomicity.Value(f"IMPORT_ATOMICITY_{value}") for value in ImportAtomicity
+}
+_ATOMICITY_FROM_PB = {number: value for value, number in _ATOMICITY_TO_PB.items()} | {0: ImportAtomicity.PER_ITEM}
+_DEFAULT_RATIO = ImportConfig(import_id="any").max_failure_ratio
+
+
+def event_ack_to_pb(ack: EventAck) -> pb.StreamEventsResponse:
+    return pb.StreamEventsResponse(acked_sequence=ack.acked_sequence, **wire.push_result_fields(ack.result))
+
+
+def event_ack_from_pb(message: pb.StreamEventsResponse) -> EventAck:
+    return EventAck(message.acked_sequence, wire.push_result_from_pb(message))
+
+
+def import_config_to_pb(config: ImportConfig) -> pb.ImportConfig:
+    return pb.ImportConfig(
+        import_id=config.import_id,
+        mode=_MODE_TO_PB[config.mode],
+        atomicity=_ATOMICITY_TO_PB[config.atomicity],
+        max_failure_ratio=config.max_failure_ratio,
+        dry_run=config.dry_run,
+    )
+
+
+def import_config_from_pb(message: pb.ImportConfig) -> ImportConfig:
+    if message.mode not in _MODE_FROM_PB:
+        raise InvalidField.at("mode", f"{message.mode} is not a known ImportMode")
+    if message.atomicity not in _ATOMICITY_FROM_PB:
+        raise InvalidField.at("atomicity", f"{message.atomicity} is not a known ImportAtomicity")
+    return ImportConfig(
+        import_id=message.import_id,
+        mode=_MODE_FROM_PB[message.mode],
+        atomicity=_ATOMICITY_FROM_PB[message.atomicity],
+        max_failure_ratio=message.max_failure_ratio if message.HasField("max_failure_ratio") else _DEFAULT_RATIO,
+        dry_run=message.dry_run,
+    )
+
+
+def import_item_to_pb(item: ImportItem) -> pb.ImportItem:
+    """Raises what stands in the item as an error: that cannot be sent."""
+    message = pb.ImportItem()
+    for part in (item.session, *item.events):
+        if isinstance(part, InvalidField):
+            raise part
+        if isinstance(part, Session):
+            message.session.CopyFrom(wire.session_to_pb(part))
+        elif part is not None:
+            message.events.append(wire.event_to_pb(part))
+    return message
+
+
+def import_chunk_from_pb(message: pb.ImportChunk) -> ImportChunk:
+    return ImportChunk(message.sequence, [import_item_from_pb(item) for item in message.items])
+
+
+def import_item_from_pb(message: pb.ImportItem) -> ImportItem:
+    """What cannot be read stands in the item as its error."""
+    session = _session_or_error(message.session) if message.HasField("session") else None
+    return ImportItem(session, wire.events_from_pb(message.events))
+
+
+def _session_or_error(message: session_pb2.Session) -> Session | InvalidField:
+    try:
+        return wire.session_from_pb(message)
+    except InvalidField as error:
+        return error
+
+
+def _counts_to_pb(counts: OutcomeCounts) -> pb.OutcomeCounts:
+    return pb.OutcomeCounts(
+        inserted=counts.inserted,
+        duplicates=counts.duplicates,
+        conflicts=counts.conflicts,
+        rejected=counts.rejected,
+    )
+
+
+def _counts_from_pb(message: pb.OutcomeCounts) -> OutcomeCounts:
+    return OutcomeCounts(message.inserted, message.duplicates, message.conflicts, message.rejected)
+
+
+def _shared_to_pb(answer: ImportProgress | ImportSummary) -> dict[str, Any]:
+    return {
+        "processed": answer.processed,
+        "sessions": _counts_to_pb(answer.sessions),
+        "events": _counts_to_pb(answer.events),
+    }
+
+
+def _shared_from_pb(message: pb.ImportProgress | pb.ImportSummary) -> dict[str, Any]:
+    return {
+        "processed": message.processed,
+        "sessions": _counts_from_pb(message.sessions),
+        "events": _counts_from_pb(message.events),
+    }
+
+
+def import_answer_to_pb(answer: ImportProgress | ImportSummary) -> pb.ImportSessionsResponse:
+    if isinstance(answer, ImportProgress):
+        failures = [wire.item_failure_to_pb(failure) for failure in answer.failures]
+        progress = pb.ImportProgress(acked_sequence=answer.acked_sequence, failures=failures, **_shared_to_pb(answer))
+        return pb.ImportSessionsResponse(progress=progress)
+    elapsed = Duration()
+    elapsed.FromMicroseconds(round(answer.elapsed_s * 1_000_000))
+    summary = pb.ImportSummary(elapsed=elapsed, aborted=answer.aborted, **_shared_to_pb(answer))
+    return pb.ImportSessionsResponse(summary=summary)
+
+
+def import_answer_from_pb(message: pb.ImportSessionsResponse) -> ImportProgress | ImportSummary:
+    kind = message.WhichOneof("response")
+    if kind == "progress":
+        failures = tuple(map(wire.item_failure_from_pb, message.progress.failures))
+        return ImportProgress(
+            acked_sequence=message.progress.acked_sequence, failures=failures, **_shared_from_pb(message.progress)
+        )
+    if kind == "summary":
+        return ImportSummary(
+            elapsed_s=message.summary.elapsed.ToMicroseconds() / 1_000_000,
+            aborted=message.summary.aborted,
+            **_shared_from_pb(message.summary),
+        )
+    raise InvalidField.at("response", "is neither progress nor a summary: this client is older than the server")
+
+
+def export_filter_to_pb(chosen: ExportFilter) -> pb.ExportFilter:
+    return pb.ExportFilter(
+        batch_id=chosen.batch_id,
+        session_ids=chosen.session_ids,
+        user_id=chosen.user_id,
+        created_from=wire.optional_moment_to_pb(chosen.created_from),
+        created_to=wire.optional_moment_to_pb(chosen.created_to),
+        event_types=chosen.event_types,
+        exclude_irrelevant=chosen.exclude_irrelevant,
+    )
+
+
+def export_filter_from_pb(message: pb.ExportFilter) -> ExportFilter:
+    return ExportFilter(
+        batch_id=message.batch_id,
+        session_ids=tuple(message.session_ids),
+        user_id=message.user_id,
+        created_from=wire.moment_from_pb(message, "created_from"),
+        created_to=wire.moment_from_pb(message, "created_to"),
+        event_types=tuple(message.event_types),
+        exclude_irrelevant=message.exclude_irrelevant,
+    )
+
+
+def exported_session_to_pb(exported: ExportedSession) -> pb.ExportedSession:
+    return pb.ExportedSession(
+        session=wire.session_with_events_to_pb(exported.session), totals=map(_money_to_pb, exported.totals)
+    )
+
+
+def exported_session_from_pb(message: pb.ExportedSession) -> ExportedSession:
+    return ExportedSession(
+        wire.session_with_events_from_pb(message.session), tuple(map(_money_from_pb, message.totals))
+    )
+
+
+def export_trailer_to_pb(account: ExportAccount) -> pb.ExportTrailer:
+    return pb.ExportTrailer(
+        session_count=account.session_count,
+        event_count=account.event_count,
+        totals=map(_money_to_pb, account.totals),
+        sha256=account.digest,
+    )
+
+
+def export_trailer_from_pb(message: pb.ExportTrailer) -> ExportAccount:
+    totals = tuple(map(_money_from_pb, message.totals))
+    return ExportAccount(message.session_count, message.event_count, totals, message.sha256)
+
+
+def export_page_from_pb(message: pb.ExportSessionsResponse) -> ExportPage:
+    return ExportPage(
+        tuple(map(exported_session_from_pb, message.sessions)),
+        message.resume_token,
+        export_trailer_from_pb(message.trailer) if message.HasField("trailer") else None,
+    )
+
+
+def _money_to_pb(money: Money) -> event_pb2.Money:
+    return event_pb2.Money(currency_code=money.currency_code, amount=money.text)
+
+
+def _money_from_pb(message: event_pb2.Money) -> Money:
+    """A sum may have more digits than an amount that can be stored, so it is not checked as one."""
+    return Money.model_construct(currency_code=message.currency_code, amount=Decimal(message.amount))

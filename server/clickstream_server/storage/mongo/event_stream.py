@@ -1,0 +1,111 @@
+"""A long-lived stream of events: read ahead, write many requests at once, several writes in flight, answer in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from clickstream.errors import InvalidField
+from clickstream.models import WriteOutcome
+from clickstream.transfer import EventAck, EventBatch
+from clickstream_server.storage.mongo.errors import storage_call
+from clickstream_server.storage.mongo.events import EventStore, PreparedEvents
+from clickstream_server.storage.mongo.pipeline import in_order
+
+EVENTS_PER_WRITE = 2_000
+"""A bulk write is sent once it has so many events, or at once if no more requests wait."""
+EVENTS_AHEAD_MAX = 20_000
+"""Past this many events that wait to be written, the stream is not read on."""
+WRITES_IN_FLIGHT = 3
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request that was read, and its events as documents."""
+
+    sequence: int
+    prepared: PreparedEvents
+
+
+class EventStreamer:
+    """Runs the server's side of one stream."""
+
+    def __init__(self, events: EventStore, *, timeout_s: float) -> None:
+        self._events = events
+        self._timeout_s = timeout_s
+        self._waiting: deque[_Waiting] = deque()
+        self._events_ahead = 0
+        self._changed = asyncio.Condition()
+        self._ended = False
+
+    async def run(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
+        """Yield one acknowledgement for each batch, in order, each once its events are durable."""
+        async with aclosing(in_order(self._groups(batches), self._write, in_flight=WRITES_IN_FLIGHT)) as written:
+            async for acks in written:
+                for ack in acks:
+                    yield ack
+
+    async def _groups(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[list[_Waiting], None]:
+        """What waits, as one group at a time: while a write is in flight, what arrives forms the next group."""
+        reading = asyncio.create_task(self._read(batches))
+        try:
+            while group := await self._next_group():
+                yield group
+            await reading  # raises what was wrong with the stream
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(self, batches: AsyncIterable[EventBatch]) -> None:
+        """Read and check, as far ahead as is allowed."""
+        last = 0
+        try:
+            async for batch in batches:
+                last = rising(batch.sequence, last)
+                prepared = self._events.prepare(batch.events)
+                async with self._changed:
+                    await self._changed.wait_for(lambda: self._events_ahead < EVENTS_AHEAD_MAX)
+                    self._waiting.append(_Waiting(batch.sequence, prepared))
+                    self._events_ahead += len(prepared.documents)
+                    self._changed.notify_all()
+        finally:
+            async with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    async def _next_group(self) -> list[_Waiting]:
+        """The next group; empty once the stream has ended."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._waiting or self._ended)
+            group: list[_Waiting] = []
+            size = 0
+            while self._waiting and size < EVENTS_PER_WRITE:
+                group.append(self._waiting.popleft())
+                size += len(group[-1].prepared.documents)
+            self._events_ahead -= size
+            self._changed.notify_all()
+            return group
+
+    async def _write(self, group: list[_Waiting]) -> list[EventAck]:
+        documents = [document for request in group for document in request.prepared.documents]
+        outcomes: list[WriteOutcome] = []
+        if documents:
+            async with storage_call(self._timeout_s):
+                outcomes = await self._events.insert(documents)
+        acks, at = [], 0
+        for request in group:
+            size = len(request.prepared.documents)
+            result = request.prepared.result(outcomes[at : at + size])
+            acks.append(EventAck(acked_sequence=request.sequence, result=result))
+            at += size
+        return acks
+
+
+def rising(sequence: int, last: int) -> int:
+    """The sequence, if it is larger than the last one (0: there was none). Raises InvalidField."""
+    if sequence <= last:
+        raise InvalidField.at("sequence", f"must be larger than {last}, the one before, not {sequence}")
+    return sequence

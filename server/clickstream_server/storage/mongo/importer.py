@@ -1,0 +1,273 @@
+"""Importing sessions with their events, chunk by chunk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from time import monotonic
+from typing import Any
+
+from clickstream.errors import ImportAborted, InvalidField
+from clickstream.models import ItemFailure, Session, SessionEvent, WriteOutcome
+from clickstream.transfer import (
+    ImportAtomicity,
+    ImportChunk,
+    ImportConfig,
+    ImportItem,
+    ImportMode,
+    ImportProgress,
+    ImportSummary,
+    OutcomeCounts,
+)
+from clickstream.values import micros_from_datetime
+from clickstream_server.canonical import canonical_session, content_hash
+from clickstream_server.clock import now_micros
+from clickstream_server.limits import Limits, check_id, check_session
+from clickstream_server.storage.mongo.documents import Document
+from clickstream_server.storage.mongo.errors import storage_call
+from clickstream_server.storage.mongo.event_stream import rising
+from clickstream_server.storage.mongo.events import CONTENT_CONFLICT, EventStore, PreparedEvents
+from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, plan
+from clickstream_server.storage.mongo.pipeline import in_order
+from clickstream_server.storage.mongo.registrar import Registrar
+
+CHUNKS_IN_FLIGHT = 3
+JUDGED_FROM_ITEMS = 100
+
+
+@dataclass(slots=True)
+class _Item:
+    """An item on its way: what is to be stored, what is invalid, and in the end what became of each part."""
+
+    session_id: str
+    session: Numbering | None
+    session_fault: InvalidField | None
+    events: PreparedEvents
+    session_outcome: WriteOutcome | None = None
+    event_outcomes: Sequence[WriteOutcome] = ()
+
+    @property
+    def invalid(self) -> bool:
+        return self.session_fault is not None or bool(self.events.rejected)
+
+    def refuse(self) -> None:
+        """One part is invalid, and all fall with it."""
+        if self.session is not None or self.session_fault is not None:
+            self.session_outcome = WriteOutcome.REJECTED
+        self.event_outcomes = [WriteOutcome.REJECTED] * len(self.events.documents)
+
+    def settle(self, numbered: Numbered) -> None:
+        """Take what the registrar says of the session and of the events that stood with it."""
+        self.session_outcome = numbered.outcome
+        if numbered.event_outcomes:
+            self.event_outcomes = numbered.event_outcomes
+
+    def all_event_outcomes(self) -> list[WriteOutcome]:
+        return [*self.event_outcomes, *(failure.outcome for failure in self.events.rejected)]
+
+    def failures(self, index: int) -> list[ItemFailure]:
+        """Everything that was not stored, as failures of the item at this place of the stream."""
+        found = []
+        if self.session_fault is not None:
+            found.append(_failure(index, self.session_id, WriteOutcome.REJECTED, self.session_fault.message))
+        elif self.session_outcome in _FAILED:
+            found.append(
+                _failure(index, self.session_id, self.session_outcome, f"session: {_WHY[self.session_outcome]}")
+            )
+        for rejected in self.events.rejected:
+            fault = f"events[{rejected.index}].{rejected.message}"
+            found.append(_failure(index, rejected.id, WriteOutcome.REJECTED, fault))
+        for place, document, outcome in zip(
+            self.events.places, self.events.documents, self.event_outcomes, strict=True
+        ):
+            if outcome in _FAILED:
+                event_id = document["_id"]["event_id"]
+                found.append(_failure(index, event_id, outcome, f"events[{place}]: {_WHY[outcome]}"))
+        return found
+
+
+_FAILED = (WriteOutcome.CONFLICT, WriteOutcome.REJECTED)
+_WHY = {
+    WriteOutcome.CONFLICT: "one of the same id is stored with other content, which stays",
+    WriteOutcome.REJECTED: "fell with its session or another of its events, since the import is PER_SESSION",
+}
+
+
+def _failure(index: int, failed_id: str, outcome: WriteOutcome, message: str) -> ItemFailure:
+    reason = CONTENT_CONFLICT if outcome is WriteOutcome.CONFLICT else InvalidField.reason
+    return ItemFailure(index=index, id=failed_id, outcome=outcome, reason=reason, message=message)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The account of the stream so far."""
+
+    processed: int = 0
+    failed: int = 0
+    sessions: OutcomeCounts = field(default_factory=OutcomeCounts)
+    events: OutcomeCounts = field(default_factory=OutcomeCounts)
+
+
+class Importer:
+    """Runs one import."""
+
+    def __init__(
+        self, config: ImportConfig, database: Any, registrar: Registrar, limits: Limits, *, timeout_s: float
+    ) -> None:
+        check_id("import_id", config.import_id, limits)
+        if not 0 <= config.max_failure_ratio <= 1:
+            raise InvalidField.at("max_failure_ratio", "must lie between 0 and 1")
+        self._config = config
+        self._limits = replace(limits, age_s_max=None)  # what is imported may be of any age
+        self._events = EventStore(database, self._limits)
+        self._registrar = registrar
+        self._timeout_s = timeout_s
+        self._intent = Intent.REPLACE if config.mode is ImportMode.REPLACE_EXISTING else Intent.REGISTER
+        self._atomic = config.atomicity is ImportAtomicity.PER_SESSION
+        self._tally = _Tally()
+        self._stopped = False
+
+    async def run(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
+        """Yield progress for each chunk, in order, and the summary. Raises ImportAborted past the failure ratio."""
+        started = monotonic()
+        async with aclosing(in_order(self._until_stopped(chunks), self._import, in_flight=CHUNKS_IN_FLIGHT)) as done:
+            async for sequence, items in done:
+                yield self._progress(sequence, items)
+                self._stopped = self._stopped or self._too_many_failed()
+        tally = self._tally
+        yield ImportSummary(
+            processed=tally.processed,
+            sessions=tally.sessions,
+            events=tally.events,
+            elapsed_s=monotonic() - started,
+            aborted=self._stopped,
+        )
+        if self._stopped:
+            raise ImportAborted(
+                f"the import was stopped: {tally.failed} of {tally.processed} items failed, more than the allowed "
+                f"{self._config.max_failure_ratio:.0%}; what was acknowledged stays"
+            )
+
+    def _too_many_failed(self) -> bool:
+        tally = self._tally
+        return tally.processed >= JUDGED_FROM_ITEMS and tally.failed > self._config.max_failure_ratio * tally.processed
+
+    async def _until_stopped(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportChunk, None]:
+        last = 0
+        async for chunk in chunks:
+            if self._stopped:
+                return
+            last = rising(chunk.sequence, last)
+            size = sum(1 + len(item.events) for item in chunk.items)
+            if size > self._limits.events_per_call_max:
+                raise InvalidField.at(
+                    "chunk.items", f"must be {self._limits.events_per_call_max} at most with their events, not {size}"
+                )
+            yield chunk
+
+    # --- one chunk --------------------------------------------------------------------------------------------------
+
+    async def _import(self, chunk: ImportChunk) -> tuple[int, list[_Item]]:
+        items = [self._prepare(item) for item in chunk.items]
+        sound = items
+        if self._atomic:
+            sound = [item for item in items if not item.invalid]
+            for item in items:
+                if item.invalid:
+                    item.refuse()
+        together = [item for item in sound if item.session is not None]
+        loose = sound
+        if self._atomic:
+            loose = [item for item in sound if item.session is None]
+            for item in together:
+                assert item.session is not None
+                item.session.events = item.events.documents
+        documents = [document for item in loose for document in item.events.documents]
+        numbered, outcomes = await asyncio.gather(
+            self._number([item.session for item in together if item.session is not None]), self._insert(documents)
+        )
+        for item, result in zip(together, numbered, strict=True):
+            item.settle(result)
+        at = 0
+        for item in loose:
+            item.event_outcomes = outcomes[at : at + len(item.events.documents)]
+            at += len(item.events.documents)
+        return chunk.sequence, items
+
+    def _prepare(self, item: ImportItem) -> _Item:
+        numbering, fault = None, None
+        session_id = item.session.session_id if isinstance(item.session, Session) else ""
+        if isinstance(item.session, InvalidField):
+            fault = item.session.under("session")
+        elif item.session is not None:
+            try:
+                numbering = self._numbering(item.session)
+            except InvalidField as error:
+                fault = error.under("session")
+        prepared = self._events.prepare([_of_session(event, session_id) for event in item.events])
+        outcome = WriteOutcome.REJECTED if fault else None
+        return _Item(session_id, numbering, fault, prepared, session_outcome=outcome)
+
+    def _numbering(self, session: Session) -> Numbering:
+        canonical = canonical_session(session)
+        check_session(
+            session,
+            content=canonical,
+            created_at=None if session.created_at is None else micros_from_datetime(session.created_at),
+            now_micros=now_micros(),
+            limits=self._limits,
+        )
+        return Numbering(session, content_hash(canonical), content_bytes=len(canonical), intent=self._intent)
+
+    async def _number(self, calls: list[Numbering]) -> Sequence[Numbered]:
+        """Store the sessions with their numbers, or, in a dry run, foretell it."""
+        if not calls:
+            return []
+        if not self._config.dry_run:
+            return await self._registrar.submit_all(calls)
+        async with storage_call(self._timeout_s):
+            stored, stored_events = await self._registrar.look_up(calls)
+        made = plan(calls, stored, stored_events, collecting="", now=now_micros())
+        return [result for result in made.results() if isinstance(result, Numbered)]
+
+    async def _insert(self, new: list[Document]) -> list[WriteOutcome]:
+        """Store events that stand each on its own, or, in a dry run, foretell it."""
+        if not new:
+            return []
+        async with storage_call(self._timeout_s):
+            if self._config.dry_run:
+                return await self._events.foretell(new, replace=self._intent is Intent.REPLACE)
+            return await self._events.insert(new, replace=self._intent is Intent.REPLACE)
+
+    def _progress(self, sequence: int, items: list[_Item]) -> ImportProgress:
+        tally = self._tally
+        failures: list[ItemFailure] = []
+        for place, item in enumerate(items, start=tally.processed):
+            found = item.failures(place)
+            tally.failed += bool(found)
+            failures.extend(found)
+        tally.processed += len(items)
+        tally.sessions = tally.sessions.plus(
+            OutcomeCounts.of(item.session_outcome for item in items if item.session_outcome is not None)
+        )
+        tally.events = tally.events.plus(
+            OutcomeCounts.of(outcome for item in items for outcome in item.all_event_outcomes())
+        )
+        return ImportProgress(
+            acked_sequence=sequence,
+            processed=tally.processed,
+            sessions=tally.sessions,
+            events=tally.events,
+            failures=tuple(failures),
+        )
+
+
+def _of_session(event: SessionEvent | InvalidField, session_id: str) -> SessionEvent | InvalidField:
+    """The event with the item's session filled in; one of another session is invalid there."""
+    if isinstance(event, InvalidField) or not session_id or event.session_id == session_id:
+        return event
+    if event.session_id:
+        return InvalidField.at("session_id", "must be that of the item's session, or empty")
+    return event.model_copy(update={"session_id": session_id})

@@ -1,0 +1,163 @@
+"""What a group of calls comes to: which sessions get which numbers, what is written, what each call is told. Pure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from clickstream.errors import ClickstreamError, SessionNotFound
+from clickstream.models import RegisteredSession, Session, WriteOutcome
+from clickstream.values import micros_from_datetime
+from clickstream_server.storage.mongo import documents
+from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
+
+
+class Intent(Enum):
+    """What a call wants for a session that is known: leave it, replace it, or replace it if it differs.
+
+    A session that is not known is stored, except for UPDATE.
+    """
+
+    REGISTER = "register"
+    UPDATE = "update"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """What a call came to. `session`: what is stored under its id, None if nothing is."""
+
+    session: RegisteredSession | None
+    outcome: WriteOutcome
+    event_outcomes: tuple[WriteOutcome, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Numbering:
+    """One call that waits for a number. `events` stand or fall with it."""
+
+    session: Session
+    content_hash: bytes
+    content_bytes: int
+    intent: Intent
+    events: Sequence[Document] = ()
+    done: asyncio.Future[Numbered] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Plan:
+    """What a group comes to, decided one call after the other, as if each came when the one before was done.
+
+    `sessions` and `events` are what is to be written, `used` is how many numbers that takes; `number` says which.
+    """
+
+    def __init__(
+        self, stored: dict[str, Document], stored_events: dict[EventKey, Document], *, collecting: str, now: int
+    ) -> None:
+        self.sessions: dict[str, Document] = {}
+        self.events: dict[EventKey, Document] = {}
+        self._current = dict(stored)
+        self._current_events = dict(stored_events)
+        self._collecting = collecting
+        self._now = now
+        self._numbered: list[Document] = []
+        self._told: list[tuple[Document | None, WriteOutcome, tuple[WriteOutcome, ...]] | ClickstreamError] = []
+
+    @property
+    def used(self) -> int:
+        return len(self._numbered)
+
+    def decide(self, call: Numbering) -> None:
+        """Add the call to the plan."""
+        session_id = call.session.session_id
+        known = self._current.get(session_id)
+        if known is None and call.intent is Intent.UPDATE:
+            self._told.append(SessionNotFound.by_id(session_id))
+            return
+        kept = None if known is None else _kept_as(call, known, self._collecting)
+        events = tuple(
+            event_outcome(event, self._current_events.get(event_key_of(event)), replace=call.intent is Intent.REPLACE)
+            for event in call.events
+        )
+        if call.events and WriteOutcome.CONFLICT in (kept, *events):
+            self._told.append((known, *_refused(kept, events)))
+            return
+        if kept is None:
+            known = self._take_number(call)
+        for event, outcome in zip(call.events, events, strict=True):
+            if outcome is WriteOutcome.INSERTED:
+                self.events[event_key_of(event)] = self._current_events[event_key_of(event)] = event
+        self._told.append((known, kept or WriteOutcome.INSERTED, events))
+
+    def _take_number(self, call: Numbering) -> Document:
+        """The call's document, with its place among those that take numbers for a number."""
+        created_at = call.session.created_at
+        document = documents.session_to_document(
+            call.session,
+            content_hash=call.content_hash,
+            created_at=self._now if created_at is None else micros_from_datetime(created_at),
+        )
+        self._numbered.append(document)
+        document |= {"batch_id": self._collecting, "session_number": self.used, "registered_at": self._now}
+        self.sessions[call.session.session_id] = self._current[call.session.session_id] = document
+        return document
+
+    def number(self, batch_id: str, first_number: int) -> None:
+        """Give out the numbers from this one on. To be called once, before the results are read."""
+        for number, document in enumerate(self._numbered, start=first_number):
+            document |= {"batch_id": batch_id, "session_number": number}
+
+    def results(self) -> list[Numbered | ClickstreamError]:
+        """What each call is told."""
+        return [told if isinstance(told, ClickstreamError) else _told(*told) for told in self._told]
+
+
+def _told(known: Document | None, outcome: WriteOutcome, events: tuple[WriteOutcome, ...]) -> Numbered:
+    return Numbered(None if known is None else documents.registered_from_document(known), outcome, events)
+
+
+def plan(
+    group: Iterable[Numbering],
+    stored: dict[str, Document],
+    stored_events: dict[EventKey, Document],
+    *,
+    collecting: str,
+    now: int,
+) -> Plan:
+    """Decide each call in turn.
+
+    `stored` and `stored_events` are what the database holds now, `collecting` is the batch that collects ("": none, or
+    it does not matter, since all calls register).
+    """
+    made = Plan(stored, stored_events, collecting=collecting, now=now)
+    for call in group:
+        made.decide(call)
+    return made
+
+
+def event_outcome(event: Document, known: Document | None, *, replace: bool) -> WriteOutcome:
+    """What becomes of an event, given what is stored under its key."""
+    if known is None:
+        return WriteOutcome.INSERTED
+    if documents.same_event_content(known, event["content_hash"]):
+        return WriteOutcome.DUPLICATE
+    return WriteOutcome.INSERTED if replace else WriteOutcome.CONFLICT
+
+
+def _kept_as(call: Numbering, known: Document, collecting: str) -> WriteOutcome | None:
+    """The outcome if the known session stays as it is, or None if the call replaces it."""
+    if call.intent is Intent.UPDATE and known["batch_id"] != collecting:
+        return None  # it moves to the collecting batch in any case
+    if documents.same_session_content(known, call.content_hash):
+        return WriteOutcome.DUPLICATE
+    return WriteOutcome.CONFLICT if call.intent is Intent.REGISTER else None
+
+
+def _refused(
+    kept: WriteOutcome | None, events: tuple[WriteOutcome, ...]
+) -> tuple[WriteOutcome, tuple[WriteOutcome, ...]]:
+    """A session that falls with its events: what conflicts is told as that, the rest as rejected."""
+    conflict, rejected = WriteOutcome.CONFLICT, WriteOutcome.REJECTED
+    told = tuple(conflict if outcome is conflict else rejected for outcome in (kept, *events))
+    return told[0], told[1:]

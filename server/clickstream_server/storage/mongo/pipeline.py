@@ -1,0 +1,50 @@
+"""Work on a stream, several pieces at once, results in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from typing import Any, TypeVar
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+async def in_order(
+    source: AsyncIterable[A], work: Callable[[A], Awaitable[B]], *, in_flight: int
+) -> AsyncGenerator[B, None]:
+    """Yield `work(piece)` for each piece of the source, in order, with about `in_flight` of them running at once.
+
+    The source is not read on while that many run. What is wrong with the source is raised after the results of what
+    came before it; the first error of `work` ends everything. Nothing runs on once the generator is closed.
+    """
+    running: asyncio.Queue[asyncio.Task[B] | None] = asyncio.Queue(max(1, in_flight - 1))
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(piece: A) -> B:
+        return await work(piece)
+
+    async def feed() -> None:
+        error: Exception | None = None
+        try:
+            async for piece in source:
+                task = asyncio.create_task(run(piece))
+                tasks.add(task)
+                await running.put(task)
+        except Exception as found:
+            error = found
+        await running.put(None)
+        if error is not None:
+            raise error
+
+    feeding = asyncio.create_task(feed())
+    tasks.add(feeding)
+    try:
+        while (task := await running.get()) is not None:
+            yield await task
+            tasks.discard(task)
+        await feeding
+    finally:
+        for task_left in tasks:
+            task_left.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

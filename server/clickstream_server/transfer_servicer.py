@@ -1,0 +1,85 @@
+"""The bulk service: one short method an RPC. It knows the interface and the wire, not MongoDB."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from clickstream import transfer_wire, wire
+from clickstream.errors import InvalidField
+from clickstream.export import ExportFilter
+from clickstream.transfer import EventBatch, ImportChunk, ImportConfig, TransferDao
+from clickstream.v1 import transfer_service_pb2 as pb
+from clickstream.v1 import transfer_service_pb2_grpc as pb_grpc
+from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
+from clickstream_server.interceptors.wrapping import Context
+from clickstream_server.servicer import too_large
+
+
+class TransferServicer(pb_grpc.TransferServiceServicer):
+    """`clickstream.v1.TransferService` over any TransferDao."""
+
+    def __init__(self, dao: TransferDao) -> None:
+        self._dao = dao
+
+    async def StreamEvents(
+        self, request_iterator: AsyncIterator[pb.StreamEventsRequest], context: Context
+    ) -> AsyncIterator[pb.StreamEventsResponse]:
+        batches = (
+            EventBatch(request.sequence, wire.events_from_pb(request.events)) async for request in request_iterator
+        )
+        async with aclosing(self._dao.stream_events(batches)) as acks:
+            async for ack in acks:
+                yield transfer_wire.event_ack_to_pb(ack)
+
+    async def ImportSessions(
+        self, request_iterator: AsyncIterator[pb.ImportSessionsRequest], context: Context
+    ) -> AsyncIterator[pb.ImportSessionsResponse]:
+        config = await _config(request_iterator)
+        async with aclosing(self._dao.import_sessions(config, _chunks(request_iterator))) as answers:
+            async for answer in answers:
+                yield transfer_wire.import_answer_to_pb(answer)
+
+    async def ExportSessions(
+        self, request: pb.ExportSessionsRequest, context: Context
+    ) -> AsyncIterator[pb.ExportSessionsResponse]:
+        pages = self._dao.export_sessions(
+            _filter(request),
+            events_limit=request.events_limit if request.HasField("events_limit") else None,
+            limit=request.limit,
+            resume_token=request.resume_token,
+        )
+        async with aclosing(pages):
+            async for page in pages:
+                answer = pb.ExportSessionsResponse(
+                    sessions=map(transfer_wire.exported_session_to_pb, page.sessions), resume_token=page.resume_token
+                )
+                if page.trailer is not None:
+                    answer.trailer.CopyFrom(transfer_wire.export_trailer_to_pb(page.trailer))
+                if answer.ByteSize() > MESSAGE_BYTES_MAX:  # then it holds one session: a page is much smaller
+                    raise too_large(page.sessions[0].session)
+                yield answer
+
+
+def _filter(request: pb.ExportSessionsRequest) -> ExportFilter:
+    try:
+        return transfer_wire.export_filter_from_pb(request.filter)
+    except InvalidField as error:
+        raise error.under("filter") from None
+
+
+async def _config(requests: AsyncIterator[pb.ImportSessionsRequest]) -> ImportConfig:
+    first = await anext(requests, None)
+    if first is None or not first.HasField("config"):
+        raise InvalidField.at("config", "must be set in the first request")
+    try:
+        return transfer_wire.import_config_from_pb(first.config)
+    except InvalidField as error:
+        raise error.under("config") from None
+
+
+async def _chunks(requests: AsyncIterator[pb.ImportSessionsRequest]) -> AsyncIterator[ImportChunk]:
+    async for request in requests:
+        if not request.HasField("chunk"):
+            raise InvalidField.at("chunk", "must be set in every request after the first")
+        yield transfer_wire.import_chunk_from_pb(request.chunk)
