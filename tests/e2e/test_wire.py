@@ -103,6 +103,7 @@ async def test_reflection_lists_the_services(channel: grpc.aio.Channel, version:
 
     assert {
         SERVICE,
+        "clickstream.v1.TransferService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
