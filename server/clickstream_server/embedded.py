@@ -93,8 +93,6 @@ class EmbeddedMongo:
             *("--replSet", REPLICA_SET, "--bind_ip", "127.0.0.1", "--port", str(self._port), "--nounixsocket"),
             *("--wiredTigerCacheSizeGB", _CACHE_GB),
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"),
-            # What a killed server had not committed blocks the batch for so long, instead of a minute.
-            *("--setParameter", "transactionLifetimeLimitSeconds=5"),
         ]
         with self.log_file.open("ab") as log:  # what keeps it from starting at all is said there, too
             return await asyncio.create_subprocess_exec(

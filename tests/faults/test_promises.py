@@ -11,8 +11,8 @@ from time import monotonic
 from faults.checker import CONFLICT, DUPLICATE, History, Stored, breaches, read_stored
 from faults.workload import Workload
 
-from clickstream import ClickstreamClient, ClickstreamError, Session
-from harness import ServerProcess, eventually, served
+from clickstream import ClickstreamClient, Session
+from harness import ServerProcess, served
 
 
 @asynccontextmanager
@@ -89,7 +89,7 @@ sys.stdin.read()
 
 
 async def test_a_server_that_dies_in_its_transaction_does_not_stop_the_others(mongodb_uri: str, database: str) -> None:
-    """What a killed server had not committed yet does not keep other servers from registering."""
+    """What a killed server had not committed yet does not hold up a registration past its deadline of ten seconds."""
     async with served(mongodb_uri, database) as client:
         await client.register_session(Session(session_id="a"))
         dying = await asyncio.create_subprocess_exec(
@@ -101,13 +101,7 @@ async def test_a_server_that_dies_in_its_transaction_does_not_stop_the_others(mo
         dying.kill()
         await dying.communicate()
 
-        async def registered() -> int:
-            try:
-                return (await client.register_session(Session(session_id="b"))).session.session_number
-            except ClickstreamError:
-                return 0
-
-        assert 2 == await eventually(registered, "a registration after the other server's death")
+        assert 2 == (await client.register_session(Session(session_id="b"))).session.session_number
 
 
 def _assert_that_much_happened(history: History, stored: Stored, releases: int) -> None:

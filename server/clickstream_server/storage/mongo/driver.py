@@ -9,6 +9,7 @@ from inspect import isawaitable
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.dbref import DBRef
 from bson.raw_bson import RawBSONDocument
@@ -20,6 +21,8 @@ from pymongo.write_concern import WriteConcern
 
 DriverName = Literal["motor", "pymongo"]
 
+APP_NAME = "clickstream"
+"""What MongoDB calls our connections, in its log and among its operations."""
 MAJORITY_READ = ReadConcern("majority")
 MAJORITY_WRITE = WriteConcern("majority")
 """With journalled writes, MongoDB's default for majority, this survives the loss of a minority of the members."""
@@ -35,7 +38,10 @@ class _PlainObject(TypeDecoder):
 
 
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
-    document_class=dict, tz_aware=True, type_registry=TypeRegistry([_PlainObject()])
+    document_class=dict,
+    tz_aware=True,
+    uuid_representation=UuidRepresentation.STANDARD,
+    type_registry=TypeRegistry([_PlainObject()]),
 )
 RAW_CODEC: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument, tz_aware=True)
 
@@ -43,7 +49,7 @@ RAW_CODEC: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDo
 def connect(uri: str, driver: DriverName, **options: Any) -> Any:
     """A client of the chosen driver. Nothing is sent before its first use."""
     client_class: Any = {"motor": AsyncIOMotorClient, "pymongo": AsyncMongoClient}[driver]
-    return client_class(uri, tz_aware=True, uuidRepresentation="standard", appname="clickstream", **options)
+    return client_class(uri, tz_aware=True, uuidRepresentation="standard", appname=APP_NAME, **options)
 
 
 async def settle(result: Any) -> Any:

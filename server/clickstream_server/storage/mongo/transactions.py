@@ -16,13 +16,14 @@ from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 
-from clickstream_server.storage.mongo.driver import MAJORITY_WRITE, settle
+from clickstream_server.storage.mongo.driver import APP_NAME, CODEC, MAJORITY_WRITE, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY
 
 T = TypeVar("T")
 
 _BACKOFF_S_MAX = 0.05
 _DUPLICATE_KEY_TRIES_MAX = 20
+_ABANDONED_S = 2.0
 
 
 async def in_transaction(client: Any, body: Callable[[Any], Awaitable[T]], *, most_s: float) -> T:
@@ -33,6 +34,7 @@ async def in_transaction(client: Any, body: Callable[[Any], Awaitable[T]], *, mo
     raised from here may mean that the commit's outcome is unknown.
     """
     give_up_at = monotonic() + most_s
+    abandoned_from = monotonic() + _ABANDONED_S
     async with await settle(client.start_session()) as session:
         for attempt in range(10**6):
             try:
@@ -44,6 +46,9 @@ async def in_transaction(client: Any, body: Callable[[Any], Awaitable[T]], *, mo
                 )
                 if not again or monotonic() > give_up_at:
                     raise
+            if monotonic() > abandoned_from:
+                await _end_abandoned(client)
+                abandoned_from = monotonic() + _ABANDONED_S
             await asyncio.sleep(random.uniform(0, min(_BACKOFF_S_MAX, 0.002 * 2 ** min(attempt, 8))))
     raise AssertionError("unreachable")
 
@@ -62,6 +67,24 @@ async def _attempt(session: Any, body: Callable[[Any], Awaitable[T]], give_up_at
         except PyMongoError as error:
             if not error.has_error_label("UnknownTransactionCommitResult") or monotonic() > give_up_at:
                 raise
+
+
+async def _end_abandoned(client: Any) -> None:
+    """End transactions of this program that nobody goes on with: a killed server's would hold the batch for a minute.
+
+    (That is `transactionLifetimeLimitSeconds`.) One whose server is only slow is started again by that server.
+    """
+    abandoned = {
+        "type": "idleSession",
+        "appName": APP_NAME,
+        "transaction.timeInactiveMicros": {"$gt": _ABANDONED_S * 1_000_000},
+    }
+    with suppress(PyMongoError):  # it may not be allowed; then they end by themselves
+        admin = client.get_database("admin", codec_options=CODEC)
+        cursor = await settle(admin.aggregate([{"$currentOp": {"idleSessions": True}}, {"$match": abandoned}]))
+        sessions = [{"id": found["lsid"]["id"]} async for found in cursor]
+        if sessions:
+            await admin.command("killSessions", sessions, codec_options=CODEC)
 
 
 async def _abort(session: Any) -> None:
