@@ -100,10 +100,11 @@ class Registrar:
                 made = await in_transaction(
                     self._client, lambda session: self._number(group, session), most_s=self._timeout_s
                 )
+            results = made.results()
         except Exception as error:
             await self._settle_failed(group, error)
             return
-        for call, result in zip(group, made.results(), strict=True):
+        for call, result in zip(group, results, strict=True):
             if call.done.done():
                 continue
             if isinstance(result, ClickstreamError):

@@ -57,7 +57,7 @@ class BatchWatcher:
         if batch_id is None:
             yield changed
             return
-        if self._watching is None:
+        if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
         self._readers[batch_id].add(changed)
         try:
