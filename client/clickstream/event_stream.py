@@ -20,6 +20,9 @@ from clickstream.resume import Patience, failure_of
 from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 
+UNACKED_BYTES_MAX = 32 * 1024 * 1024
+"""So much is kept until it is acknowledged; `send` waits past it."""
+
 FailureHandler = Callable[[SessionEvent, ItemFailure], None]
 
 
@@ -74,12 +77,11 @@ class EventStream:
         self._unacked: deque[_Batch] = deque()
         self._unsent = 0
         self._pending_events = 0
+        self._pending_bytes = 0
         self._last_sequence = 0
         self._changed = asyncio.Condition()
-        self._closing = False
         self._error: ClickstreamError | None = None
         self._working: asyncio.Task[None] | None = None
-        self._call: Any = None
         self.totals = PushResult()
         self.failures: list[tuple[SessionEvent, ItemFailure]] = []
 
@@ -96,7 +98,6 @@ class EventStream:
             if error is None:
                 await self.flush()
         finally:
-            self._closing = True
             self._working.cancel()
             with suppress(asyncio.CancelledError):
                 await self._working
@@ -105,7 +106,7 @@ class EventStream:
         """Take an event; it is durable after the next `flush`. Raises what ended the stream for good."""
         message = wire.event_to_pb(event)
         async with self._changed:
-            await self._changed.wait_for(lambda: self._error or self._pending_events < self._unacked_max)
+            await self._changed.wait_for(lambda: self._error or self._has_room())
             self._raise_error()
             batch = self._filling
             if not batch.events:
@@ -113,8 +114,10 @@ class EventStream:
                 self._changed.notify_all()
             batch.events.append(event)
             batch.messages.append(message)
-            batch.size += message.ByteSize()
+            size = message.ByteSize()
+            batch.size += size
             self._pending_events += 1
+            self._pending_bytes += size
             if len(batch.events) >= self._batch_events or batch.size >= self._batch_bytes:
                 self._seal()
 
@@ -125,6 +128,9 @@ class EventStream:
             await self._changed.wait_for(lambda: self._error or not self._pending_events)
             self._raise_error()
         return self.totals
+
+    def _has_room(self) -> bool:
+        return self._pending_events < self._unacked_max and self._pending_bytes < UNACKED_BYTES_MAX
 
     def _seal(self) -> None:
         """Make what is gathered a request."""
@@ -203,6 +209,7 @@ class EventStream:
                 return  # an answer to what an earlier connection has sent and had acknowledged
             batch = self._unacked.popleft()
             self._pending_events -= len(batch.events)
+            self._pending_bytes -= batch.size
             result = transfer_wire.event_ack_from_pb(answer).result
             self.totals = self.totals.plus(result)
             for failure in result.failures:

@@ -18,7 +18,8 @@ from clickstream_server.storage.mongo.pipeline import in_order
 EVENTS_PER_WRITE = 2_000
 """A bulk write is sent once it has so many events, or at once if no more requests wait."""
 EVENTS_AHEAD_MAX = 20_000
-"""Past this many events that wait to be written, the stream is not read on."""
+BYTES_AHEAD_MAX = 16 * 1024 * 1024
+"""Past so many events or bytes that wait to be written, the stream is not read on."""
 WRITES_IN_FLIGHT = 3
 
 
@@ -38,6 +39,7 @@ class EventStreamer:
         self._timeout_s = timeout_s
         self._waiting: deque[_Waiting] = deque()
         self._events_ahead = 0
+        self._bytes_ahead = 0
         self._changed = asyncio.Condition()
         self._ended = False
 
@@ -67,14 +69,18 @@ class EventStreamer:
                 last = rising(batch.sequence, last)
                 prepared = self._events.prepare(batch.events)
                 async with self._changed:
-                    await self._changed.wait_for(lambda: self._events_ahead < EVENTS_AHEAD_MAX)
+                    await self._changed.wait_for(self._has_room)
                     self._waiting.append(_Waiting(batch.sequence, prepared))
                     self._events_ahead += len(prepared.documents)
+                    self._bytes_ahead += prepared.size
                     self._changed.notify_all()
         finally:
             async with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        return self._events_ahead < EVENTS_AHEAD_MAX and self._bytes_ahead < BYTES_AHEAD_MAX
 
     async def _next_group(self) -> list[_Waiting]:
         """The next group; empty once the stream has ended."""
@@ -85,6 +91,7 @@ class EventStreamer:
             while self._waiting and size < EVENTS_PER_WRITE:
                 group.append(self._waiting.popleft())
                 size += len(group[-1].prepared.documents)
+                self._bytes_ahead -= group[-1].prepared.size
             self._events_ahead -= size
             self._changed.notify_all()
             return group

@@ -56,6 +56,8 @@ class PreparedEvents:
     places: list[int] = field(default_factory=list)
     rejected: list[ItemFailure] = field(default_factory=list)
     faults: list[InvalidField] = field(default_factory=list)
+    size: int = 0
+    """About how many bytes the documents take."""
 
     def result(self, outcomes: Sequence[WriteOutcome]) -> PushResult:
         """The account of the request, once the outcome of each document is known."""
@@ -100,26 +102,30 @@ class EventStore:
         prepared = PreparedEvents()
         for place, event in enumerate(events):
             try:
-                prepared.documents.append(self._document(event, now))
+                document, size = self._document(event, now)
+                prepared.documents.append(document)
                 prepared.places.append(place)
+                prepared.size += size
             except InvalidField as error:
                 prepared.faults.append(error.under(f"events[{place}]"))
                 prepared.rejected.append(_rejected(place, event, error))
         return prepared
 
-    def _document(self, event: SessionEvent | InvalidField, now: int) -> Document:
+    def _document(self, event: SessionEvent | InvalidField, now: int) -> tuple[Document, int]:
+        """The event's document, and the size of its content in bytes."""
         if isinstance(event, InvalidField):
             raise event
         canonical = canonical_event(event)
         created_at = None if event.created_at is None else micros_from_datetime(event.created_at)
         check_event(event, content=canonical, created_at=created_at, now_micros=now, limits=self._limits)
         hashed = content_hash(canonical)
-        return documents.event_to_document(
+        document = documents.event_to_document(
             event,
             event_id=event.event_id or derived_event_id(hashed),
             content_hash=hashed,
             created_at=now if created_at is None else created_at,
         )
+        return document, len(canonical)
 
     async def insert(self, new: Sequence[Document], *, replace: bool = False) -> list[WriteOutcome]:
         """Insert all, each once; return what became of each: INSERTED, DUPLICATE or CONFLICT.
