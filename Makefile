@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/clickstream/v1/*.proto)
 export CLICKSTREAM_DATA_DIR ?= $(CURDIR)/.data
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format generate clean
+.PHONY: help run demo test bench check format generate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -22,6 +22,9 @@ demo: $(VENV)/.server ## the whole way on one screen: serve, replay, release, re
 
 test: $(VENV)/.dev ## run all tests
 	$(BIN)/pytest -n 2 $(ARGS)
+
+bench: $(VENV)/.server ## what the bulk streams cost against doing it by hand (ARGS='memory --items 100000' for memory)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, and whether the generated code matches the protos
 	$(BIN)/ruff format --check .

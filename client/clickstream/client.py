@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import cached_property
 from types import TracebackType
@@ -274,16 +274,25 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
 
     async def stream_events(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
         """Store batches over one connection, as they come. Producers want `event_stream`, which survives its loss."""
-        requests = (
-            pb_transfer.StreamEventsRequest(sequence=batch.sequence, events=map(_event_to_pb, batch.events))
-            async for batch in batches
-        )
-        call = self._started(self._transfer.StreamEvents, requests, self._stream_deadline_s)
+        failed: list[Exception] = []
+
+        async def requests() -> AsyncIterator[pb_transfer.StreamEventsRequest]:
+            try:
+                async for batch in batches:
+                    events = map(_event_to_pb, batch.events)
+                    yield pb_transfer.StreamEventsRequest(sequence=batch.sequence, events=events)
+            except Exception as error:  # gRPC would make a cancelled call of it
+                failed.append(error)
+                raise
+
+        call = self._started(self._transfer.StreamEvents, requests(), self._stream_deadline_s)
         try:
             async for answer in call:
                 yield transfer_wire.event_ack_from_pb(answer)
-        except grpc.aio.AioRpcError as error:
-            raise failure_of(error) from error
+        except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+            if failed:
+                raise failed[0] from None
+            raise (cancelled_as(error) if isinstance(error, asyncio.CancelledError) else failure_of(error)) from error
         finally:
             call.cancel()
 
@@ -318,12 +327,17 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             resume_token=resume_token,
         )
         account = None if resume_token else ExportAccount()
-        async for answer in self._resumed(self._transfer.ExportSessions, request, _go_on_export):
-            page = transfer_wire.export_page_from_pb(answer)
-            account = account and account.after(page.sessions)
-            if page.trailer is not None and account is not None and page.trailer != account:
-                raise IncompleteExport("what came does not agree with the trailer; export again")
-            yield page
+        complete = False
+        async with aclosing(self._resumed(self._transfer.ExportSessions, request, _go_on_export)) as answers:
+            async for answer in answers:
+                page = transfer_wire.export_page_from_pb(answer)
+                account = account and account.after(page.sessions)
+                complete = page.trailer is not None
+                if complete and account is not None and page.trailer != account:
+                    raise IncompleteExport("what came does not agree with the trailer; export again")
+                yield page
+        if not complete:
+            raise IncompleteExport("the export ended without its trailer; export again")
 
     async def _call(self, method: Callable[..., Any], request: Message) -> Any:
         if (size := request.ByteSize()) > MESSAGE_BYTES_MAX:

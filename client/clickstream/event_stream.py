@@ -14,7 +14,7 @@ from typing import Any, Self
 import grpc.aio
 
 from clickstream import transfer_wire, wire
-from clickstream.errors import Cancelled, ClickstreamError
+from clickstream.errors import Cancelled, MessageTooLarge
 from clickstream.models import ItemFailure, PushResult, SessionEvent
 from clickstream.resume import Patience, failure_of
 from clickstream.v1 import event_pb2
@@ -22,6 +22,9 @@ from clickstream.v1 import transfer_service_pb2 as pb
 
 UNACKED_BYTES_MAX = 32 * 1024 * 1024
 """So much is kept until it is acknowledged; `send` waits past it."""
+
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+_OVERHEAD_BYTES = 64
 
 FailureHandler = Callable[[SessionEvent, ItemFailure], None]
 
@@ -76,11 +79,12 @@ class EventStream:
         self._filling = _Batch()
         self._unacked: deque[_Batch] = deque()
         self._unsent = 0
+        self._connection = 0
         self._pending_events = 0
         self._pending_bytes = 0
         self._last_sequence = 0
         self._changed = asyncio.Condition()
-        self._error: ClickstreamError | None = None
+        self._error: Exception | None = None
         self._working: asyncio.Task[None] | None = None
         self.totals = PushResult()
         self.failures: list[tuple[SessionEvent, ItemFailure]] = []
@@ -105,6 +109,8 @@ class EventStream:
     async def send(self, event: SessionEvent) -> None:
         """Take an event; it is durable after the next `flush`. Raises what ended the stream for good."""
         message = wire.event_to_pb(event)
+        if message.ByteSize() > MESSAGE_BYTES_MAX - _OVERHEAD_BYTES:
+            raise MessageTooLarge(f"an event must fit into a message of {MESSAGE_BYTES_MAX} bytes")
         async with self._changed:
             await self._changed.wait_for(lambda: self._error or self._has_room())
             self._raise_error()
@@ -162,20 +168,23 @@ class EventStream:
                     if not patience.allows(failure):
                         raise failure from error
                     await patience.wait(failure)
-        except ClickstreamError as error:
-            await self._fail(error)
         except grpc.aio.UsageError:
             await self._fail(Cancelled("the client is closed"))
+        except Exception as error:  # of the service, or of the failure handler: `send` and `flush` raise it
+            await self._fail(error)
 
-    async def _fail(self, error: ClickstreamError) -> None:
+    async def _fail(self, error: Exception) -> None:
         async with self._changed:
             self._error = error
             self._changed.notify_all()
 
     async def _converse(self, patience: Patience) -> None:
         """One connection: send everything that is not acknowledged, then what comes; take the acknowledgements."""
-        self._unsent = len(self._unacked)
-        call = self._stub.StreamEvents(self._requests(), timeout=self._deadline_s)
+        async with self._changed:
+            self._connection += 1
+            self._unsent = len(self._unacked)
+            self._changed.notify_all()  # the requests of the connection before end
+        call = self._stub.StreamEvents(self._requests(self._connection), timeout=self._deadline_s)
         try:
             async for answer in call:
                 patience.renew()
@@ -183,15 +192,18 @@ class EventStream:
         finally:
             call.cancel()
 
-    async def _requests(self) -> AsyncIterator[pb.StreamEventsRequest]:
-        while True:
-            batch = await self._next_batch()
+    async def _requests(self, connection: int) -> AsyncIterator[pb.StreamEventsRequest]:
+        """What this connection sends. gRPC leaves it waiting when a call fails, so it must end by itself."""
+        while (batch := await self._next_batch(connection)) is not None:
             yield pb.StreamEventsRequest(sequence=batch.sequence, events=batch.messages)
 
-    async def _next_batch(self) -> _Batch:
-        """The next request that this connection has not sent; gathered events go out when their time has come."""
+    async def _next_batch(self, connection: int) -> _Batch | None:
+        """The next request that this connection has not sent; gathered events go out when their time has come.
+
+        None: there is another connection now.
+        """
         async with self._changed:
-            while not self._unsent:
+            while not self._unsent and connection == self._connection:
                 wait_s = self._filling.send_at - monotonic() if self._filling.events else None
                 if wait_s is not None and wait_s <= 0:
                     self._seal()
@@ -199,6 +211,8 @@ class EventStream:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         await self._changed.wait()
+            if connection != self._connection:
+                return None
             batch = self._unacked[-self._unsent]
             self._unsent -= 1
             return batch

@@ -6,11 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import grpc.aio
 
 from clickstream import transfer_wire
+from clickstream.errors import ImportAborted
 from clickstream.resume import Patience, failure_of
 from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, ImportSummary
 from clickstream.v1 import transfer_service_pb2 as pb
@@ -32,19 +34,28 @@ class ImportStream:
         self._patience = Patience(resume_s)
         self._unacked: deque[pb.ImportChunk] = deque()
         self._unsent = 0
+        self._connection = 0
         self._ended = False
         self._changed = asyncio.Condition()
         # The account up to the start of this connection, and up to now.
         self._before = self._now = ImportSummary()
+        self._started_at = monotonic()
 
     async def run(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         """Yield progress and the summary; see `TransferDao.import_sessions`."""
+        self._patience.renew()
         feeding = asyncio.create_task(self._feed(chunks))
         try:
             while True:
                 try:
                     async for answer in self._converse():
                         yield answer
+                        if isinstance(answer, ImportSummary):
+                            break
+                    else:
+                        continue  # it ended without a summary: another connection will bring one
+                    if answer.aborted:  # said here, since gRPC may lose the status of a stream that is still written to
+                        raise ImportAborted("the import was stopped: too many of its items failed")
                     await feeding  # raises what was wrong with the chunks
                     return
                 except grpc.aio.AioRpcError as error:
@@ -73,9 +84,12 @@ class ImportStream:
 
     async def _converse(self) -> AsyncIterator[ImportProgress | ImportSummary]:
         """One connection: what is not acknowledged, then what comes."""
-        self._unsent = len(self._unacked)
+        async with self._changed:
+            self._connection += 1
+            self._unsent = len(self._unacked)
+            self._changed.notify_all()  # the requests of the connection before end
         self._before = self._now
-        call = self._stub.ImportSessions(self._requests(), timeout=self._deadline_s)
+        call = self._stub.ImportSessions(self._requests(self._connection), timeout=self._deadline_s)
         try:
             async for message in call:
                 self._patience.renew()
@@ -89,15 +103,15 @@ class ImportStream:
         finally:
             call.cancel()
 
-    async def _requests(self) -> AsyncIterator[pb.ImportSessionsRequest]:
+    async def _requests(self, connection: int) -> AsyncIterator[pb.ImportSessionsRequest]:
         yield pb.ImportSessionsRequest(config=transfer_wire.import_config_to_pb(self._config))
-        while (chunk := await self._next_chunk()) is not None:
+        while (chunk := await self._next_chunk(connection)) is not None:
             yield pb.ImportSessionsRequest(chunk=chunk)
 
-    async def _next_chunk(self) -> pb.ImportChunk | None:
+    async def _next_chunk(self, connection: int) -> pb.ImportChunk | None:
         async with self._changed:
-            await self._changed.wait_for(lambda: self._unsent or self._ended)
-            if not self._unsent:
+            await self._changed.wait_for(lambda: self._unsent or self._ended or connection != self._connection)
+            if not self._unsent or connection != self._connection:
                 return None
             chunk = self._unacked[-self._unsent]
             self._unsent -= 1
@@ -118,6 +132,8 @@ class ImportStream:
             sessions=before.sessions.plus(answer.sessions),
             events=before.events.plus(answer.events),
         )
+        if isinstance(whole, ImportSummary):
+            return replace(whole, elapsed_s=monotonic() - self._started_at)
         if isinstance(whole, ImportProgress):
             moved = [
                 failure.model_copy(update={"index": before.processed + failure.index}) for failure in whole.failures

@@ -31,16 +31,21 @@ _INT32_MAX = 2**31 - 1
 
 
 class Patience:
-    """How long a broken stream is taken up again: while something has come within `most_s` seconds."""
+    """How long a broken stream is taken up again: until nothing has come for `most_s` seconds since it broke.
+
+    Time in which nothing was to come, or nobody took what came, does not count.
+    """
 
     def __init__(self, most_s: float) -> None:
         self._most_s = most_s
+        self._came = False
         self._until: float | None = None
         self._tries = 0
 
     def renew(self) -> None:
         """Something came."""
-        self._until = monotonic() + self._most_s
+        self._came = True
+        self._until = None
         self._tries = 0
 
     def allows(self, failure: ClickstreamError) -> bool:
@@ -49,7 +54,9 @@ class Patience:
             # A connection cut in the middle of a message; an error of the service would carry its reason.
             failure.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and not failure.error_id
         )
-        return broken and self._until is not None and monotonic() < self._until
+        if self._until is None:
+            self._until = monotonic() + self._most_s
+        return broken and self._came and monotonic() < self._until
 
     async def wait(self, failure: ClickstreamError) -> None:
         backoff = min(2.0, 0.1 * 2**self._tries)

@@ -84,7 +84,7 @@ def _json(value: Any, path: Path, depth: int) -> Any:
         return _json_float(value, path)
     if depth > JSON_DEPTH_MAX:
         raise _fault(path, f"must not be nested deeper than {JSON_DEPTH_MAX} levels")
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return {_json_key(key, path): _json(item, (path, key), depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_json(item, (path, place), depth + 1) for place, item in enumerate(value)]

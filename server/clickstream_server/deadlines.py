@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from time import monotonic
 
@@ -23,7 +23,8 @@ def deadline(remaining_s: float | None) -> Iterator[None]:
     try:
         yield
     finally:
-        _expires_at.reset(token)
+        with suppress(ValueError):  # a stream that gRPC dropped is closed by the event loop, in another context
+            _expires_at.reset(token)
 
 
 def budget_s(most_s: float) -> float:

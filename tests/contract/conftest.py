@@ -8,8 +8,9 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from clickstream import ClickstreamDao
+from clickstream import ClickstreamDao, TransferDao
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
+from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from harness import served
@@ -28,6 +29,13 @@ async def dao(request: pytest.FixtureRequest, mongodb_uri: str, database: str) -
 
 
 @pytest.fixture
+def transfer(dao: ClickstreamDao) -> TransferDao:
+    """The same store as `dao`, behind the interface for bulk transfer."""
+    assert isinstance(dao, TransferDao)
+    return dao
+
+
+@pytest.fixture
 async def channel(mongodb_uri: str, database: str) -> AsyncIterator[grpc.aio.Channel]:
     """A bare channel to a real server with an empty store: for requests that the models would refuse to build."""
     async with served(mongodb_uri, database) as client, grpc.aio.insecure_channel(client.target) as opened:
@@ -38,3 +46,9 @@ async def channel(mongodb_uri: str, database: str) -> AsyncIterator[grpc.aio.Cha
 def stub(channel: grpc.aio.Channel) -> Any:
     """The generated stub on that channel."""
     return ClickstreamServiceStub(channel)
+
+
+@pytest.fixture
+def bulk(channel: grpc.aio.Channel) -> Any:
+    """The generated stub of the bulk service on that channel."""
+    return TransferServiceStub(channel)

@@ -284,7 +284,7 @@ async def test_a_batch_of_irrelevant_sessions_has_a_page(dao: ClickstreamDao) ->
 
 
 @pytest.mark.parametrize("follow", [False, True])
-async def test_an_unknown_batch_cannot_be_read(dao: ClickstreamDao, follow: bool) -> None:  # noqa: FBT001
+async def test_an_unknown_batch_cannot_be_read(dao: ClickstreamDao, follow: bool) -> None:
     """Reading an unknown batch raises BatchNotFound and names it."""
     with pytest.raises(BatchNotFound) as raised:
         await pages_of(dao, "nothing", follow=follow)

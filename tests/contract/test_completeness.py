@@ -19,10 +19,13 @@ from pydantic import BaseModel
 
 import clickstream
 from clickstream import client, dao, errors, event_stream, export, models, transfer, wire
-from clickstream.v1 import clickstream_service_pb2
+from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
 from clickstream_server.servicer import ClickstreamServicer
+from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from clickstream_server.transfer_servicer import TransferServicer
 
 RPCS = [method.name for method in clickstream_service_pb2.DESCRIPTOR.services_by_name["ClickstreamService"].methods]
+TRANSFER_RPCS = [method.name for method in transfer_service_pb2.DESCRIPTOR.services_by_name["TransferService"].methods]
 NOON = datetime(2026, 3, 1, 12, 0, 0, 1, tzinfo=UTC)
 
 
@@ -30,8 +33,8 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
 
 
-def calls_on_dao() -> set[str]:
-    """The names of the methods that the tests of this folder call on `dao`."""
+def calls_on(fixture: str) -> set[str]:
+    """The names of the methods that the tests of this folder call on the fixture of this name."""
     return {
         node.func.attr
         for path in Path(__file__).parent.glob("test_*.py")
@@ -39,7 +42,7 @@ def calls_on_dao() -> set[str]:
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and isinstance(node.func.value, ast.Name)
-        and node.func.value.id == "dao"
+        and node.func.value.id == fixture
     }
 
 
@@ -58,7 +61,7 @@ def test_every_rpc_has_all_of_its_parts(rpc: str) -> None:
 
     assert rpc in vars(ClickstreamServicer)
     assert method in vars(clickstream.ClickstreamDao)
-    assert method in calls_on_dao()
+    assert method in calls_on("dao")
     implemented = "get_batch_pages" if method == "get_batch_sessions" else method  # the one is written on the other
     assert implemented in vars(clickstream.ClickstreamClient)
     assert implemented in clickstream.ClickstreamDao.__abstractmethods__
@@ -71,10 +74,39 @@ def test_the_interface_holds_nothing_else() -> None:
     assert {snake_case(rpc) for rpc in RPCS} | {"get_batch_pages"} == declared
 
 
-@pytest.mark.parametrize("rpc", RPCS)
+def test_there_are_three_bulk_rpcs() -> None:
+    """The loops over the bulk service have something to loop over: the contract's three RPCs."""
+    assert 3 == len(TRANSFER_RPCS)
+
+
+@pytest.mark.parametrize("rpc", TRANSFER_RPCS)
+def test_every_bulk_rpc_has_all_of_its_parts(rpc: str) -> None:
+    """An RPC of the bulk service has a servicer method, a method that client and storage implement, and a test."""
+    method = snake_case(rpc)
+
+    assert rpc in vars(TransferServicer)
+    assert method in clickstream.TransferDao.__abstractmethods__
+    assert method in vars(clickstream.ClickstreamClient)
+    assert method in vars(MongoClickstreamDao)
+    assert method in calls_on("transfer")
+
+
+def test_the_bulk_interface_holds_nothing_else() -> None:
+    """What the bulk interface declares is the RPCs."""
+    declared = {name for name, member in vars(clickstream.TransferDao).items() if inspect.isfunction(member)}
+
+    assert {snake_case(rpc) for rpc in TRANSFER_RPCS} == declared
+
+
+@pytest.mark.parametrize("rpc", [*RPCS, *TRANSFER_RPCS])
 def test_every_rpc_has_messages_of_its_own(rpc: str) -> None:
     """An RPC takes and gives messages of its name, so that each can grow without the others."""
-    method = clickstream_service_pb2.DESCRIPTOR.services_by_name["ClickstreamService"].methods_by_name[rpc]
+    service = (
+        transfer_service_pb2.DESCRIPTOR.services_by_name["TransferService"]
+        if rpc in TRANSFER_RPCS
+        else clickstream_service_pb2.DESCRIPTOR.services_by_name["ClickstreamService"]
+    )
+    method = service.methods_by_name[rpc]
 
     assert (f"{rpc}Request", f"{rpc}Response") == (method.input_type.name, method.output_type.name)
 

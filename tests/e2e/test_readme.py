@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from pymongo import AsyncMongoClient
 
 from clickstream import Money, Order, SearchResultItem, Session, SessionEvent, SortBy
-from harness import PATIENCE_S, served
+from doc_runner import ROOT, Command, Names, Walk, blocks_of, steps_of
+from harness import served
 
-ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-FOLDER_IN_README = "/home/you/clickstream"
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 NOT_RUN = {
@@ -30,159 +23,24 @@ NOT_RUN = {
 """How the lines begin that are not run, and why not."""
 
 
-class Block(NamedTuple):
-    """A fenced block: its language, what else stands beside that, and its text."""
-
-    language: str
-    name: str
-    text: str
-
-
-class Command(NamedTuple):
-    """A line of a console block and the output that is printed below it."""
-
-    line: str
-    output: str
-
-
-def blocks_of(page: str) -> list[Block]:
-    return [Block(*found) for found in re.findall(r"^```(\w*) ?(\S*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)]
-
-
-def commands_of(console: str) -> list[Command]:
-    assert console.startswith("$ "), f"a console block begins with a command: {console!r}"
-    return [Command(*part.partition("\n")[::2]) for part in re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]]
-
-
-# --- comparing ------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Names:
-    """What differs from run to run, and what each such thing in the README is called in this run.
-
-    A thing that the README names twice must be one thing in this run, too, and two things must be two.
-    """
-
-    actual: dict[str, str] = field(default_factory=dict)
-
-    CHANGING = re.compile(
-        r"\d{8}T\d{6}Z-[0-9a-f]{8}"  # a batch's id
-        r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"  # a time
-        r"|127\.0\.0\.1:\d+"  # an address
-    )
-
-    def translated(self, text: str) -> str:
-        """The README's text with this run's names."""
-        return self.CHANGING.sub(lambda found: self.actual.get(found[0], found[0]), text)
-
-    def check(self, printed: str, actual: str) -> None:
-        """Fail unless the output is what is printed, but for names; learn those that are new."""
-        for theirs, ours in zip(self.CHANGING.findall(printed), self.CHANGING.findall(actual), strict=False):
-            if theirs not in self.actual and ours not in self.actual.values():
-                self.actual[theirs] = ours
-        assert _even(self.translated(printed)) == _even(actual)
-
-
-def _even(text: str) -> str:
-    """Go's JSON encoder varies white space on purpose, and tables are padded with it."""
-    return "\n".join(re.sub(r"[ \t]+", " ", line).rstrip() for line in text.strip().splitlines())
-
-
-# --- running --------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Walk:
-    """A newcomer's walk through the README, in a folder that looks like theirs."""
-
-    folder: Path
-    names: Names = field(default_factory=Names)
-    target: str = ""
-
-    async def run(self, command: Command) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CLICKSTREAM_")}
-        process = await asyncio.create_subprocess_shell(
-            self.names.translated(command.line),
-            cwd=self.folder,
-            env=environment | {"CLICKSTREAM_TARGET": self.target, "COLUMNS": "120"},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        try:
-            async with asyncio.timeout(2 * PATIENCE_S):
-                output, _ = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-        self.check(command, output.decode())
-
-    def check(self, command: Command, output: str) -> None:
-        try:
-            self.names.check(command.output, output)
-        except AssertionError as error:
-            error.add_note(f"README.md, below the line: {command.line}")
-            raise
-
-    @asynccontextmanager
-    async def make_run(self, command: Command) -> AsyncIterator[None]:
-        """What `make run` runs, on a free port and with its data in this folder."""
-        assert re.search(
-            r"^run:.*\n\t@exec \$\(BIN\)/clickstream serve$", (ROOT / "Makefile").read_text(), re.MULTILINE
-        )
-        process = await asyncio.create_subprocess_exec(
-            *(".venv/bin/clickstream", "serve", "--listen=127.0.0.1:0", f"--data-dir={self.folder / '.data'}"),
-            cwd=self.folder,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        try:
-            assert process.stdout is not None
-            async with asyncio.timeout(PATIENCE_S):
-                output = (await process.stdout.readuntil(b"stops it.\n")).decode()
-            self.target = output.partition("\n")[0].split()[-1]
-            # On the default port, which the README has, the server need not name the target.
-            self.check(command, output.replace(f" --target {self.target}", ""))
-            yield
-        finally:
-            process.terminate()
-            async with asyncio.timeout(PATIENCE_S):
-                await process.communicate()
-
-
 @pytest.fixture
 def walk(tmp_path: Path) -> Walk:
     (tmp_path / ".venv").symlink_to(sys.prefix)
-    return Walk(tmp_path)
+    return Walk(tmp_path, README)
 
 
 async def test_the_lines_of_the_readme_print_what_it_says(walk: Walk) -> None:
     """Every command of the README, run as printed and in order, prints what stands below it."""
-    page = README.read_text().replace(FOLDER_IN_README, str(walk.folder))
-    first, *rest = _steps(page)
+    first, *rest = steps_of(walk.text)
     assert isinstance(first, Command)
     assert "make run" == first.line
     async with walk.make_run(first):
-        for step in rest:
-            if isinstance(step, Block):
-                (walk.folder / step.name).write_text(walk.names.translated(step.text))
-            elif not step.line.startswith(tuple(NOT_RUN)):
-                await walk.run(step)
-
-
-def _steps(page: str) -> Iterator[Command | Block]:
-    for block in blocks_of(page):
-        if block.language == "console":
-            yield from commands_of(block.text)
-        else:
-            assert block.language == "python", f"nothing runs this block: {block}"
-            assert block.name, f"this block has no file name beside its language: {block}"
-            yield block
+        await walk.follow(rest, list(NOT_RUN))
 
 
 def test_what_is_not_run_stands_in_the_readme() -> None:
     """The list of lines that are not run names only lines that are there."""
-    lines = [step.line for step in _steps(README.read_text()) if isinstance(step, Command)]
+    lines = [step.line for step in steps_of(README.read_text()) if isinstance(step, Command)]
 
     assert [] == [start for start in NOT_RUN if not any(line.startswith(start) for line in lines)]
 
@@ -290,7 +148,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
     """Every source file that a page names in code type is a file of this repository, or of the page's own walk."""
     places = [
         path
-        for top in ("client", "server", "protos", "tests", "tools", "docs")
+        for top in ("client", "server", "protos", "tests", "tools", "docs", "benchmarks")
         for path in ROOT.joinpath(top).rglob("*.*")
     ]
     there = {f"/{path.relative_to(ROOT)}" for path in places}

@@ -98,7 +98,7 @@ async def test_a_session_larger_than_a_message_is_read_with_a_limit(mongodb_uri:
 
 async def _gather_into(ids: list[str], sessions: AsyncIterator[SessionWithEvents]) -> None:
     async for found in sessions:
-        ids.append(found.session.session_id)  # noqa: PERF401  # what came before an error counts
+        ids.append(found.session.session_id)  # what came before an error counts
 
 
 class WatchedDao(MongoClickstreamDao):

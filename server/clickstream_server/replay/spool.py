@@ -26,6 +26,7 @@ _TABLES = """
         query_id TEXT, ordinal REAL, line INTEGER, object_id TEXT NOT NULL, PRIMARY KEY (query_id, ordinal, line)
     ) WITHOUT ROWID;
     CREATE TABLE events (line INTEGER PRIMARY KEY, query_id TEXT NOT NULL, row TEXT NOT NULL);
+    CREATE INDEX events_of_query ON events (query_id);
     CREATE TABLE unregistered (query_id TEXT PRIMARY KEY);
     BEGIN;
 """
@@ -104,6 +105,20 @@ class Spool:
             (ubi.query_row(ubi.object_from_json(text)) for (text,) in rows), (ubi.Impression(*found) for found in shown)
         )
 
+    def events_of(self, query_id: str) -> Iterator[SpooledEvent]:
+        """The events of one query in the order of the file."""
+        for line, text in self._database.execute(
+            "SELECT line, row FROM events WHERE query_id = ? ORDER BY line", (query_id,)
+        ):
+            yield SpooledEvent(line, ubi.event_of(ubi.object_from_json(text)), len(text))
+
+    def row(self, line: int) -> str:
+        """The row that stands in this line, as it stands there; empty if none was understood."""
+        found = self._database.execute(
+            "SELECT row FROM query_rows WHERE line = ?1 UNION ALL SELECT row FROM events WHERE line = ?1", (line,)
+        ).fetchone()
+        return str(found[0]) if found else ""
+
     def mark_unregistered(self, query_id: str) -> None:
         """Note that the server refused this query's session."""
         self._database.execute("INSERT OR IGNORE INTO unregistered VALUES (?)", (query_id,))
@@ -122,7 +137,7 @@ def spooled(stream: ByteLines, account: Account, advance: Callable[[int], None])
     however the program ends, nothing stays behind.
     """
     try:
-        with closing(sqlite3.connect("", isolation_level=None)) as database:
+        with closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as database:
             database.executescript(_TABLES)
             spool = Spool(database)
             for row in read_rows(stream, account, advance):

@@ -66,7 +66,9 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
         self._batches = BatchStore(self._database)
         self._events = EventStore(self._database, self._limits)
         self._registrar = Registrar(client, self._database, timeout_s=timeout_s)
-        self._exporter = Exporter(client, self._database, self._batches, self._events, timeout_s=timeout_s)
+        self._exporter = Exporter(
+            client, self._database, self._batches, self._events, self._limits, timeout_s=timeout_s
+        )
         self._reader = BatchReader(client, self._database, self._batches, self._events, timeout_s=timeout_s)
 
     async def open(self) -> None:

@@ -19,7 +19,7 @@ EVENTS_PER_WRITE = 2_000
 """A bulk write is sent once it has so many events, or at once if no more requests wait."""
 EVENTS_AHEAD_MAX = 20_000
 BYTES_AHEAD_MAX = 16 * 1024 * 1024
-"""Past so many events or bytes that wait to be written, the stream is not read on."""
+"""Past so many events, valid or not, or bytes that wait to be answered, the stream is not read on."""
 WRITES_IN_FLIGHT = 3
 
 
@@ -29,6 +29,11 @@ class _Waiting:
 
     sequence: int
     prepared: PreparedEvents
+
+    @property
+    def weight(self) -> int:
+        """What it counts as: invalid events wait for their answer, too, and so does a request without any."""
+        return 1 + len(self.prepared.documents) + len(self.prepared.rejected)
 
 
 class EventStreamer:
@@ -67,12 +72,12 @@ class EventStreamer:
         try:
             async for batch in batches:
                 last = rising(batch.sequence, last)
-                prepared = self._events.prepare(batch.events)
+                request = _Waiting(batch.sequence, self._events.prepare(batch.events))
                 async with self._changed:
                     await self._changed.wait_for(self._has_room)
-                    self._waiting.append(_Waiting(batch.sequence, prepared))
-                    self._events_ahead += len(prepared.documents)
-                    self._bytes_ahead += prepared.size
+                    self._waiting.append(request)
+                    self._events_ahead += request.weight
+                    self._bytes_ahead += request.prepared.size
                     self._changed.notify_all()
         finally:
             async with self._changed:
@@ -90,7 +95,7 @@ class EventStreamer:
             size = 0
             while self._waiting and size < EVENTS_PER_WRITE:
                 group.append(self._waiting.popleft())
-                size += len(group[-1].prepared.documents)
+                size += group[-1].weight
                 self._bytes_ahead -= group[-1].prepared.size
             self._events_ahead -= size
             self._changed.notify_all()

@@ -140,7 +140,7 @@ class EventStore:
             errors = error.details.get("writeErrors", [])
             if error.details.get("writeConcernErrors") or any(found["code"] != DUPLICATE_KEY for found in errors):
                 raise
-            known = [found["index"] for found in errors]
+            known = sorted(found["index"] for found in errors)
         stored = await self._stored([new[place] for place in known])
         for place in known:
             there = stored.get(event_key_of(new[place]))
@@ -148,6 +148,8 @@ class EventStore:
                 # Another writer's insert is there and not yet durable: nothing can be promised. A retry will tell.
                 raise storage_unavailable()
             outcomes[place] = event_outcome(new[place], there, replace=replace)
+            if outcomes[place] is WriteOutcome.INSERTED:
+                stored[event_key_of(new[place])] = new[place]  # what the next one of this key is compared with
         replaced = [new[place] for place in known if outcomes[place] is WriteOutcome.INSERTED]
         if replaced:
             await self._events.bulk_write([ReplaceOne({"_id": event["_id"]}, event) for event in replaced])

@@ -15,9 +15,10 @@ from typing import Any
 from pymongo import ASCENDING
 
 from clickstream.errors import BatchNotFound, InvalidField
-from clickstream.export import ExportAccount, ExportedSession, ExportFilter, ExportPage
+from clickstream.export import EMPTY_DIGEST, ExportAccount, ExportedSession, ExportFilter, ExportPage
 from clickstream.models import Money
 from clickstream.values import micros_from_datetime
+from clickstream_server.limits import Limits, check_id
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
@@ -95,8 +96,9 @@ class Exporter:
     """Runs exports."""
 
     def __init__(
-        self, client: Any, database: Any, batches: BatchStore, events: EventStore, *, timeout_s: float
+        self, client: Any, database: Any, batches: BatchStore, events: EventStore, limits: Limits, *, timeout_s: float
     ) -> None:
+        self._limits = limits
         self._client = client
         self._sessions = database[indexes.SESSIONS].with_options(codec_options=RAW_CODEC)
         self._batches = batches
@@ -109,9 +111,11 @@ class Exporter:
         """Yield pages; the last has the trailer."""
         if len(chosen.session_ids) > SESSION_IDS_MAX:
             raise InvalidField.at("filter.session_ids", f"must be {SESSION_IDS_MAX} at most")
+        if chosen.batch_id:
+            check_id("filter.batch_id", chosen.batch_id, self._limits)
         await self._check_batch(chosen.batch_id)
         scan, key = scan_for(chosen), _filter_key(chosen)
-        place = _read_token(resume_token, key) if resume_token else _Place()
+        place = _read_token(resume_token, key, len(scan.order)) if resume_token else _Place()
         left, page_sessions = limit or None, FIRST_PAGE_SESSIONS
         while True:
             wanted = page_sessions if left is None else min(page_sessions, left)
@@ -201,7 +205,7 @@ def _token(place: _Place, key: str) -> str:
     return base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
 
 
-def _read_token(token: str, key: str) -> _Place:
+def _read_token(token: str, key: str, steps: int) -> _Place:
     try:
         content = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
         totals = tuple(
@@ -210,8 +214,26 @@ def _read_token(token: str, key: str) -> _Place:
         account = ExportAccount(content["sessions"], content["events"], totals, bytes.fromhex(content["digest"]))
         same_filter = content["filter"] == key
         place = _Place(content["position"], account)
-    except (binascii.Error, ValueError, KeyError, TypeError, ArithmeticError) as error:
+        if not _is_sound(place, steps):
+            raise ValueError
+    except (binascii.Error, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise InvalidField.at("resume_token", "is not a token that this service gave out") from error
     if not same_filter:
         raise InvalidField.at("resume_token", "belongs to an export with another filter")
     return place
+
+
+def _is_sound(place: _Place, steps: int) -> bool:
+    """Whether a token that was read can be gone on from: whoever forged one is told so, too."""
+    account, position = place.account, place.position
+    return (
+        (position is None or (isinstance(position, list) and len(position) == steps))
+        and all(isinstance(step, str) or _is_int64(step) for step in position or ())
+        and all(_is_int64(count) and count >= 0 for count in (account.session_count, account.event_count))
+        and all(isinstance(total.currency_code, str) and total.amount.is_finite() for total in account.totals)
+        and len(account.digest) == len(EMPTY_DIGEST)
+    )
+
+
+def _is_int64(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -34,7 +35,10 @@ from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.registrar import Registrar
 
 CHUNKS_IN_FLIGHT = 3
+ITEMS_AHEAD_MAX = 10_000
+"""So many sessions and events of an import wait at most: registrations need the registrar's queue, too."""
 JUDGED_FROM_ITEMS = 100
+_ID_SHOWN_MAX = 256
 
 
 @dataclass(slots=True)
@@ -76,9 +80,8 @@ class _Item:
             found.append(
                 _failure(index, self.session_id, self.session_outcome, f"session: {_WHY[self.session_outcome]}")
             )
-        for rejected in self.events.rejected:
-            fault = f"events[{rejected.index}].{rejected.message}"
-            found.append(_failure(index, rejected.id, WriteOutcome.REJECTED, fault))
+        for rejected, fault in zip(self.events.rejected, self.events.faults, strict=True):
+            found.append(_failure(index, rejected.id, WriteOutcome.REJECTED, fault.message))
         for place, document, outcome in zip(
             self.events.places, self.events.documents, self.event_outcomes, strict=True
         ):
@@ -97,7 +100,7 @@ _WHY = {
 
 def _failure(index: int, failed_id: str, outcome: WriteOutcome, message: str) -> ItemFailure:
     reason = CONTENT_CONFLICT if outcome is WriteOutcome.CONFLICT else InvalidField.reason
-    return ItemFailure(index=index, id=failed_id, outcome=outcome, reason=reason, message=message)
+    return ItemFailure(index=index, id=failed_id[:_ID_SHOWN_MAX], outcome=outcome, reason=reason, message=message)
 
 
 @dataclass(slots=True)
@@ -116,9 +119,9 @@ class Importer:
     def __init__(
         self, config: ImportConfig, database: Any, registrar: Registrar, limits: Limits, *, timeout_s: float
     ) -> None:
-        check_id("import_id", config.import_id, limits)
+        check_id("config.import_id", config.import_id, limits)
         if not 0 <= config.max_failure_ratio <= 1:
-            raise InvalidField.at("max_failure_ratio", "must lie between 0 and 1")
+            raise InvalidField.at("config.max_failure_ratio", "must lie between 0 and 1")
         self._config = config
         self._limits = replace(limits, age_s_max=None)  # what is imported may be of any age
         self._events = EventStore(database, self._limits)
@@ -127,7 +130,9 @@ class Importer:
         self._intent = Intent.REPLACE if config.mode is ImportMode.REPLACE_EXISTING else Intent.REGISTER
         self._atomic = config.atomicity is ImportAtomicity.PER_SESSION
         self._tally = _Tally()
-        self._stopped = False
+        self._stop = asyncio.Event()
+        self._ahead = 0
+        self._changed = asyncio.Condition()
 
     async def run(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         """Yield progress for each chunk, in order, and the summary. Raises ImportAborted past the failure ratio."""
@@ -135,16 +140,17 @@ class Importer:
         async with aclosing(in_order(self._until_stopped(chunks), self._import, in_flight=CHUNKS_IN_FLIGHT)) as done:
             async for sequence, items in done:
                 yield self._progress(sequence, items)
-                self._stopped = self._stopped or self._too_many_failed()
+                if self._too_many_failed():
+                    self._stop.set()
         tally = self._tally
         yield ImportSummary(
             processed=tally.processed,
             sessions=tally.sessions,
             events=tally.events,
             elapsed_s=monotonic() - started,
-            aborted=self._stopped,
+            aborted=self._stop.is_set(),
         )
-        if self._stopped:
+        if self._stop.is_set():
             raise ImportAborted(
                 f"the import was stopped: {tally.failed} of {tally.processed} items failed, more than the allowed "
                 f"{self._config.max_failure_ratio:.0%}; what was acknowledged stays"
@@ -156,20 +162,35 @@ class Importer:
 
     async def _until_stopped(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportChunk, None]:
         last = 0
-        async for chunk in chunks:
-            if self._stopped:
-                return
-            last = rising(chunk.sequence, last)
+        async for chunk in _until_set(self._stop, chunks):
+            try:
+                last = rising(chunk.sequence, last)
+            except InvalidField as error:
+                raise error.under("chunk") from None
             size = sum(1 + len(item.events) for item in chunk.items)
             if size > self._limits.events_per_call_max:
                 raise InvalidField.at(
                     "chunk.items", f"must be {self._limits.events_per_call_max} at most with their events, not {size}"
                 )
+            async with self._changed:
+                await self._changed.wait_for(partial(self._has_room, size))
+                self._ahead += size
             yield chunk
+
+    def _has_room(self, size: int) -> bool:
+        return not self._ahead or self._ahead + size <= ITEMS_AHEAD_MAX
 
     # --- one chunk --------------------------------------------------------------------------------------------------
 
     async def _import(self, chunk: ImportChunk) -> tuple[int, list[_Item]]:
+        try:
+            return await self._store(chunk)
+        finally:
+            async with self._changed:
+                self._ahead -= sum(1 + len(item.events) for item in chunk.items)
+                self._changed.notify_all()
+
+    async def _store(self, chunk: ImportChunk) -> tuple[int, list[_Item]]:
         items = [self._prepare(item) for item in chunk.items]
         sound = items
         if self._atomic:
@@ -207,6 +228,7 @@ class Importer:
             except InvalidField as error:
                 fault = error.under("session")
         prepared = self._events.prepare([_of_session(event, session_id) for event in item.events])
+        prepared.rejected = [_named(failure, item.events[failure.index]) for failure in prepared.rejected]
         outcome = WriteOutcome.REJECTED if fault else None
         return _Item(session_id, numbering, fault, prepared, session_outcome=outcome)
 
@@ -262,6 +284,33 @@ class Importer:
             events=tally.events,
             failures=tuple(failures),
         )
+
+
+def _named(failure: ItemFailure, event: SessionEvent | InvalidField) -> ItemFailure:
+    """The failure under its event's id, also where `_of_session` made an error of the event."""
+    return failure.model_copy(update={"id": event.event_id}) if isinstance(event, SessionEvent) else failure
+
+
+async def _until_set(stop: asyncio.Event, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportChunk, None]:
+    """The chunks, until there are no more or `stop` is set, which is not put off until another one comes."""
+    source = aiter(chunks)
+    tasks: set[asyncio.Task[Any]] = {stopped := asyncio.create_task(stop.wait())}
+    try:
+        while not stop.is_set():
+            tasks.add(coming := asyncio.create_task(_next(source)))
+            await asyncio.wait((coming, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if stop.is_set() or (chunk := coming.result()) is None:
+                return
+            tasks.discard(coming)
+            yield chunk
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _next(source: AsyncIterator[ImportChunk]) -> ImportChunk | None:
+    return await anext(source, None)
 
 
 def _of_session(event: SessionEvent | InvalidField, session_id: str) -> SessionEvent | InvalidField:

@@ -27,11 +27,16 @@ class Intent(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """What a call came to. `session`: what is stored under its id, None if nothing is."""
+    """What a call came to. `stored`: the document under its id, None if there is none."""
 
-    session: RegisteredSession | None
+    stored: Document | None
     outcome: WriteOutcome
     event_outcomes: tuple[WriteOutcome, ...] = ()
+
+    @property
+    def session(self) -> RegisteredSession | None:
+        """What is stored under its id. Made when it is asked for: an import of thousands asks for none."""
+        return None if self.stored is None else documents.registered_from_document(self.stored)
 
 
 @dataclass(slots=True, eq=False)
@@ -76,19 +81,27 @@ class Plan:
             self._told.append(SessionNotFound.by_id(session_id))
             return
         kept = None if known is None else _kept_as(call, known, self._collecting)
-        events = tuple(
-            event_outcome(event, self._current_events.get(event_key_of(event)), replace=call.intent is Intent.REPLACE)
-            for event in call.events
-        )
+        events, new = self._decide_events(call)
         if call.events and WriteOutcome.CONFLICT in (kept, *events):
             self._told.append((known, *_refused(kept, events)))
             return
         if kept is None:
             known = self._take_number(call)
-        for event, outcome in zip(call.events, events, strict=True):
-            if outcome is WriteOutcome.INSERTED:
-                self.events[event_key_of(event)] = self._current_events[event_key_of(event)] = event
+        self.events |= new
+        self._current_events |= new
         self._told.append((known, kept or WriteOutcome.INSERTED, events))
+
+    def _decide_events(self, call: Numbering) -> tuple[tuple[WriteOutcome, ...], dict[EventKey, Document]]:
+        """The outcome of each event, decided one after the other, and those to be written if the call stands."""
+        new: dict[EventKey, Document] = {}
+        outcomes = []
+        for event in call.events:
+            key = event_key_of(event)
+            known = new.get(key) or self._current_events.get(key)
+            outcomes.append(event_outcome(event, known, replace=call.intent is Intent.REPLACE))
+            if outcomes[-1] is WriteOutcome.INSERTED:
+                new[key] = event
+        return tuple(outcomes), new
 
     def _take_number(self, call: Numbering) -> Document:
         """The call's document, with its place among those that take numbers for a number."""
@@ -110,11 +123,7 @@ class Plan:
 
     def results(self) -> list[Numbered | ClickstreamError]:
         """What each call is told."""
-        return [told if isinstance(told, ClickstreamError) else _told(*told) for told in self._told]
-
-
-def _told(known: Document | None, outcome: WriteOutcome, events: tuple[WriteOutcome, ...]) -> Numbered:
-    return Numbered(None if known is None else documents.registered_from_document(known), outcome, events)
+        return [told if isinstance(told, ClickstreamError) else Numbered(*told) for told in self._told]
 
 
 def plan(

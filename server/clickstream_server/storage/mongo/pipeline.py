@@ -48,3 +48,5 @@ async def in_order(
         for task_left in tasks:
             task_left.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()

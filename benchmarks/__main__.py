@@ -1,0 +1,95 @@
+"""`python -m benchmarks [WORK …]`: starts a MongoDB and a server of its own, measures, and prints a table."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
+
+from rich.console import Console
+
+from benchmarks import memory, report
+from benchmarks.contest import Result, run_contest
+from benchmarks.memory import Growth, run_memory
+from benchmarks.system import started
+from benchmarks.works import CONTESTS
+from clickstream_server.storage.mongo.driver import DriverName
+
+
+def main() -> None:
+    options = _options()
+    results, grown = asyncio.run(_run(options))
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if results:
+        report.show_results(results, console)
+    if grown:
+        report.show_growth(grown, console)
+    if options.json:
+        found = _machine(options) | {
+            "contests": [result.as_json() for result in results],
+            "memory": [growth.as_json() for growth in grown],
+        }
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    known = [*CONTESTS, memory.NAME]
+    parser.add_argument("work", nargs="*", metavar="WORK", help=f"any of {', '.join(known)}; none: all but {known[-1]}")
+    parser.add_argument("--items", type=_positive, help="how many events or sessions; unset: what the work has")
+    parser.add_argument("--rounds", type=_positive, default=5, help="how often each contestant runs (5)")
+    parser.add_argument("--driver", choices=get_args(DriverName), default="motor", help="the server's driver (motor)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to this file, too")
+    options = parser.parse_args()
+    options.work = options.work or list(CONTESTS)
+    if unknown := set(options.work) - set(known):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return options
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+async def _run(options: argparse.Namespace) -> tuple[list[Result], list[Growth]]:
+    """Each work on a system of its own, so that none finds what another left."""
+    results: list[Result] = []
+    grown: list[Growth] = []
+    for name in options.work:
+        with TemporaryDirectory(prefix="clickstream-bench-") as folder:
+            async with started(Path(folder), options.driver) as system:
+                if name == memory.NAME:
+                    grown += await run_memory(system, sessions=options.items or memory.ITEMS, progress=_say)
+                    continue
+                contest = CONTESTS[name](system)
+                items = options.items or contest.items
+                results.append(await run_contest(contest, items=items, rounds=options.rounds, progress=_say))
+    return results, grown
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _machine(options: argparse.Namespace) -> dict[str, Any]:
+    """What the figures depend on."""
+    packages = ("grpcio", "protobuf", "pymongo", "motor", "pydantic")
+    return {
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "driver": options.driver,
+        "packages": {name: version(name) for name in packages},
+    }
+
+
+main()

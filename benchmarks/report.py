@@ -1,0 +1,47 @@
+"""What was measured, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.contest import CLICKSTREAM, DIRECT, Result
+from benchmarks.memory import Growth
+
+
+def show_results(results: Sequence[Result], console: Console) -> None:
+    """Rates and ratios, then where the processor's time went."""
+    table = Table(title="Median (lowest to highest round)", title_justify="left")
+    for heading in ("work", "clickstream, a second", "direct, a second", "ratio"):
+        table.add_column(heading, justify="left" if heading == "work" else "right")
+    for found in results:
+        rates = [_spread(found.rates(name), ",.0f") for name in (CLICKSTREAM, DIRECT)]
+        table.add_row(f"{found.name}, {found.items:,} {found.unit}", *rates, _spread(found.ratios, ".2f"))
+    console.print(table)
+
+    table = Table(title="Processor's time for one item, median in microseconds", title_justify="left")
+    processes = list(results[0].cpu_micros(CLICKSTREAM))
+    for heading in ("work", "contestant", *processes):
+        table.add_column(heading, justify="right" if heading in processes else "left")
+    for found in results:
+        for name in found.runs:
+            table.add_row(found.name, name, *(f"{micros:,.1f}" for micros in found.cpu_micros(name).values()))
+    console.print(table)
+
+
+def show_growth(grown: Sequence[Growth], console: Console) -> None:
+    """Memory by process and work."""
+    table = Table(title=f"Memory over {grown[0].sessions:,} sessions, in MiB", title_justify="left")
+    for heading in ("work", "process", "after a tenth", "most after that", "at the end", "growth"):
+        table.add_column(heading, justify="left" if heading in {"work", "process"} else "right")
+    for found in grown:
+        figures = (found.after_a_tenth_mib, found.most_mib, found.at_the_end_mib, found.growth_mib)
+        table.add_row(found.work, found.process, *(f"{figure:,.1f}" for figure in figures))
+    console.print(table)
+
+
+def _spread(figures: Sequence[float], form: str) -> str:
+    return f"{median(figures):{form}} ({min(figures):{form}} to {max(figures):{form}})"

@@ -1,0 +1,192 @@
+"""The command `clickstream export`: sessions with their events into a file that is whole or does not have its name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from dataclasses import astuple, dataclass
+from decimal import Decimal
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from clickstream.client import ClickstreamClient
+from clickstream.errors import ClickstreamError, Unavailable
+from clickstream.export import ExportAccount, ExportFilter
+from clickstream.models import Money
+from clickstream_server.bulk.formats import WRITERS, Writer
+from clickstream_server.bulk.outputs import STDOUT, Output, compressed
+from clickstream_server.bulk.progress import BulkProgress, bulk_progress
+from clickstream_server.bulk.sources import interruptible
+from clickstream_server.failures import StartFailure
+from clickstream_server.replay.report import shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What the command line says."""
+
+    target: str
+    chosen: ExportFilter
+    events_limit: int | None
+    format: str
+    output: str
+    with_place: bool
+    resume: bool
+
+    @property
+    def resumable(self) -> bool:
+        """Whether what is written of it can be gone on with: text, in a file of its own, as it is."""
+        return self.output != STDOUT and self.format != "parquet" and not compressed(self.output)
+
+    @property
+    def key(self) -> str:
+        """Tells whether a part belongs to this export."""
+        what = (astuple(self.chosen), self.events_limit, self.format, self.with_place)
+        return sha256(repr(what).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """How far an export is: the account, the token to go on with, the bytes in the file."""
+
+    account: ExportAccount
+    token: str
+    count: int
+
+
+def export(options: ExportOptions) -> int:
+    """Export; return the exit code. Raises StartFailure."""
+    if options.format == "parquet" and compressed(options.output):
+        raise StartFailure("Parquet is compressed in itself: name the file without .gz or .zst")
+    if options.resume and not options.resumable:
+        raise StartFailure("--resume goes on with a file of jsonl or csv that is not compressed")
+    place = _kept_place(options) if options.resume else None
+    output = Output(options.output, resume_at=None if place is None else place.count)
+    started = monotonic()
+    try:
+        writer = WRITERS[options.format](output, with_place=options.with_place)
+        with bulk_progress() as progress:
+            account, digest = asyncio.run(_exported(options, writer, place, progress))
+        output.commit()
+    except ClickstreamError as error:
+        raise StartFailure(f"{_said(options.target, error)}. {_left(options, output)}") from error
+    except StartFailure as failure:
+        raise StartFailure(f"{failure}. {_left(options, output)}") from failure
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted. {_left(options, output)}") from None
+    if options.resumable:
+        _state_path(options).unlink(missing_ok=True)
+    _print_summary(output.name, account, digest, monotonic() - started)
+    return 0
+
+
+async def _exported(
+    options: ExportOptions, writer: Writer, place: _Place | None, progress: BulkProgress
+) -> tuple[ExportAccount, str]:
+    """Write everything; return the account, which agrees with the trailer, and the digest of the file."""
+    account = ExportAccount() if place is None else place.account
+    trailer: ExportAccount | None = None
+    progress.start(options.output, None)
+    async with ClickstreamClient(options.target) as client:
+        pages = client.export_sessions(
+            options.chosen, events_limit=options.events_limit, resume_token="" if place is None else place.token
+        )
+        async with aclosing(pages):
+            begun = place is not None
+            async for page in pages:
+                with interruptible():
+                    if not begun:
+                        writer.begin()
+                        begun = True
+                    writer.write(page.sessions)
+                account = account.after(page.sessions)
+                trailer = page.trailer
+                if options.resumable and trailer is None:
+                    _keep_place(options, _Place(account, page.resume_token, writer.output.tell()))
+                progress.counted(account.session_count)
+    if trailer is None:
+        raise StartFailure("the server ended the export without its trailer: it is not complete")
+    if trailer != account:
+        raise StartFailure("what came does not agree with the server's trailer: it is not complete")
+    with interruptible():
+        return account, writer.finish(account)
+
+
+# --- going on ---------------------------------------------------------------------------------------------------------
+
+
+def _state_path(options: ExportOptions) -> Path:
+    return Path(f"{options.output}.part.resume")
+
+
+def _keep_place(options: ExportOptions, place: _Place) -> None:
+    account = place.account
+    content = {
+        "export": options.key,
+        "token": place.token,
+        "bytes": place.count,
+        "sessions": account.session_count,
+        "events": account.event_count,
+        "totals": [[total.currency_code, total.text] for total in account.totals],
+        "digest": account.digest.hex(),
+    }
+    path = _state_path(options)
+    new = path.with_name(f"{path.name}.new")
+    try:
+        new.write_text(json.dumps(content))
+        new.replace(path)
+    except OSError as error:
+        raise StartFailure(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _kept_place(options: ExportOptions) -> _Place | None:
+    """Where the export that is to be gone on with stands; None if it had not got anywhere. Raises StartFailure."""
+    path = _state_path(options)
+    try:
+        content: Any = json.loads(path.read_text())
+        totals = tuple(
+            Money.model_construct(currency_code=code, amount=Decimal(amount)) for code, amount in content["totals"]
+        )
+        account = ExportAccount(content["sessions"], content["events"], totals, bytes.fromhex(content["digest"]))
+        place, key = _Place(account, content["token"], content["bytes"]), content["export"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
+        raise StartFailure(f"cannot go on: {path} cannot be read; export again without --resume") from error
+    if key != options.key:
+        raise StartFailure(f"cannot go on: {options.output}.part is of an export with other options")
+    return place
+
+
+def _left(options: ExportOptions, output: Output) -> str:
+    """Give up; say what is left."""
+    keep = options.resumable and output.part is not None and _state_path(options).exists()
+    output.abandon(keep=keep)
+    if keep:
+        return f"What came so far stands in {output.part}; the same command with --resume goes on with it."
+    return "Nothing was left behind." if output.part is not None else "Do not use what was written."
+
+
+def _said(target: str, error: ClickstreamError) -> str:
+    if isinstance(error, Unavailable):
+        return f"the server at {target} does not answer ({error.reason or error.code.name})"
+    return f"the export failed: {error.message} ({error.reason or error.code.name})"
+
+
+def _print_summary(name: str, account: ExportAccount, digest: str, elapsed_s: float) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    totals = ", ".join(f"{total.text} {total.currency_code}" for total in account.totals) or "none"
+    rate = account.session_count / max(elapsed_s, 0.001)
+    console.print(Text(f"Exported to {shown(name)}: complete, agrees with the server's trailer."))
+    console.print(
+        f"{account.session_count:,} sessions, {account.event_count:,} events in {elapsed_s:.1f} s "
+        f"({rate:,.0f} sessions a second)"
+    )
+    console.print(f"totals: {totals}")
+    console.print(f"sha256: {digest}")

@@ -1,0 +1,129 @@
+"""Where an export goes: standard output, a device, or a file that has its name only when it is complete."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from clickstream_server.failures import StartFailure
+
+STDOUT = "-"
+_PIECE_BYTES = 1024 * 1024
+
+
+class Output(io.RawIOBase):
+    """Bytes on their way to a file. `sha256` is of what was written, before its compression; so is `tell`."""
+
+    def __init__(self, output: str, *, resume_at: int | None = None) -> None:
+        """Raises StartFailure. `resume_at`: go on behind so many bytes of the part that is there."""
+        super().__init__()
+        self.sha256 = hashlib.sha256()
+        self.name = "standard output" if output == STDOUT else output
+        self._count = 0
+        self._path = None if output == STDOUT else Path(output)
+        special = self._path is not None and self._path.exists() and not self._path.is_file()
+        self.part = None if self._path is None or special else Path(f"{output}.part")
+        try:
+            if self._path is None:
+                self._raw: Any = open(1, "wb", buffering=0, closefd=False)  # noqa: SIM115
+            else:
+                mode = "wb" if resume_at is None else "r+b"
+                self._raw = (self.part or self._path).open(mode, buffering=0)
+            if resume_at is not None:
+                self._read_again(resume_at)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._packer = _packer(self._path, _Whole(self._raw))
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """All of it. Raises StartFailure: a full disk, a reader that went away."""
+        view = memoryview(data).cast("B")
+        self.sha256.update(view)
+        self._count += len(view)
+        try:
+            self._packer.write(view)
+        except OSError as error:
+            raise self._failed(error) from error
+        return len(view)
+
+    def tell(self) -> int:
+        return self._count
+
+    def commit(self) -> None:
+        """Everything is written: give the file its name. Raises StartFailure."""
+        try:
+            if self._packer is not None and not isinstance(self._packer, _Whole):
+                self._packer.close()
+            if self.part is not None:
+                os.fsync(self._raw.fileno())
+            self._raw.close()
+            if self.part is not None and self._path is not None:
+                self.part.replace(self._path)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def abandon(self, *, keep: bool) -> None:
+        """It is not complete. `keep`: leave the part, to go on with."""
+        if isinstance(self._packer, _Whole):
+            self._packer.dropped = True
+        else:
+            self._packer = None
+        self._raw.close()
+        if self.part is not None and not keep:
+            self.part.unlink(missing_ok=True)
+
+    def _read_again(self, count: int) -> None:
+        while self._count < count and (data := self._raw.read(min(_PIECE_BYTES, count - self._count))):
+            self.sha256.update(data)
+            self._count += len(data)
+        if self._count < count:
+            raise StartFailure(f"{self.part} is shorter than it was: export again without --resume")
+        self._raw.truncate(count)
+
+    def _failed(self, error: OSError) -> StartFailure:
+        if isinstance(error, BrokenPipeError):
+            return StartFailure(f"the reader of {self.name} went away; the export is not complete")
+        return StartFailure(f"cannot write {self.name}: {error.strerror or error}; the export is not complete")
+
+
+class _Whole:
+    """A raw file whose write writes all of it, and nothing once it is dropped: gzip writes when it is collected."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self.dropped = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        at = 0
+        while at < len(view) and not self._raw.closed:
+            at += self._raw.write(view[at:]) or 0
+        return len(view)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def compressed(output: str) -> bool:
+    return output.endswith((".gz", ".zst"))
+
+
+def _packer(path: Path | None, raw: Any) -> Any:
+    suffix = "" if path is None else path.suffix
+    if suffix == ".gz":
+        # Without a name and a time in its header, so that equal exports are equal files.
+        return gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
+    if suffix == ".zst":
+        try:
+            import zstandard
+        except ImportError as error:
+            raise StartFailure("to write .zst files: pip install zstandard") from error
+        return zstandard.ZstdCompressor().stream_writer(raw, closefd=False)
+    return raw

@@ -1,0 +1,257 @@
+"""Files and standard input as lines of bytes: gzip and zstd undone, the format recognised by the first rows."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from threading import Thread
+from typing import Any, TypeVar, cast
+
+from clickstream_server.failures import StartFailure
+
+T = TypeVar("T")
+
+STDIN = "-"
+LINE_BYTES_MAX = 32 * 1024 * 1024
+"""A session with its events has 8 MiB as a message at most; as JSON it is some times as large."""
+
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_PIECE_BYTES = 64 * 1024
+_ROWS_LOOKED_AT = 50
+_UBI_FIELDS = frozenset({"query_id", "action_name", "user_query", "query_response_id"})
+_ACTIONS = frozenset({"index", "create", "update", "delete"})
+
+
+class Format(Enum):
+    """What the rows are."""
+
+    SESSIONS = "sessions"
+    UBI = "UBI"
+
+
+@dataclass(slots=True)
+class Source:
+    """What is to be imported: its name for people, its lines, its size in bytes as it is stored, if that is known."""
+
+    name: str
+    lines: Lines
+    size: int | None
+    format: Format
+
+
+@contextmanager
+def opened(file: str, advance: Callable[[int], None]) -> Iterator[Source]:
+    """Open a file or standard input; `advance` is told how many bytes were read of it. Raises StartFailure."""
+    name = "standard input" if file == STDIN else file
+    try:
+        # Standard input by its number, without Python's own buffer in between, and left open.
+        raw = open(0, "rb", buffering=0, closefd=False) if file == STDIN else Path(file).open("rb", buffering=0)  # noqa: SIM115
+    except OSError as error:
+        raise unreadable(name, error) from error
+    with raw:
+        status = os.fstat(raw.fileno())
+        lines = _unpacked(name, _Counted(name, raw, advance))
+        yield Source(name, lines, status.st_size or None, _recognised(lines))
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a read or write that waits, which it would not while asyncio has the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Do what may wait for a slow reader or writer in a thread, so that what was read before goes out meanwhile.
+
+    Not one of the event loop's threads: these would be waited for after Ctrl-C.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast("T", result))
+
+    def run() -> None:
+        try:
+            result, error = work(), None
+        except BaseException as raised:
+            result, error = None, raised
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, error)
+
+    Thread(target=run, daemon=True).start()
+    return await done
+
+
+def unreadable(name: str, error: OSError) -> StartFailure:
+    return StartFailure(f"cannot read {name}: {error.strerror or error}")
+
+
+class _Counted:
+    """The bytes as they are stored. Raises StartFailure where they cannot be read."""
+
+    def __init__(self, name: str, raw: io.RawIOBase | Any, advance: Callable[[int], None]) -> None:
+        self._name = name
+        self._raw = raw
+        self._advance = advance
+        self._head = b""
+
+    def peek(self, size: int) -> bytes:
+        """The first bytes, which are read again later; fewer only at the end."""
+        while len(self._head) < size and (more := self._read(size)):
+            self._head += more
+        return self._head[:size]
+
+    def read(self) -> bytes:
+        """Some bytes; none at the end."""
+        head, self._head = self._head, b""
+        return head or self._read(_PIECE_BYTES)
+
+    def _read(self, size: int) -> bytes:
+        try:
+            found: bytes = self._raw.read(size) or b""
+        except OSError as error:
+            raise unreadable(self._name, error) from error
+        self._advance(len(found))
+        return found
+
+
+class _Stream(io.RawIOBase):
+    """A raw stream over a function that returns some bytes, none at the end."""
+
+    def __init__(self, read: Callable[[], bytes]) -> None:
+        super().__init__()
+        self._read = read
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        if not self._left:
+            self._left = memoryview(self._read())
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
+def _unpacked(name: str, packed: _Counted) -> Lines:
+    """The lines without their compression, which the first bytes tell."""
+    start = packed.peek(4)
+    unpacker = None
+    if start.startswith(_GZIP):
+        unpacker = _Unpacker(packed.read, lambda: zlib.decompressobj(wbits=31), zlib.error)
+    elif start == _ZSTD:
+        try:
+            import zstandard
+        except ImportError as error:
+            raise StartFailure(f"{name} is compressed with zstd: pip install zstandard") from error
+        unpacker = _Unpacker(packed.read, lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError)
+    stream = _Stream(packed.read if unpacker is None else unpacker.read)
+    return Lines(io.BufferedReader(stream, buffer_size=1024 * 1024), unpacker)
+
+
+class _Unpacker:
+    """Undoes gzip or zstd, over as many members or frames as there are. Both have the same interface for this.
+
+    The stream readers of both libraries are not used: that of zstandard does not tell a cut-off file from a whole one.
+    """
+
+    def __init__(self, read: Callable[[], bytes], start: Callable[[], Any], error: type[Exception]) -> None:
+        self.fault: str | None = None
+        self._packed = read
+        self._start = start
+        self._error = error
+        self._member: Any = None
+        self._rest = b""
+
+    def read(self) -> bytes:
+        """Some bytes; none at the end, and where it cannot go on: `fault` then says why."""
+        while self.fault is None:
+            data = self._rest or self._packed()
+            self._rest = b""
+            if self._member is None:
+                data = data.lstrip(b"\0") if not data.strip(b"\0") else data  # padding, as gzip allows it
+                if not data:
+                    return b""
+                self._member = self._start()
+            elif not data:
+                self.fault = "the compressed data ends too early: the file is cut off"
+                break
+            try:
+                found: bytes = self._member.decompress(data)
+            except self._error:
+                self.fault = "the compressed data is damaged from here on"
+                break
+            if self._member.eof:
+                self._rest, self._member = self._member.unused_data, None
+            if found:
+                return found
+        return b""
+
+
+class Lines:
+    """Lines of bytes, of which the first can be looked at before they are read."""
+
+    def __init__(self, stream: io.BufferedReader, unpacker: _Unpacker | None) -> None:
+        self._stream = stream
+        self._unpacker = unpacker
+        self._head = io.BytesIO()
+
+    @property
+    def fault(self) -> str | None:
+        """Why the lines ended too early, if they did; the last may be a part of a line then."""
+        return None if self._unpacker is None else self._unpacker.fault
+
+    def look_at(self, rows: int) -> Iterator[bytes]:
+        """The first lines that are not blank; they are read again later."""
+        seen = bytearray()
+        for _ in range(rows):
+            line = self._stream.readline(LINE_BYTES_MAX)
+            seen += line
+            self._head = io.BytesIO(bytes(seen))
+            if not line:
+                return
+            if line.strip():
+                yield line
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """As of a file."""
+        line = self._head.readline(size)
+        if line.endswith(b"\n") or 0 < size <= len(line):
+            return line
+        return line + self._stream.readline(size - len(line) if size > 0 else size)
+
+
+def _recognised(lines: Lines) -> Format:
+    for line in lines.look_at(_ROWS_LOOKED_AT):
+        try:
+            row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(row, dict):
+            continue
+        if row.keys() & {"session", "trailer", "session_id"}:
+            return Format.SESSIONS
+        if row.keys() & _UBI_FIELDS or (len(row) == 1 and row.keys() <= _ACTIONS):
+            return Format.UBI
+    return Format.SESSIONS

@@ -1,0 +1,191 @@
+"""Work on a stream, several pieces at once: order, bounds, errors, and an end that leaves nothing running."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clickstream_server.storage.mongo.pipeline import in_order
+
+PATIENCE_S = 10.0
+
+
+class Workshop:
+    """A source of numbers and the work on them, both under the test's control; it keeps count of everything."""
+
+    def __init__(self, pieces: int, *, held: bool = False, source_fails_at: int | None = None) -> None:
+        self._pieces = pieces
+        self._source_fails_at = source_fails_at
+        self.gates = [asyncio.Event() for _ in range(pieces)]
+        if not held:
+            for gate in self.gates:
+                gate.set()
+        self.read = 0
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+        self.cancelled: list[int] = []
+        self.most_at_once = 0
+        self.source_closed = False
+
+    async def source(self) -> AsyncIterator[int]:
+        try:
+            for piece in range(self._pieces):
+                if piece == self._source_fails_at:
+                    raise LookupError(piece)
+                self.read += 1
+                yield piece
+        finally:
+            self.source_closed = True
+
+    async def work(self, piece: int) -> int:
+        self.begun.append(piece)
+        self.most_at_once = max(self.most_at_once, len(self.begun) - len(self.ended) - len(self.cancelled))
+        try:
+            await self.gates[piece].wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(piece)
+            raise
+        self.ended.append(piece)
+        return piece * 10
+
+
+async def settled() -> None:
+    """Let everything that can run on do so: each turn of the loop runs what was ready before it."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+@given(order=st.permutations(range(8)), in_flight=st.integers(1, 10))
+def test_results_come_in_the_order_of_the_source(order: list[int], in_flight: int) -> None:
+    """Whatever piece is done first, results come in the order of the source, each once."""
+
+    async def run() -> list[int]:
+        shop = Workshop(8, held=True)
+
+        async def finish_one_after_the_other() -> None:
+            for piece in order:
+                shop.gates[piece].set()
+                await settled()
+
+        finishing = asyncio.create_task(finish_one_after_the_other())
+        results = [result async for result in in_order(shop.source(), shop.work, in_flight=in_flight)]
+        await finishing
+        return results
+
+    assert [piece * 10 for piece in range(8)] == asyncio.run(run())
+
+
+@pytest.mark.parametrize("in_flight", [2, 3, 8])
+async def test_what_runs_at_once_is_bounded(in_flight: int) -> None:
+    """While nothing gets done, about as many pieces run as are allowed, one more at most, and no more are read."""
+    shop = Workshop(50, held=True)
+    async with aclosing(in_order(shop.source(), shop.work, in_flight=in_flight)) as results:
+        first = asyncio.create_task(anext(results))
+        await settled()
+
+        assert in_flight <= shop.most_at_once <= in_flight + 1
+        assert shop.read == len(shop.begun)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 8])
+async def test_a_reader_that_waits_holds_up_the_source(in_flight: int) -> None:
+    """Results that nobody takes are not piled up: the source is read ahead by a bounded number of pieces."""
+    shop = Workshop(1_000)
+    async with aclosing(in_order(shop.source(), shop.work, in_flight=in_flight)) as results:
+        assert 0 == await anext(results)
+        await settled()
+        ahead = shop.read
+
+        assert ahead <= in_flight + 3
+        assert 10 == await anext(results)
+        await settled()
+        assert ahead + 1 == shop.read
+
+
+async def test_an_error_of_the_source_comes_after_what_came_before_it() -> None:
+    """What the source gave before it failed is worked on and told; then its error is raised."""
+    shop = Workshop(9, held=True, source_fails_at=2)
+    results: list[int] = []
+    with pytest.raises(LookupError, match="2"):
+        async with aclosing(in_order(shop.source(), shop.work, in_flight=3)) as found:
+            asyncio.get_running_loop().call_soon(shop.gates[1].set)
+            asyncio.get_running_loop().call_later(0, shop.gates[0].set)
+            async for result in found:
+                results.append(result)
+
+    assert [0, 10] == results
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 5])
+async def test_an_error_of_the_work_ends_everything(fails_at: int) -> None:
+    """The first error of the work is raised at its place, after the results before it; the rest is cancelled."""
+    shop = Workshop(50, held=True)
+    for gate in shop.gates[:fails_at]:
+        gate.set()
+
+    async def work(piece: int) -> int:
+        if piece == fails_at:
+            raise LookupError(piece)
+        return await shop.work(piece)
+
+    results: list[int] = []
+    with pytest.raises(LookupError, match=str(fails_at)):
+        async with asyncio.timeout(PATIENCE_S), aclosing(in_order(shop.source(), work, in_flight=3)) as found:
+            async for result in found:
+                results.append(result)
+
+    assert [piece * 10 for piece in range(fails_at)] == results
+    assert sorted(shop.begun) == sorted([*shop.ended, *shop.cancelled])
+
+
+async def test_an_empty_source_gives_nothing() -> None:
+    """Nothing in, nothing out, and the end comes."""
+    shop = Workshop(0)
+    async with asyncio.timeout(PATIENCE_S):
+        assert [] == [result async for result in in_order(shop.source(), shop.work, in_flight=3)]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 4])
+async def test_nothing_runs_on_after_it_is_closed(taken: int) -> None:
+    """Once it is closed, every piece that had begun has ended or was cancelled, and nothing more is begun or read."""
+    before = asyncio.all_tasks()
+    shop = Workshop(50, held=True)
+    for gate in shop.gates[:taken]:
+        gate.set()
+    results = in_order(shop.source(), shop.work, in_flight=3)
+    for _ in range(taken):
+        await anext(results)
+    if not taken:  # it has begun, and nothing is done yet
+        first = asyncio.create_task(anext(results))
+        await settled()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+    await results.aclose()
+
+    assert sorted(shop.begun) == sorted([*shop.ended, *shop.cancelled])
+    assert before == asyncio.all_tasks()
+    read = shop.read
+    for gate in shop.gates:
+        gate.set()
+    await settled()
+    assert read == shop.read
+    assert sorted(shop.begun) == sorted([*shop.ended, *shop.cancelled])
+
+
+async def test_the_source_is_closed_with_it() -> None:
+    """A source that is held up when the pipeline is closed is closed before `aclose` returns."""
+    shop = Workshop(50)
+    source = shop.source()
+    results = in_order(source, shop.work, in_flight=3)
+    await anext(results)
+    await settled()
+    await results.aclose()
+
+    assert shop.source_closed
