@@ -61,6 +61,7 @@ from clickstream.values import text_fault
 DEFAULT_TARGET = "127.0.0.1:50051"
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 SERVICE = "clickstream.v1.ClickstreamService"
+TRANSFER_SERVICE = "clickstream.v1.TransferService"
 
 R = TypeVar("R", bound=Message)
 _INT32_MAX = 2**31 - 1
@@ -75,13 +76,17 @@ _RETRY_POLICY = {
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
-        {"name": [{"service": SERVICE}], "retryPolicy": _RETRY_POLICY},
+        {
+            "name": [{"service": SERVICE}, {"service": TRANSFER_SERVICE, "method": "ExportSessions"}],
+            "retryPolicy": _RETRY_POLICY,
+        },
         # With an expected status, an update that was done unseen would be told as a mismatch.
         {"name": [{"service": SERVICE, "method": "UpdateBatchStatus"}]},
     ],
 }
 _CHANNEL_OPTIONS = [
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.per_rpc_retry_buffer_size", 2 * MESSAGE_BYTES_MAX),  # gRPC tries nothing larger than this again
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_send_message_length", 2 * MESSAGE_BYTES_MAX),

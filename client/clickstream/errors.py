@@ -57,6 +57,8 @@ class InvalidField(ClickstreamError):
 
     code = StatusCode.INVALID_ARGUMENT
     reason = "INVALID_FIELD"
+    item_id: str = ""
+    """Where the error stands in for one thing among many: that thing's id."""
 
     @classmethod
     def of(cls, violations: Iterable[FieldViolation]) -> Self:

@@ -22,7 +22,7 @@ from clickstream.transfer import (
     ImportSummary,
     OutcomeCounts,
 )
-from clickstream.v1 import event_pb2, session_pb2
+from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 
 _MODE_TO_PB: dict[ImportMode, Any] = {mode: pb.ImportMode.Value(f"IMPORT_MODE_{mode}") for mode in ImportMode}
@@ -85,15 +85,10 @@ def import_chunk_from_pb(message: pb.ImportChunk) -> ImportChunk:
 
 def import_item_from_pb(message: pb.ImportItem) -> ImportItem:
     """What cannot be read stands in the item as its error."""
-    session = _session_or_error(message.session) if message.HasField("session") else None
+    session = None
+    if message.HasField("session"):
+        session = wire.or_error(wire.session_from_pb, message.session, message.session.session_id)
     return ImportItem(session, wire.events_from_pb(message.events))
-
-
-def _session_or_error(message: session_pb2.Session) -> Session | InvalidField:
-    try:
-        return wire.session_from_pb(message)
-    except InvalidField as error:
-        return error
 
 
 def _counts_to_pb(counts: OutcomeCounts) -> pb.OutcomeCounts:

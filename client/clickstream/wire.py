@@ -229,13 +229,15 @@ def _event_fields(message: event_pb2.SessionEvent) -> dict[str, Any]:
 
 def events_from_pb(messages: Iterable[event_pb2.SessionEvent]) -> list[models.SessionEvent | InvalidField]:
     """The events; one that cannot be read stands as its error, at its place."""
-    return [_or_error(event_from_pb, message) for message in messages]
+    return [or_error(event_from_pb, message, message.event_id) for message in messages]
 
 
-def _or_error(read: Callable[[Any], M], message: Any) -> M | InvalidField:
+def or_error(read: Callable[[Any], M], message: Any, item_id: str) -> M | InvalidField:
+    """What the message says or, if it cannot be read, the error with the id that it has."""
     try:
         return read(message)
     except InvalidField as error:
+        error.item_id = item_id
         return error
 
 

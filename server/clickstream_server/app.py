@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_V1ALPH
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
 
+from clickstream.errors import ClickstreamError
 from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
 from clickstream.v1.clickstream_service_pb2_grpc import add_ClickstreamServiceServicer_to_server
 from clickstream.v1.transfer_service_pb2_grpc import add_TransferServiceServicer_to_server
@@ -31,6 +32,7 @@ from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import connect, settle, without_credentials
+from clickstream_server.storage.mongo.errors import UnexpectedDriverError
 from clickstream_server.transfer_servicer import TransferServicer
 
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -118,13 +120,26 @@ async def opened_dao(uri: str, settings: Settings) -> AsyncIterator[MongoClickst
         dao = MongoClickstreamDao(
             client, settings.mongodb_database, limits=settings.limits, timeout_s=settings.storage_timeout_s
         )
-        await dao.open()
+        await _open(dao, uri)
         try:
             yield dao
         finally:
             await dao.close()
     finally:
         await settle(client.close())
+
+
+async def _open(dao: MongoClickstreamDao, uri: str) -> None:
+    shown = without_credentials(uri)
+    try:
+        await dao.open()
+    except UnexpectedDriverError as error:
+        raise StartFailure(
+            f"the MongoDB at {shown} does not let us make collections and indexes: {error.log_text}; "
+            "the user needs the role readWrite on the database"
+        ) from error
+    except ClickstreamError as error:
+        raise StartFailure(f"the MongoDB at {shown} takes no writes: {error}") from error
 
 
 async def _check_topology(client: Any, uri: str) -> None:

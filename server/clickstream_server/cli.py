@@ -128,9 +128,21 @@ async def _serve(given: argparse.Namespace) -> int:
     _collect_garbage_less_often()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    serving = asyncio.ensure_future(app.until(stop, settings, _announce))
+
+    def ask_to_stop() -> None:
+        """The first time in order, once more at once."""
+        if stop.is_set():
+            serving.cancel()
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    await app.until(stop, settings, _announce)
+        loop.add_signal_handler(number, ask_to_stop)
+    try:
+        await serving
+    except asyncio.CancelledError:
+        print("clickstream: stopped before everything was done", file=sys.stderr)
+        return INTERRUPTED
     print("stopped", flush=True)
     return 0
 

@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import fcntl
 import importlib.util
+import logging
 import os
 import shutil
 import signal
@@ -25,10 +26,13 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from clickstream_server.failures import StartFailure
 
+_log = logging.getLogger(__name__)
+
 REPLICA_SET = "clickstream"
 _START_S_MAX = 60.0
 _STOP_S_MAX = 30.0
 _LOOK_AGAIN_S = 0.02
+_START_AGAIN_S = 5.0
 _NOT_YET_INITIALIZED = 94
 _CACHE_GB = "1"
 _PR_SET_PDEATHSIG = 1
@@ -43,6 +47,7 @@ class EmbeddedMongo:
         self._process: asyncio.subprocess.Process | None = None
         self._lock: IO[str] | None = None
         self._port = 0
+        self._watching: asyncio.Task[None] | None = None
 
     @property
     def uri(self) -> str:
@@ -53,28 +58,25 @@ class EmbeddedMongo:
         return self._data_dir / "mongod.log"
 
     async def start(self) -> str:
-        """Start it and wait until it takes writes; return its URI. Raises StartFailure."""
+        """Start it and wait until it takes writes; return its URI. Raises StartFailure.
+
+        Should it die later, it is started again, at the same address.
+        """
         program = find_mongod(self._mongod)
         try:
-            (self._data_dir / "db").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StartFailure(f"cannot make the data folder {self._data_dir}: {error.strerror}") from error
-        self._lock = await _lock(self._data_dir / "lock")
-        self._port = _port_for(self._data_dir / "port")
-        try:
-            self._process = await self._spawn(program)
-        except OSError as error:
-            await self.stop()
-            raise StartFailure(f"cannot run the mongod {program}: {error.strerror}") from error
-        try:
-            await self._become_primary()
+            await self._take_folder()
+            await self._start(program)
         except BaseException:
             await self.stop()
             raise
+        self._watching = asyncio.create_task(self._start_again(program))
         return self.uri
 
     async def stop(self) -> None:
         """Stop it and give the data folder free. Nothing happens if it does not run."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -85,6 +87,35 @@ class EmbeddedMongo:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    async def _take_folder(self) -> None:
+        """Make the data folder, own it, and choose a port."""
+        try:
+            (self._data_dir / "db").mkdir(parents=True, exist_ok=True)
+            self._lock = await _lock(self._data_dir / "lock")
+            self._port = _port_for(self._data_dir / "port")
+            self.log_file.touch()
+        except OSError as error:
+            raise StartFailure(f"cannot use the data folder {self._data_dir}: {error.strerror}") from error
+
+    async def _start(self, program: Path) -> None:
+        try:
+            self._process = await self._spawn(program)
+        except OSError as error:
+            raise StartFailure(f"cannot run the mongod {program}: {error.strerror}") from error
+        await self._become_primary()
+
+    async def _start_again(self, program: Path) -> None:
+        """Whenever it dies, start it again. Meanwhile calls are UNAVAILABLE and health is NOT_SERVING."""
+        while True:
+            assert self._process is not None
+            code = await self._process.wait()
+            _log.warning("the embedded mongod ended with code %s and is started again; see %s", code, self.log_file)
+            try:
+                await self._start(program)
+            except StartFailure as failure:
+                _log.error("%s", failure)  # one line says it
+                await asyncio.sleep(_START_AGAIN_S)
 
     async def _spawn(self, program: Path) -> asyncio.subprocess.Process:
         assert self._lock is not None

@@ -54,8 +54,9 @@ class HealthMonitor:
             _log.exception("the health check failed")
             serving = False
         if serving != self._serving:
+            level = logging.INFO if serving and self._serving is None else logging.WARNING
+            _log.log(level, "the database %s", "answers" if serving else "does not answer")
             self._serving = serving
-            _log.info("the database %s", "answers" if serving else "does not answer")
             status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
             for name in self._names:
                 await self.servicer.set(name, status)

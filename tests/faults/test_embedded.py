@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clickstream import ClickstreamClient, Session
+from clickstream import ClickstreamClient, ClickstreamError, Session
 from clickstream_server.embedded import EmbeddedMongo, find_mongod
 from harness import ServerProcess, eventually, mongod_pid, run_program, runs, start_program
 
@@ -162,7 +163,7 @@ async def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path, inner:
 
     said = await failure(f"--data-dir={tmp_path / inner}")
 
-    assert f"cannot make the data folder {tmp_path / inner}" in said
+    assert f"cannot use the data folder {tmp_path / inner}" in said
 
 
 @pytest.mark.parametrize(
@@ -274,3 +275,23 @@ async def test_a_misspelt_setting_is_pointed_out(mongodb_uri: str, database: str
         assert () == (await client.list_batches()).batches
     assert 0 == await server.stop()
     assert "CLICKSTREAM_LISTN is not a setting" in server.errors
+
+
+async def test_a_mongod_that_dies_is_started_again(tmp_path: Path) -> None:
+    """The embedded mongod is started again when it is killed, and what was stored is there."""
+    server = await ServerProcess.start(data_dir=tmp_path)
+    try:
+        async with ClickstreamClient(server.address) as client:
+            await client.register_session(Session(session_id="before"))
+            os.kill(mongod_pid(tmp_path), signal.SIGKILL)
+
+            async def found() -> object:
+                try:
+                    return await client.get_session("before")
+                except ClickstreamError:
+                    return None
+
+            assert await eventually(found, "the database is back")
+            assert 2 == (await client.register_session(Session(session_id="after"))).session.session_number
+    finally:
+        await server.stop()

@@ -52,6 +52,8 @@ class ErrorInterceptor(AroundInterceptor):
             # Cancelled by us, at the end of the drain. Without a status the client would hang.
             await _abort(call.context, ShuttingDown("the server is stopping", retry_after_s=1.0))
         except Exception as error:
+            if call.streams and isinstance(error, grpc.aio.InternalError):
+                return  # the client went away while an answer was being sent
             error_id = secrets.token_hex(8)
             # Where and of what kind, not the text: it may hold a payload, and queries are personal data.
             place = "".join(traceback.format_tb(error.__traceback__))

@@ -7,7 +7,7 @@ it is raised only while it is iterated.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -62,15 +62,17 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
-        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+    def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
+        # Writes instead of yielding: cancelled while it waits to send, it ends here, and not when the generator that
+        # grpc has dropped is collected, in another task and without a status.
+        async def stream(request: Any, context: Context) -> None:
             async with self.around(Call(method, request, context, streams=True)):
                 answers = behaviour(request, context)
-                if not hasattr(answers, "aclose"):  # a handler that writes to the context instead of yielding
+                if not hasattr(answers, "aclose"):  # a handler that writes to the context itself
                     await answers
                     return
                 async with aclosing(answers):
                     async for answer in answers:
-                        yield answer
+                        await context.write(answer)
 
         return stream

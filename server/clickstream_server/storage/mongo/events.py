@@ -26,7 +26,7 @@ from clickstream_server.storage.mongo.numbering import event_outcome
 
 IN_ORDER = [("_id.session_id", ASCENDING), ("created_at", ASCENDING), ("_id.event_id", ASCENDING)]
 CONTENT_CONFLICT = "CONTENT_CONFLICT"
-_ID_SHOWN_MAX = 256
+ID_SHOWN_MAX = 256
 """An id that was refused for its length is not sent back whole."""
 _SURPLUS_MAX = 1000
 """How many events more than asked for are read of a session rather than to ask for that session alone."""
@@ -270,9 +270,10 @@ class EventStore:
 
 
 def _rejected(place: int, event: SessionEvent | InvalidField, error: InvalidField) -> ItemFailure:
+    event_id = event.item_id if isinstance(event, InvalidField) else event.event_id
     return ItemFailure(
         index=place,
-        id=event.event_id[:_ID_SHOWN_MAX] if isinstance(event, SessionEvent) else "",
+        id=event_id[:ID_SHOWN_MAX],
         outcome=WriteOutcome.REJECTED,
         reason=InvalidField.reason,
         message=error.message,

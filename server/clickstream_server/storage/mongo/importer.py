@@ -29,7 +29,7 @@ from clickstream_server.limits import Limits, check_id, check_session
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.event_stream import rising
-from clickstream_server.storage.mongo.events import CONTENT_CONFLICT, EventStore, PreparedEvents
+from clickstream_server.storage.mongo.events import CONTENT_CONFLICT, ID_SHOWN_MAX, EventStore, PreparedEvents
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, plan
 from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.registrar import Registrar
@@ -75,7 +75,8 @@ class _Item:
         """Everything that was not stored, as failures of the item at this place of the stream."""
         found = []
         if self.session_fault is not None:
-            found.append(_failure(index, self.session_id, WriteOutcome.REJECTED, self.session_fault.message))
+            shown = self.session_id[:ID_SHOWN_MAX]
+            found.append(_failure(index, shown, WriteOutcome.REJECTED, self.session_fault.message))
         elif self.session_outcome in _FAILED:
             found.append(
                 _failure(index, self.session_id, self.session_outcome, f"session: {_WHY[self.session_outcome]}")
@@ -221,6 +222,7 @@ class Importer:
         numbering, fault = None, None
         session_id = item.session.session_id if isinstance(item.session, Session) else ""
         if isinstance(item.session, InvalidField):
+            session_id = item.session.item_id
             fault = item.session.under("session")
         elif item.session is not None:
             try:
