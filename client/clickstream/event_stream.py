@@ -180,10 +180,7 @@ class EventStream:
 
     async def _converse(self, patience: Patience) -> None:
         """One connection: send everything that is not acknowledged, then what comes; take the acknowledgements."""
-        async with self._changed:
-            self._connection += 1
-            self._unsent = len(self._unacked)
-            self._changed.notify_all()  # the requests of the connection before end
+        self._unsent = len(self._unacked)
         call = self._stub.StreamEvents(self._requests(self._connection), timeout=self._deadline_s)
         try:
             async for answer in call:
@@ -191,9 +188,12 @@ class EventStream:
                 await self._acknowledge(answer)
         finally:
             call.cancel()
+            async with self._changed:  # gRPC leaves the requests waiting when their call is over: tell them to end
+                self._connection += 1
+                self._changed.notify_all()
 
     async def _requests(self, connection: int) -> AsyncIterator[pb.StreamEventsRequest]:
-        """What this connection sends. gRPC leaves it waiting when a call fails, so it must end by itself."""
+        """What this connection sends, as long as it is the one."""
         while (batch := await self._next_batch(connection)) is not None:
             yield pb.StreamEventsRequest(sequence=batch.sequence, events=batch.messages)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -45,14 +46,14 @@ class ImportStream:
         """Yield progress and the summary; see `TransferDao.import_sessions`."""
         self._patience.renew()
         feeding = asyncio.create_task(self._feed(chunks))
+        answer: ImportProgress | ImportSummary | None = None
         try:
             while True:
                 try:
-                    async for answer in self._converse():
-                        yield answer
-                        if isinstance(answer, ImportSummary):
-                            break
-                    else:
+                    async with aclosing(self._converse()) as answers:
+                        async for answer in answers:
+                            yield answer
+                    if not isinstance(answer, ImportSummary):
                         continue  # it ended without a summary: another connection will bring one
                     if answer.aborted:  # said here, since gRPC may lose the status of a stream that is still written to
                         raise ImportAborted("the import was stopped: too many of its items failed")
@@ -82,12 +83,9 @@ class ImportStream:
                 self._ended = True
                 self._changed.notify_all()
 
-    async def _converse(self) -> AsyncIterator[ImportProgress | ImportSummary]:
+    async def _converse(self) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         """One connection: what is not acknowledged, then what comes."""
-        async with self._changed:
-            self._connection += 1
-            self._unsent = len(self._unacked)
-            self._changed.notify_all()  # the requests of the connection before end
+        self._unsent = len(self._unacked)
         self._before = self._now
         call = self._stub.ImportSessions(self._requests(self._connection), timeout=self._deadline_s)
         try:
@@ -100,8 +98,17 @@ class ImportStream:
                         processed=answer.processed, sessions=answer.sessions, events=answer.events
                     )
                 yield answer
+                if isinstance(answer, ImportSummary):
+                    return
         finally:
             call.cancel()
+            await self._end_requests()
+
+    async def _end_requests(self) -> None:
+        """GRPC leaves the requests waiting when their call is over, so they are told to end."""
+        async with self._changed:
+            self._connection += 1
+            self._changed.notify_all()
 
     async def _requests(self, connection: int) -> AsyncIterator[pb.ImportSessionsRequest]:
         yield pb.ImportSessionsRequest(config=transfer_wire.import_config_to_pb(self._config))

@@ -21,6 +21,7 @@ from clickstream.models import BatchList, BatchRelease, SessionBatch, SessionBat
 from clickstream_server.clock import now_micros
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document, batch_from_document
+from clickstream_server.storage.mongo.transactions import past_abandoned
 
 PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1000
@@ -30,7 +31,8 @@ _COLLECTING = {"status": SessionBatchStatus.COLLECTING.value}
 class BatchStore:
     """The batches' collection."""
 
-    def __init__(self, database: Any) -> None:
+    def __init__(self, client: Any, database: Any) -> None:
+        self._client = client
         self._batches = database[indexes.BATCHES]
 
     async def get(self, batch_id: str, *, session: Any = None) -> SessionBatch | None:
@@ -113,9 +115,10 @@ class BatchStore:
             # It was changed between the two looks: look again.
 
     async def _change(self, query: Document, change: Document) -> Document | None:
-        changed: Document | None = await self._batches.find_one_and_update(
-            query, change, return_document=ReturnDocument.AFTER
-        )
+        async with past_abandoned(self._client):
+            changed: Document | None = await self._batches.find_one_and_update(
+                query, change, return_document=ReturnDocument.AFTER
+            )
         return changed
 
 

@@ -63,7 +63,7 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
         self._sessions = self._database[indexes.SESSIONS]
         self._limits = limits or Limits()
         self._timeout_s = timeout_s
-        self._batches = BatchStore(self._database)
+        self._batches = BatchStore(client, self._database)
         self._events = EventStore(self._database, self._limits)
         self._registrar = Registrar(client, self._database, timeout_s=timeout_s)
         self._exporter = Exporter(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -34,8 +34,7 @@ async def in_transaction(client: Any, body: Callable[[Any], Awaitable[T]], *, mo
     raised from here may mean that the commit's outcome is unknown.
     """
     give_up_at = monotonic() + most_s
-    abandoned_from = monotonic() + _ABANDONED_S
-    async with await settle(client.start_session()) as session:
+    async with past_abandoned(client), await settle(client.start_session()) as session:
         for attempt in range(10**6):
             try:
                 return await _attempt(session, body, give_up_at)
@@ -46,9 +45,6 @@ async def in_transaction(client: Any, body: Callable[[Any], Awaitable[T]], *, mo
                 )
                 if not again or monotonic() > give_up_at:
                     raise
-            if monotonic() > abandoned_from:
-                await _end_abandoned(client)
-                abandoned_from = monotonic() + _ABANDONED_S
             await asyncio.sleep(random.uniform(0, min(_BACKOFF_S_MAX, 0.002 * 2 ** min(attempt, 8))))
     raise AssertionError("unreachable")
 
@@ -67,6 +63,22 @@ async def _attempt(session: Any, body: Callable[[Any], Awaitable[T]], give_up_at
         except PyMongoError as error:
             if not error.has_error_label("UnknownTransactionCommitResult") or monotonic() > give_up_at:
                 raise
+
+
+@asynccontextmanager
+async def past_abandoned(client: Any) -> AsyncIterator[None]:
+    """What is written inside does not wait for long for a transaction that nobody will end."""
+
+    async def keep_ending() -> None:
+        while True:
+            await asyncio.sleep(_ABANDONED_S)
+            await _end_abandoned(client)
+
+    ending = asyncio.create_task(keep_ending())
+    try:
+        yield
+    finally:
+        ending.cancel()
 
 
 async def _end_abandoned(client: Any) -> None:
