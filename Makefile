@@ -21,7 +21,7 @@ demo: $(VENV)/.server ## the whole way on one screen: serve, replay, release, re
 	@exec $(BIN)/clickstream demo $(if $(LOG),"$(LOG)")
 
 test: $(VENV)/.dev ## run all tests
-	$(BIN)/pytest -n 2 $(ARGS)
+	$(BIN)/pytest -n 4 $(ARGS)
 
 bench: $(VENV)/.server ## what the bulk streams cost against doing it by hand (ARGS='memory --items 100000' for memory)
 	@$(BIN)/python -m benchmarks $(ARGS)

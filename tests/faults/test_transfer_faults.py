@@ -149,10 +149,13 @@ async def test_a_server_that_stops_ends_streams_with_a_reason(server: Server, mo
     """SIGTERM in mid-stream: the stream ends UNAVAILABLE, what it acknowledged is stored, and the server exits well."""
     acked = 0
     async with grpc.aio.insecure_channel(server.address) as channel:
+        # One request after the other's answer: grpc.aio loses the status of a stream that ends while it is written to.
+        answered = asyncio.Semaphore(1)
 
         async def requests() -> AsyncIterator[pb.StreamEventsRequest]:
             number = 0
             while True:
+                await answered.acquire()
                 number += 1
                 events = [event_pb2.SessionEvent(event_id=str(number), session_id="s", object_id="o")]
                 yield pb.StreamEventsRequest(sequence=number, events=events)
@@ -162,6 +165,8 @@ async def test_a_server_that_stops_ends_streams_with_a_reason(server: Server, mo
                 acked = answer.acked_sequence
                 if acked == 100:
                     server.process.signal(signal.SIGTERM)
+                else:
+                    answered.release()
     code = await server.process.exited()
     found = {document["_id"]["event_id"] for document in await stored(mongodb_uri, database, "events")}
 
