@@ -43,7 +43,8 @@ class ClickstreamServiceStub(object):
     - NOT_FOUND: `SESSION_NOT_FOUND`, `BATCH_NOT_FOUND`, `NO_COLLECTING_BATCH`, with a `google.rpc.ResourceInfo`.
     - FAILED_PRECONDITION: `BATCH_ALREADY_COLLECTING`, `BATCH_STATUS_MISMATCH`.
     - RESOURCE_EXHAUSTED: `OVERLOADED` (with a `google.rpc.RetryInfo`), `MESSAGE_TOO_LARGE`. A message, in either
-    direction, is 8 MiB at most: let your client receive that much.
+    direction, is 8 MiB at most: let your client receive that much. (gRPC itself refuses far larger ones, without
+    details.)
     - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
     - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too.
 
@@ -127,7 +128,8 @@ class ClickstreamServiceServicer(object):
     - NOT_FOUND: `SESSION_NOT_FOUND`, `BATCH_NOT_FOUND`, `NO_COLLECTING_BATCH`, with a `google.rpc.ResourceInfo`.
     - FAILED_PRECONDITION: `BATCH_ALREADY_COLLECTING`, `BATCH_STATUS_MISMATCH`.
     - RESOURCE_EXHAUSTED: `OVERLOADED` (with a `google.rpc.RetryInfo`), `MESSAGE_TOO_LARGE`. A message, in either
-    direction, is 8 MiB at most: let your client receive that much.
+    direction, is 8 MiB at most: let your client receive that much. (gRPC itself refuses far larger ones, without
+    details.)
     - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
     - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too.
 
@@ -146,8 +148,8 @@ class ClickstreamServiceServicer(object):
     def UpdateSession(self, request, context):
         """Replaces a known session's content and moves it to the collecting batch (made if there is none) with a new number;
         under its old number it is found no more. Its events stay with it. If this content is what it has in the collecting
-        batch already, nothing changes, so that a repeated call does no harm. Errors: INVALID_ARGUMENT; NOT_FOUND
-        `SESSION_NOT_FOUND`.
+        batch already, nothing changes, so that a repeated call does no harm; a mark by MarkSessionIrrelevant stays then, too.
+        Errors: INVALID_ARGUMENT; NOT_FOUND `SESSION_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -297,7 +299,8 @@ class ClickstreamService(object):
     - NOT_FOUND: `SESSION_NOT_FOUND`, `BATCH_NOT_FOUND`, `NO_COLLECTING_BATCH`, with a `google.rpc.ResourceInfo`.
     - FAILED_PRECONDITION: `BATCH_ALREADY_COLLECTING`, `BATCH_STATUS_MISMATCH`.
     - RESOURCE_EXHAUSTED: `OVERLOADED` (with a `google.rpc.RetryInfo`), `MESSAGE_TOO_LARGE`. A message, in either
-    direction, is 8 MiB at most: let your client receive that much.
+    direction, is 8 MiB at most: let your client receive that much. (gRPC itself refuses far larger ones, without
+    details.)
     - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
     - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too.
 

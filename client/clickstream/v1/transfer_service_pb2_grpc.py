@@ -92,8 +92,9 @@ class TransferServiceServicer(object):
     def ExportSessions(self, request, context):
         """Exports sessions joined with their events, in a fixed order, many to a message. The last answer carries the
         `trailer`: an export without its trailer is incomplete. After a broken stream call again with the `resume_token` of
-        the last answer that came, and the same filter: nothing is lost, nothing comes twice, and the trailer is that of
-        the whole export. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if
+        the last answer that came, the same filter and the same `events_limit`: nothing is lost, nothing comes twice, and the
+        trailer is that of the whole export. Each message is one moment of the database; a session that UpdateSession moves
+        while the export runs may come at both of its places. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if
         one session with its events does not fit into a message (set `events_limit`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
