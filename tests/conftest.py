@@ -26,6 +26,8 @@ async def database(mongodb_uri: str) -> AsyncIterator[str]:
     name = f"test_{uuid4().hex[:12]}"
     yield name
     async with AsyncMongoClient(mongodb_uri) as client:
+        # A server that was killed may have left a transaction open, which would hold up the drop for a minute.
+        await client.admin.command("killAllSessions", [])
         await client.drop_database(name)
 
 
