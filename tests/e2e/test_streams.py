@@ -192,8 +192,9 @@ async def test_a_stream_ends_when_its_client_goes(mongodb_uri: str, database: st
                 client.kill()
             await client.communicate()
 
-    # The whole batch is seven pages; gRPC's buffers take three or four, as it happens, before the client is missed.
-    assert dao.pages_given <= (1 if follow else 5)
+    # Of seven pages. A client whose time ran out was twice seen to have been given a fourth; why is not known yet.
+    most = 4 if leave == "has no time left" else 3
+    assert dao.pages_given <= (1 if follow else most)
 
 
 async def test_a_slow_client_holds_the_reading_up(mongodb_uri: str, database: str) -> None:
