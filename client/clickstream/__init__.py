@@ -1,4 +1,4 @@
-"""The client of the clickstream service: models, errors, the interface, and ClickstreamClient."""
+"""The client of the clickstream service: models, errors, the interface, and its clients, asynchronous and not."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from clickstream.errors import (
 )
 from clickstream.event_stream import EventStream
 from clickstream.export import ExportAccount, ExportedSession, ExportFilter, ExportPage
+from clickstream.forks import ForkedProcess
 from clickstream.models import (
     BatchList,
     BatchRelease,
@@ -54,6 +55,7 @@ from clickstream.models import (
     SortBy,
     WriteOutcome,
 )
+from clickstream.sync_client import SyncClickstreamClient, SyncEventStream
 from clickstream.transfer import (
     EventAck,
     EventBatch,
@@ -89,6 +91,7 @@ __all__ = [
     "ExportedSession",
     "FailedPrecondition",
     "FieldViolation",
+    "ForkedProcess",
     "ImportAborted",
     "ImportAtomicity",
     "ImportChunk",
@@ -127,6 +130,8 @@ __all__ = [
     "ShuttingDown",
     "SortBy",
     "StorageUnavailable",
+    "SyncClickstreamClient",
+    "SyncEventStream",
     "TransferDao",
     "Unauthenticated",
     "Unavailable",

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from clickstream import transfer_wire, wire
+from clickstream import forks, transfer_wire, wire
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import (
     BatchNotFound,
@@ -123,6 +123,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
+        forks.connecting()
         return grpc.aio.insecure_channel(self.target, options=_CHANNEL_OPTIONS)
 
     @cached_property
@@ -266,6 +267,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         A request is sent at `batch_events` or `batch_bytes`, and after `batch_s` seconds at the latest; `send` waits
         while `unacked_events` are not durable yet.
         """
+        forks.check()
         return EventStream(
             self._transfer,
             on_failure=on_failure,
@@ -305,6 +307,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         self, config: ImportConfig, chunks: AsyncIterable[ImportChunk]
     ) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         """See `TransferDao.import_sessions`. Survives lost connections: what is not acknowledged is sent again."""
+        forks.check()
         stream = ImportStream(
             self._transfer, config, deadline_s=self._stream_deadline_s, resume_s=self._stream_resume_s
         )
@@ -380,6 +383,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             await patience.wait(failure)
 
     def _started(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
+        forks.check()
         try:
             return method(request, timeout=timeout_s)
         except grpc.aio.UsageError as error:

@@ -1,4 +1,4 @@
-"""The contract suite's three backends: the storage on either driver, and the client through a real server."""
+"""The contract suite's backends: the storage on either driver, and either client through a real server."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from synced import SyncedDao
 
-from clickstream import ClickstreamDao, TransferDao
+from clickstream import ClickstreamDao, SyncClickstreamClient, TransferDao
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from clickstream_server.app import opened_dao
@@ -16,12 +17,16 @@ from clickstream_server.config import Settings
 from harness import served
 
 
-@pytest.fixture(params=["motor", "pymongo", "client"])
+@pytest.fixture(params=["motor", "pymongo", "client", "sync-client"])
 async def dao(request: pytest.FixtureRequest, mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamDao]:
     """An empty store behind the interface."""
     if request.param == "client":
         async with served(mongodb_uri, database) as client:
             yield client
+    elif request.param == "sync-client":
+        async with served(mongodb_uri, database) as client:
+            with SyncClickstreamClient(client.target) as sync_client:
+                yield SyncedDao(sync_client)
     else:
         settings = Settings(mongodb_database=database, mongodb_driver=request.param)
         async with opened_dao(mongodb_uri, settings) as opened:

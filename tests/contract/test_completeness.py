@@ -18,7 +18,7 @@ from grpc import StatusCode
 from pydantic import BaseModel
 
 import clickstream
-from clickstream import client, dao, errors, event_stream, export, models, transfer, wire
+from clickstream import client, dao, errors, event_stream, export, forks, models, sync_client, transfer, wire
 from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
@@ -319,7 +319,7 @@ def test_all_is_complete_and_sorted() -> None:
     """`clickstream.__all__` lists every public class of the package, in order, and each can be imported."""
     public = {
         name
-        for module in (client, dao, errors, event_stream, export, models, transfer)
+        for module in (client, dao, errors, event_stream, export, forks, models, sync_client, transfer)
         for name in public_classes(module)
     }
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from synced import SyncedDao
 
 from clickstream import (
     ClickstreamClient,
@@ -188,6 +189,8 @@ async def test_what_the_producer_raises_comes_out(transfer: TransferDao) -> None
 
 async def test_a_stream_that_is_left_stops_reading(transfer: TransferDao) -> None:
     """Leaving the stream early closes the producer's iterator."""
+    if isinstance(transfer, SyncedDao):
+        pytest.skip("an iterator that blocks cannot be interrupted")
     closed = asyncio.Event()
 
     async def batches() -> AsyncIterator[EventBatch]:

@@ -1,0 +1,189 @@
+"""An event loop in a thread of its own: how callers that are not asynchronous use the asynchronous client."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from clickstream import forks
+from clickstream.client import ClickstreamClient
+from clickstream.errors import Cancelled
+
+T = TypeVar("T")
+S = TypeVar("S")
+READ_AHEAD = 2
+"""So many items of a stream are read before the caller asks for them."""
+_CLOSED = "the client is closed"
+_NOTHING: Any = object()
+_THREAD_NAME = "clickstream"
+
+
+class Background:
+    """A ClickstreamClient on the process's event loop for callers that are not asynchronous."""
+
+    def __init__(self, client: ClickstreamClient) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._running: set[Future[Any]] = set()
+        self._closed = False
+
+    def run(self, call: Callable[[ClickstreamClient], Coroutine[Any, Any, T]]) -> T:
+        """Make the call on the loop and wait for its answer."""
+        future = self._submit(call)
+        try:
+            return future.result()
+        except CancelledError:
+            raise Cancelled(_CLOSED) from None
+        finally:
+            future.cancel()  # when the wait was interrupted, by Ctrl-C say, the call ends, too
+
+    def iterate(self, items: Callable[[ClickstreamClient], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
+        """The items of an asynchronous generator, a few of them read ahead."""
+        return self.converse(lambda client, _: items(client), iter(()))
+
+    def converse(
+        self, answers: Callable[[ClickstreamClient, AsyncIterator[S]], AsyncGenerator[T, None]], sent: Iterator[S]
+    ) -> Generator[T, None, None]:
+        """The answers of an asynchronous generator to what `sent` gives, which is iterated in a thread of its own."""
+        exchange = _Exchange(answers, sent)
+        future = self._submit(exchange.run)
+        future.add_done_callback(exchange.over)
+        try:
+            yield from exchange.answers()
+        finally:
+            future.cancel()
+
+    def close(self) -> None:
+        """Close the connection. Calls that still run end with Cancelled."""
+        with suppress(forks.ForkedProcess):  # there is nothing to close in the child
+            forks.check()
+            with self._lock:
+                already, self._closed = self._closed, True
+                running = list(self._running)
+            if already:
+                return
+            for future in running:
+                future.cancel()
+            closing = asyncio.run_coroutine_threadsafe(self._client.close(), _loop())
+            if threading.current_thread().name != _THREAD_NAME:  # there, garbage is collected: it would wait for itself
+                closing.result()
+
+    def _submit(self, call: Callable[[ClickstreamClient], Coroutine[Any, Any, T]]) -> Future[T]:
+        forks.connecting()
+        with self._lock:
+            if self._closed:
+                raise Cancelled(_CLOSED)
+            future = asyncio.run_coroutine_threadsafe(call(self._client), _loop())
+            self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return future
+
+
+class _Exchange(Generic[S, T]):
+    """One stream between a caller's thread, the loop, and the thread that iterates what is to be sent."""
+
+    def __init__(
+        self, answers: Callable[[ClickstreamClient, AsyncIterator[S]], AsyncGenerator[T, None]], sent: Iterator[S]
+    ) -> None:
+        self._answers = answers
+        self._to_send = sent
+        self._room = asyncio.Semaphore(READ_AHEAD)
+        self._came: SimpleQueue[_Answer[T] | _Ended] = SimpleQueue()
+        self._wanted: SimpleQueue[asyncio.Future[Any] | None] = SimpleQueue()
+
+    async def run(self, client: ClickstreamClient) -> None:
+        """The loop's side: until the answers end."""
+        async with aclosing(self._answers(client, self._sent())) as answers:
+            async for answer in answers:
+                await self._room.acquire()
+                self._came.put(_Answer(answer))
+
+    async def _sent(self) -> AsyncGenerator[S, None]:
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._send, args=(loop,), name=f"{_THREAD_NAME}-send", daemon=True).start()
+        while True:
+            wanted = loop.create_future()
+            self._wanted.put(wanted)
+            if (item := await wanted) is _NOTHING:
+                return
+            yield item
+
+    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The sending thread's side: one after the other, as they are wanted."""
+        while (wanted := self._wanted.get()) is not None:
+            item, error = _NOTHING, None
+            try:
+                item = next(self._to_send, _NOTHING)
+            except Exception as raised:  # the call ends with it
+                error = raised
+            loop.call_soon_threadsafe(_settle, wanted, item, error)
+        if isinstance(self._to_send, Generator):
+            self._to_send.close()
+
+    def over(self, running: Future[None]) -> None:
+        """The loop's side is over."""
+        self._wanted.put(None)
+        self._came.put(_Ended(Cancelled(_CLOSED) if running.cancelled() else running.exception()))
+
+    def answers(self) -> Generator[T, None, None]:
+        """The caller's side."""
+        while True:
+            forks.check()
+            match self._came.get():
+                case _Answer(item):
+                    _loop().call_soon_threadsafe(self._room.release)
+                    yield item
+                case _Ended(error):
+                    if error is not None:
+                        raise error
+                    return
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer(Generic[T]):
+    """An item for the caller."""
+
+    item: T
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """The call is over."""
+
+    error: BaseException | None
+
+
+def _settle(wanted: asyncio.Future[Any], item: Any, error: Exception | None) -> None:
+    if wanted.done():  # the call was cancelled meanwhile
+        return
+    if error is None:
+        wanted.set_result(item)
+    else:
+        wanted.set_exception(error)
+
+
+_starting = threading.Lock()
+_shared: asyncio.AbstractEventLoop | None = None
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    """The process's loop. It is one for all clients: gRPC serves several loops, but complains in their logs."""
+    global _shared  # noqa: PLW0603  # there is one a process
+    with _starting:
+        if _shared is None:
+            _shared = asyncio.new_event_loop()
+            _shared.set_exception_handler(_handle_exception)
+            threading.Thread(target=_shared.run_forever, name=_THREAD_NAME, daemon=True).start()
+        return _shared
+
+
+def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Pass over what gRPC says when another loop of the process has taken an event first; it does no harm."""
+    if not isinstance(context.get("exception"), BlockingIOError):
+        loop.default_exception_handler(context)

@@ -1,0 +1,261 @@
+"""SyncClickstreamClient: ClickstreamClient for callers that are not asynchronous."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+from weakref import finalize
+
+from clickstream.background import Background
+from clickstream.client import DEFAULT_TARGET, ClickstreamClient
+from clickstream.dao import DEFAULT_EVENTS_LIMIT
+from clickstream.errors import InvalidField
+from clickstream.event_stream import EventStream, FailureHandler
+from clickstream.export import ExportFilter, ExportPage
+from clickstream.models import (
+    BatchList,
+    BatchRelease,
+    ItemFailure,
+    PushResult,
+    RegisteredSession,
+    Registration,
+    Session,
+    SessionBatch,
+    SessionBatchStatus,
+    SessionEvent,
+    SessionPage,
+    SessionWithEvents,
+)
+from clickstream.transfer import EventAck, EventBatch, ImportChunk, ImportConfig, ImportProgress, ImportSummary
+
+
+class SyncClickstreamClient:
+    """A connection to the service for scripts, notebooks and trainers; one is enough for a process.
+
+        with SyncClickstreamClient("127.0.0.1:50051") as client:
+            done = client.register_session(Session(session_id="s-1", search_query="lamp"))
+
+    Methods, models, errors, deadlines, retries and resuming streams are those of ClickstreamClient, which runs on an
+    event loop in a thread behind it. It may be used by many threads at once, also inside a running event loop (as in a
+    notebook), where it blocks. What it streams is a generator: leave it half-way and close it (or let go of it), and
+    the call ends.
+
+    It can be pickled, for a spawned process, say: the copy has a connection of its own. It can be forked before its
+    first call; later the child gets ForkedProcess, since gRPC does not survive a fork.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        deadline_s: float = 10.0,
+        stream_deadline_s: float = 300.0,
+        stream_resume_s: float = 60.0,
+    ) -> None:
+        self.target = target
+        self.settings = {
+            "deadline_s": deadline_s,
+            "stream_deadline_s": stream_deadline_s,
+            "stream_resume_s": stream_resume_s,
+        }
+        self._background = Background(ClickstreamClient(target, **self.settings))
+        self._close = finalize(self, self._background.close)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), self.target, **self.settings), ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Calls that still run end with Cancelled."""
+        self._close()
+
+    def register_session(self, session: Session) -> Registration:
+        """See `ClickstreamDao.register_session`."""
+        return self._background.run(lambda client: client.register_session(session))
+
+    def update_session(self, session: Session) -> RegisteredSession:
+        """See `ClickstreamDao.update_session`."""
+        return self._background.run(lambda client: client.update_session(session))
+
+    def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
+        """See `ClickstreamDao.push_events`."""
+        return self._background.run(lambda client: client.push_events(events))
+
+    def mark_session_irrelevant(self, session_id: str) -> RegisteredSession:
+        """See `ClickstreamDao.mark_session_irrelevant`."""
+        return self._background.run(lambda client: client.mark_session_irrelevant(session_id))
+
+    def get_session(
+        self, session_id: str, *, events_limit: int | None = DEFAULT_EVENTS_LIMIT
+    ) -> SessionWithEvents | None:
+        """See `ClickstreamClient.get_session`."""
+        return self._background.run(lambda client: client.get_session(session_id, events_limit=events_limit))
+
+    def get_batch_pages(
+        self,
+        batch_id: str,
+        *,
+        after_number: int = 0,
+        limit: int = 0,
+        events_limit: int | None = None,
+        exclude_irrelevant: bool = False,
+        follow: bool = False,
+    ) -> Generator[SessionPage, None, None]:
+        """See `ClickstreamDao.get_batch_pages`."""
+        return self._background.iterate(
+            lambda client: client.get_batch_pages(
+                batch_id,
+                after_number=after_number,
+                limit=limit,
+                events_limit=events_limit,
+                exclude_irrelevant=exclude_irrelevant,
+                follow=follow,
+            )
+        )
+
+    def get_batch_sessions(
+        self,
+        batch_id: str,
+        *,
+        after_number: int = 0,
+        limit: int = 0,
+        events_limit: int | None = None,
+        exclude_irrelevant: bool = False,
+        follow: bool = False,
+    ) -> Generator[SessionWithEvents, None, None]:
+        """See `ClickstreamDao.get_batch_sessions`."""
+        pages = self.get_batch_pages(
+            batch_id,
+            after_number=after_number,
+            limit=limit,
+            events_limit=events_limit,
+            exclude_irrelevant=exclude_irrelevant,
+            follow=follow,
+        )
+        with closing(pages):
+            for page in pages:
+                yield from page.sessions
+
+    def get_batch(self, batch_id: str) -> SessionBatch | None:
+        """See `ClickstreamDao.get_batch`."""
+        return self._background.run(lambda client: client.get_batch(batch_id))
+
+    def list_batches(
+        self, *, statuses: Sequence[SessionBatchStatus] = (), page_size: int = 0, page_token: str = ""
+    ) -> BatchList:
+        """See `ClickstreamDao.list_batches`."""
+        return self._background.run(
+            lambda client: client.list_batches(statuses=statuses, page_size=page_size, page_token=page_token)
+        )
+
+    def release_batch(self, release_id: str) -> BatchRelease:
+        """See `ClickstreamDao.release_batch`."""
+        return self._background.run(lambda client: client.release_batch(release_id))
+
+    def update_batch_status(
+        self, batch_id: str, status: SessionBatchStatus, *, expected_status: SessionBatchStatus | None = None
+    ) -> SessionBatch:
+        """See `ClickstreamDao.update_batch_status`."""
+        return self._background.run(
+            lambda client: client.update_batch_status(batch_id, status, expected_status=expected_status)
+        )
+
+    def event_stream(
+        self,
+        *,
+        on_failure: FailureHandler | None = None,
+        batch_events: int = 1_000,
+        batch_bytes: int = 1024 * 1024,
+        batch_s: float = 0.05,
+        unacked_events: int = 20_000,
+    ) -> SyncEventStream:
+        """See `ClickstreamClient.event_stream`. `on_failure` is called in the client's thread, not in the caller's."""
+        return SyncEventStream(
+            self._background,
+            on_failure=on_failure,
+            batch_events=batch_events,
+            batch_bytes=batch_bytes,
+            batch_s=batch_s,
+            unacked_events=unacked_events,
+        )
+
+    def stream_events(self, batches: Iterable[EventBatch]) -> Generator[EventAck, None, None]:
+        """See `ClickstreamClient.stream_events`. The batches are iterated in a thread of their own."""
+        return self._background.converse(ClickstreamClient.stream_events, iter(batches))
+
+    def import_sessions(
+        self, config: ImportConfig, chunks: Iterable[ImportChunk]
+    ) -> Generator[ImportProgress | ImportSummary, None, None]:
+        """See `ClickstreamClient.import_sessions`. The chunks are iterated in a thread of their own."""
+        return self._background.converse(lambda client, sent: client.import_sessions(config, sent), iter(chunks))
+
+    def export_sessions(
+        self,
+        chosen: ExportFilter,
+        *,
+        events_limit: int | None = None,
+        limit: int = 0,
+        resume_token: str = "",
+    ) -> Generator[ExportPage, None, None]:
+        """See `ClickstreamClient.export_sessions`."""
+        return self._background.iterate(
+            lambda client: client.export_sessions(
+                chosen, events_limit=events_limit, limit=limit, resume_token=resume_token
+            )
+        )
+
+
+class SyncEventStream:
+    """EventStream for callers that are not asynchronous.
+
+        with client.event_stream() as stream:
+            stream.send(event)
+        print(stream.totals)
+
+    Several threads may send. Made by `SyncClickstreamClient.event_stream`.
+    """
+
+    def __init__(self, background: Background, **options: Any) -> None:
+        self._background = background
+        self._options = options
+
+    def __enter__(self) -> Self:
+        async def opened(client: ClickstreamClient) -> EventStream:
+            return await client.event_stream(**self._options).__aenter__()
+
+        self._stream = self._background.run(opened)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Wait until everything is durable; after an error inside, stop at once."""
+        self._background.run(lambda _: self._stream.__aexit__(kind, error, traceback))
+
+    def send(self, event: SessionEvent) -> None:
+        """See `EventStream.send`."""
+        self._background.run(lambda _: self._stream.send(event))
+
+    def flush(self) -> PushResult:
+        """See `EventStream.flush`."""
+        return self._background.run(lambda _: self._stream.flush())
+
+    @property
+    def totals(self) -> PushResult:
+        """The account of everything that is acknowledged."""
+        return self._stream.totals
+
+    @property
+    def failures(self) -> list[tuple[SessionEvent, ItemFailure]]:
+        """What was not stored, and why; empty with `on_failure`."""
+        return self._stream.failures

@@ -1,0 +1,321 @@
+"""SyncClickstreamClient: what it has beyond the asynchronous client, over which the contract suite runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clickstream import (
+    Cancelled,
+    ClickstreamClient,
+    ImportChunk,
+    ImportConfig,
+    ImportItem,
+    Session,
+    SessionEvent,
+    SyncClickstreamClient,
+    SyncEventStream,
+)
+from harness import PATIENCE_S, ServerProcess, eventually, served
+
+
+@pytest.fixture
+async def server(mongodb_uri: str, database: str) -> AsyncIterator[ServerProcess]:
+    """A server in a process of its own, since a call of this client blocks this one's event loop."""
+    process = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database)
+    yield process
+    await process.stop()
+
+
+async def run_program(*arguments: str) -> tuple[int, str, str]:
+    """Run a Python program to its end; return its exit code, output and errors."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        output, errors = await process.communicate()
+    return process.returncode or 0, output.decode(), errors.decode()
+
+
+# --- the same methods -----------------------------------------------------------------------------------------------
+
+
+def public_methods(of: type) -> dict[str, list[inspect.Parameter]]:
+    return {
+        name: [one.replace(annotation=None) for one in inspect.signature(method).parameters.values()]
+        for name, method in inspect.getmembers(of, inspect.isfunction)
+        if not name.startswith("_") or name == "__init__"
+    }
+
+
+def test_the_methods_are_those_of_the_asynchronous_client() -> None:
+    """Both clients have the same methods with the same parameters, and so have their event streams."""
+    assert public_methods(ClickstreamClient) == public_methods(SyncClickstreamClient)
+
+
+# --- threads --------------------------------------------------------------------------------------------------------
+
+
+async def test_threads_share_a_client(mongodb_uri: str, database: str) -> None:
+    """Calls of many threads over one client each get their own answer."""
+    async with served(mongodb_uri, database) as asynchronous:
+        with SyncClickstreamClient(asynchronous.target) as client, ThreadPoolExecutor(16) as pool:
+
+            def registered(number: int) -> tuple[str, int]:
+                done = client.register_session(Session(session_id=f"s{number}")).session
+                return done.session.session_id, done.session_number
+
+            loop = asyncio.get_running_loop()
+            found = await asyncio.gather(*(loop.run_in_executor(pool, registered, number) for number in range(200)))
+
+    assert [f"s{number}" for number in range(200)] == [session_id for session_id, _ in found]
+    assert set(range(1, 201)) == {number for _, number in found}
+
+
+async def test_it_works_inside_a_running_loop(server: ServerProcess) -> None:
+    """In a notebook, where an event loop runs already, calls and streams work and block."""
+    with SyncClickstreamClient(server.address) as client:
+        batch_id = client.register_session(Session(session_id="s")).session.batch_id
+
+        assert ["s"] == [found.session.session_id for found in client.get_batch_sessions(batch_id)]
+
+
+async def test_closing_ends_a_stream_that_waits(mongodb_uri: str, database: str) -> None:
+    """A thread that waits for the next session gets Cancelled when another closes the client, and so do later calls."""
+    async with served(mongodb_uri, database) as asynchronous:
+        client = SyncClickstreamClient(asynchronous.target)
+        await asynchronous.register_session(Session(session_id="s"))
+        sessions = client.get_batch_sessions("", follow=True)
+        await asyncio.to_thread(next, sessions)
+        waiting = asyncio.ensure_future(asyncio.to_thread(next, sessions))
+        await asyncio.to_thread(client.close)
+        with pytest.raises(Cancelled):
+            async with asyncio.timeout(PATIENCE_S):
+                await waiting
+        with pytest.raises(Cancelled):
+            client.list_batches()
+        client.close()
+
+
+# --- streams --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_broken_stream_goes_on(mongodb_uri: str, database: str) -> None:
+    """A reader whose server is killed and comes back in mid-stream loses nothing and gets nothing twice."""
+    settings = {"mongodb_uri": mongodb_uri, "mongodb_database": database}
+    server = await ServerProcess.start(**settings)
+    with SyncClickstreamClient(server.address) as client:
+        query = "x" * 20_000
+        with ThreadPoolExecutor(16) as pool:
+            sessions = [Session(session_id=f"s{number}", search_query=query) for number in range(600)]
+            done = list(pool.map(client.register_session, sessions))
+        numbers = []
+        for found in client.get_batch_sessions(done[0].session.batch_id):
+            numbers.append(found.session_number)
+            if len(numbers) == 20:
+                await server.kill()
+                server = await ServerProcess.start(listen=server.address, **settings)
+    await server.stop()
+
+    assert list(range(1, 601)) == numbers
+
+
+async def test_an_abandoned_iterator_ends_its_call(mongodb_uri: str, database: str) -> None:
+    """After iterators are left half-way, nothing of their calls is left on the server, and the client works on."""
+    async with served(mongodb_uri, database) as asynchronous:
+        with SyncClickstreamClient(asynchronous.target) as client:
+            await asynchronous.register_session(Session(session_id="s"))
+
+            def first() -> str:
+                return next(client.get_batch_sessions("", follow=True)).session.session_id
+
+            assert "s" == await asyncio.to_thread(first)
+            tasks = len(asyncio.all_tasks())
+            for _ in range(10):
+                await asyncio.to_thread(first)
+
+            async def settled() -> bool:
+                return len(asyncio.all_tasks()) <= tasks
+
+            await eventually(settled, "the handlers of the calls are gone")
+            assert "s" == await asyncio.to_thread(first)
+
+
+async def test_an_event_stream_stores_what_threads_send(mongodb_uri: str, database: str) -> None:
+    """Events that several threads send are durable when the context is left, and failures are told."""
+    async with served(mongodb_uri, database) as asynchronous:
+        with SyncClickstreamClient(asynchronous.target) as client:
+
+            def produce() -> SyncEventStream:
+                with client.event_stream(batch_events=10) as stream, ThreadPoolExecutor(4) as pool:
+                    events = [SessionEvent(session_id="s", event_id=str(number), object_id="o") for number in range(95)]
+                    list(pool.map(stream.send, [*events, SessionEvent(session_id="s", event_id="bad")]))
+                    stream.flush()
+                return stream
+
+            stream = await asyncio.to_thread(produce)
+
+    assert (95, 1) == (stream.totals.inserted, stream.totals.rejected)
+    assert ["bad"] == [event.event_id for event, _ in stream.failures]
+
+
+async def test_an_error_of_the_chunks_comes_out(mongodb_uri: str, database: str) -> None:
+    """What the iterable of an import raises ends the import with that error, and the iterable is closed."""
+    closed = threading.Event()
+
+    def chunks() -> Iterator[ImportChunk]:
+        try:
+            yield ImportChunk(1, [ImportItem(Session(session_id="a"))])
+            raise ZeroDivisionError
+        finally:
+            closed.set()
+
+    async with served(mongodb_uri, database) as asynchronous:
+        with SyncClickstreamClient(asynchronous.target) as client:
+            answers = client.import_sessions(ImportConfig(import_id="i"), chunks())
+            with pytest.raises(ZeroDivisionError):
+                await asyncio.to_thread(list, answers)
+    assert closed.wait(PATIENCE_S)
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+FORGETFUL = """
+import sys
+from clickstream import SyncClickstreamClient
+client = SyncClickstreamClient(sys.argv[1])
+sessions = client.get_batch_sessions("", follow=True)
+print(next(sessions).session.session_id, flush=True)
+if len(sys.argv) > 2:
+    next(sessions)
+"""
+
+
+async def test_a_program_that_closes_nothing_ends(server: ServerProcess) -> None:
+    """A program that leaves a client and a stream open ends by itself, without a word."""
+    with SyncClickstreamClient(server.address) as client:
+        client.register_session(Session(session_id="s"))
+
+    assert (0, "s\n", "") == await run_program("-c", FORGETFUL, server.address)
+
+
+async def test_ctrl_c_ends_a_wait(server: ServerProcess) -> None:
+    """SIGINT ends a program that waits for the next session of a stream, by KeyboardInterrupt."""
+    with SyncClickstreamClient(server.address) as client:
+        client.register_session(Session(session_id="s"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FORGETFUL, server.address, "wait"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE_S):
+        assert b"s\n" == await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = await process.communicate()
+
+    assert -signal.SIGINT == process.returncode
+    assert errors.decode().rstrip().endswith("KeyboardInterrupt")
+
+
+PROCESSES = """
+import multiprocessing, sys
+from clickstream import ForkedProcess, SyncClickstreamClient
+
+def told(call):
+    try:
+        return call()
+    except ForkedProcess:
+        return "ForkedProcess"
+
+def child(client, sessions, answers):
+    answers.put(told(lambda: len(client.list_batches().batches)))
+    if sessions is not None:
+        answers.put(told(lambda: next(sessions).session_number))
+    client.close()
+
+if __name__ == "__main__":
+    client, sessions = SyncClickstreamClient(sys.argv[1]), None
+    if sys.argv[3] != "unused":
+        client.list_batches()
+    if sys.argv[3] == "streaming":
+        sessions = client.get_batch_sessions("", follow=True)
+        next(sessions)
+    context = multiprocessing.get_context(sys.argv[2])
+    answers = context.SimpleQueue()
+    process = context.Process(target=child, args=(client, sessions, answers))
+    process.start()
+    print(answers.get())
+    if sessions is not None:
+        print(answers.get())
+    process.join()
+    print(process.exitcode, told(lambda: len(client.list_batches().batches)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "state", "told"),
+    [
+        ("fork", "unused", ["1", "0 1"]),
+        ("fork", "used", ["ForkedProcess", "0 1"]),
+        ("fork", "streaming", ["ForkedProcess", "ForkedProcess", "0 1"]),
+        ("spawn", "used", ["1", "0 1"]),
+        ("forkserver", "used", ["1", "0 1"]),
+    ],
+)
+async def test_worker_processes(server: ServerProcess, tmp_path: Path, method: str, state: str, told: Any) -> None:
+    """A client works in a process forked before its first call or spawned; otherwise it says so, and never hangs.
+
+    The parent's client works on in any case.
+    """
+    with SyncClickstreamClient(server.address) as client:
+        client.register_session(Session(session_id="s"))
+    program = tmp_path / "program.py"
+    program.write_text(PROCESSES)
+    code, output, errors = await run_program(str(program), server.address, method, state)
+
+    assert (0, told) == (code, output.splitlines()), errors
+
+
+async def test_a_forked_process_is_told_by_the_asynchronous_client(server: ServerProcess, tmp_path: Path) -> None:
+    """ClickstreamClient, too, raises ForkedProcess in the child of a process that has used one."""
+    program = tmp_path / "program.py"
+    program.write_text("""
+import asyncio, os, sys
+from clickstream import ClickstreamClient, ForkedProcess
+
+async def call():
+    async with ClickstreamClient(sys.argv[1]) as client:
+        await client.list_batches()
+
+asyncio.run(call())
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+try:
+    asyncio.run(call())
+except ForkedProcess:
+    os._exit(7)
+""")
+    code, _, errors = await run_program(str(program), server.address)
+
+    assert 7 == code, errors
+
+
+async def test_a_copy_connects_by_itself(server: ServerProcess) -> None:
+    """A client can be pickled; the copy has the same settings and a connection of its own."""
+    with SyncClickstreamClient(server.address, deadline_s=3.0) as client:
+        client.register_session(Session(session_id="s"))
+        copy = pickle.loads(pickle.dumps(client))  # our own
+    with copy:
+        assert copy.get_session("s") is not None
+    assert (client.target, client.settings) == (copy.target, copy.settings)
