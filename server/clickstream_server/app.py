@@ -32,7 +32,7 @@ from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import connect, settle, without_credentials
-from clickstream_server.storage.mongo.errors import UnexpectedDriverError
+from clickstream_server.storage.mongo.errors import UNKNOWN_CONCERN_CODES, UnexpectedDriverError
 from clickstream_server.transfer_servicer import TransferServicer
 
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -114,7 +114,9 @@ async def opened_dao(uri: str, settings: Settings) -> AsyncIterator[MongoClickst
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # an option that cannot be used is not to be passed over
-            client = connect(uri, settings.mongodb_driver, serverSelectionTimeoutMS=int(_CONNECT_S * 1000))
+            client = connect(
+                uri, settings.mongodb_driver, settings.mongo_options, serverSelectionTimeoutMS=int(_CONNECT_S * 1000)
+            )
     except (ConfigurationError, InvalidURI, ValueError, UserWarning) as error:
         raise StartFailure(f"CLICKSTREAM_MONGODB_URI cannot be used: {error}") from error
     try:
@@ -136,6 +138,11 @@ async def _open(dao: MongoClickstreamDao, uri: str) -> None:
     try:
         await dao.open()
     except UnexpectedDriverError as error:
+        if error.code in UNKNOWN_CONCERN_CODES:
+            raise StartFailure(
+                f"the replica set at {shown} has no such write concern, or no members for it: see its "
+                "settings.getLastErrorModes, or leave CLICKSTREAM_MONGODB_WRITE_CONCERN at majority"
+            ) from error
         raise StartFailure(
             f"the MongoDB at {shown} does not let us make collections and indexes: {error.log_text}; "
             "the user needs the role readWrite on the database"

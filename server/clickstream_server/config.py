@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from clickstream_server.failures import StartFailure
 from clickstream_server.limits import Limits
 from clickstream_server.storage.mongo.driver import DriverName
+from clickstream_server.storage.mongo.options import MongoOptions, ReadConcernName, check_write_concern
 
 ENV_PREFIX = "CLICKSTREAM_"
 CLIENT_VARIABLES = frozenset({f"{ENV_PREFIX}TARGET"})
 """What the other commands read; no setting of the server, and no misspelling of one."""
 _DEFAULTS = Limits()
+_MONGO = MongoOptions()
 
 
 def default_data_dir() -> Path:
@@ -35,6 +37,14 @@ class Settings(BaseModel):
         "clickstream", description="the database's name", max_length=63, pattern=r'^[^/\\. "$*<>:|?\x00]+$'
     )
     mongodb_driver: DriverName = Field("motor", description=" or ".join(get_args(DriverName)))
+    mongodb_max_pool_size: int = Field(_MONGO.max_pool_size, ge=1, description="connections to MongoDB at most")
+    mongodb_min_pool_size: int = Field(_MONGO.min_pool_size, ge=0, description="connections to MongoDB that are kept")
+    mongodb_write_concern: str = Field(
+        _MONGO.write_concern, description="majority, or the name of a write concern of the replica set that includes it"
+    )
+    mongodb_read_concern: ReadConcernName = Field(
+        _MONGO.read_concern, description=" or ".join(get_args(ReadConcernName))
+    )
     data_dir: Path = Field(default_factory=default_data_dir, description="where the embedded MongoDB keeps its data")
     mongod: str = Field("", description="the mongod program to embed; empty looks on PATH, then in the wheel")
     storage_timeout_s: float = Field(10.0, gt=0, le=3600, description="seconds that one step in the database may take")
@@ -68,12 +78,33 @@ class Settings(BaseModel):
             raise ValueError("must begin with mongodb:// or mongodb+srv://")
         return uri
 
+    @field_validator("mongodb_write_concern")
+    @classmethod
+    def _durable(cls, concern: str) -> str:
+        check_write_concern(concern)
+        return concern
+
+    @field_validator("mongodb_min_pool_size")
+    @classmethod
+    def _not_above_the_maximum(cls, size: int, info: ValidationInfo) -> int:
+        if size > (most := info.data.get("mongodb_max_pool_size", size)):
+            raise ValueError(f"must not be larger than mongodb_max_pool_size, which is {most}")
+        return size
+
     @field_validator("log_level")
     @classmethod
     def _known_level(cls, level: str) -> str:
         if level.lower() not in {"debug", "info", "warning", "error"}:
             raise ValueError("must be debug, info, warning or error")
         return level.lower()
+
+    @property
+    def mongo_options(self) -> MongoOptions:
+        """The options of the connection, and which of them were set."""
+        prefix = "mongodb_"
+        values = {name: getattr(self, prefix + name) for name in MongoOptions.__dataclass_fields__ if name != "given"}
+        given = frozenset(name for name in values if prefix + name in self.model_fields_set)
+        return MongoOptions(**values, given=given)
 
     @property
     def limits(self) -> Limits:

@@ -82,7 +82,7 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
         await self._reader.close()
 
     async def ping(self, most_s: float) -> None:
-        """Raise Unavailable unless the database takes writes now."""
+        """Raise Unavailable unless the database has a primary that answers now."""
         async with storage_call(most_s):
             await settle(self._database.command("ping"))
 

@@ -19,13 +19,15 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
+from clickstream_server.storage.mongo.options import MongoOptions, driver_options
+
 DriverName = Literal["motor", "pymongo"]
 
 APP_NAME = "clickstream"
 """What MongoDB calls our connections, in its log and among its operations."""
 MAJORITY_READ = ReadConcern("majority")
-MAJORITY_WRITE = WriteConcern("majority")
-"""With journalled writes, MongoDB's default for majority, this survives the loss of a minority of the members."""
+MAJORITY_WRITE = WriteConcern("majority", j=True)
+"""This survives the loss of a minority of the members."""
 
 
 class _PlainObject(TypeDecoder):
@@ -46,10 +48,15 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
 RAW_CODEC: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument, tz_aware=True)
 
 
-def connect(uri: str, driver: DriverName, **options: Any) -> Any:
-    """A client of the chosen driver. Nothing is sent before its first use."""
+def connect(uri: str, driver: DriverName, options: MongoOptions | None = None, **more: Any) -> Any:
+    """A client of the chosen driver, with the promises' read and write concerns on all that is done through it.
+
+    Nothing is sent before its first use. Raises ValueError or a ConfigurationError of the driver for a URI that cannot
+    be used.
+    """
     client_class: Any = {"motor": AsyncIOMotorClient, "pymongo": AsyncMongoClient}[driver]
-    return client_class(uri, tz_aware=True, uuidRepresentation="standard", appname=APP_NAME, **options)
+    chosen = driver_options(uri, options or MongoOptions())
+    return client_class(uri, tz_aware=True, uuidRepresentation="standard", appname=APP_NAME, **chosen, **more)
 
 
 async def settle(result: Any) -> Any:
@@ -61,14 +68,8 @@ async def settle(result: Any) -> Any:
 
 
 def database_of(client: Any, name: str) -> Any:
-    """The database, with the promises' read and write concerns on all that is done through it."""
-    return client.get_database(
-        name,
-        codec_options=CODEC,
-        read_preference=ReadPreference.PRIMARY,
-        read_concern=MAJORITY_READ,
-        write_concern=MAJORITY_WRITE,
-    )
+    """The database, with the client's read and write concerns."""
+    return client.get_database(name, codec_options=CODEC, read_preference=ReadPreference.PRIMARY)
 
 
 def without_credentials(uri: str) -> str:

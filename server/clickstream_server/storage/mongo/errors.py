@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import pymongo
 from pymongo.errors import (
@@ -50,13 +51,15 @@ _UNAVAILABLE_CODES = frozenset(
         14031,  # OutOfDiskSpace
     }
 )
+UNKNOWN_CONCERN_CODES = frozenset({79, 100})  # UnknownReplWriteConcern, UnsatisfiableWriteConcern
 
 
 class UnexpectedDriverError(Exception):
     """A fault of ours in the use of the database. `log_text` holds names and codes only."""
 
     def __init__(self, error: PyMongoError) -> None:
-        self.log_text = f"{type(error).__name__} (code {getattr(error, 'code', None)})"
+        self.code: int | None = getattr(error, "code", None)
+        self.log_text = f"{type(error).__name__} (code {self.code})"
         super().__init__(self.log_text)
 
 
@@ -68,15 +71,24 @@ def domain_error(error: PyMongoError) -> ClickstreamError | None:
     """The domain's error for a driver's, or None if it is a fault of ours."""
     if isinstance(error, ConnectionFailure | AutoReconnect | ExecutionTimeout | WaitQueueTimeoutError) or error.timeout:
         return storage_unavailable()
-    if isinstance(error, WriteConcernError) or is_transient(error):
+    if is_transient(error) or (isinstance(error, WriteConcernError) and error.code not in UNKNOWN_CONCERN_CODES):
         return storage_unavailable()
-    if isinstance(error, BulkWriteError) and error.details.get("writeConcernErrors"):
+    if isinstance(error, BulkWriteError) and _may_work_later(error.details):
         return storage_unavailable()
     if isinstance(error, OperationFailure) and error.code in _UNAVAILABLE_CODES:
         return storage_unavailable()
     if isinstance(error, InvalidOperation):  # the client was closed under a call that still ran
         return ShuttingDown("the server is stopping", retry_after_s=_RETRY_AFTER_S)
     return None
+
+
+def _may_work_later(details: Mapping[str, Any]) -> bool:
+    """Whether a bulk write failed for want of a durable majority, or only with what a later one may not meet.
+
+    Duplicate keys say nothing: an insert that goes past known documents has them, too.
+    """
+    codes = {found["code"] for found in details.get("writeErrors", ())} - {DUPLICATE_KEY}
+    return codes <= _UNAVAILABLE_CODES and bool(codes or details.get("writeConcernErrors"))
 
 
 def is_transient(error: PyMongoError) -> bool:

@@ -16,7 +16,7 @@ from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 
-from clickstream_server.storage.mongo.driver import APP_NAME, CODEC, MAJORITY_WRITE, settle
+from clickstream_server.storage.mongo.driver import APP_NAME, CODEC, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ async def in_transaction(client: Any, body: Callable[[Any], Awaitable[T]], *, mo
     async with past_abandoned(client), await settle(client.start_session()) as session:
         for attempt in range(10**6):
             try:
-                return await _attempt(session, body, give_up_at)
+                return await _attempt(session, client.write_concern, body, give_up_at)
             except PyMongoError as error:
                 duplicate_key = getattr(error, "code", None) == DUPLICATE_KEY or _has_duplicate_key(error)
                 again = error.has_error_label("TransientTransactionError") or (
@@ -49,8 +49,8 @@ async def in_transaction(client: Any, body: Callable[[Any], Awaitable[T]], *, mo
     raise AssertionError("unreachable")
 
 
-async def _attempt(session: Any, body: Callable[[Any], Awaitable[T]], give_up_at: float) -> T:
-    await settle(session.start_transaction(ReadConcern("snapshot"), MAJORITY_WRITE, ReadPreference.PRIMARY))
+async def _attempt(session: Any, write_concern: Any, body: Callable[[Any], Awaitable[T]], give_up_at: float) -> T:
+    await settle(session.start_transaction(ReadConcern("snapshot"), write_concern, ReadPreference.PRIMARY))
     try:
         result = await body(session)
     except BaseException:

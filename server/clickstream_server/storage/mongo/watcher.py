@@ -15,7 +15,7 @@ from typing import Any
 from pymongo.errors import PyMongoError
 
 from clickstream_server.storage.mongo import indexes
-from clickstream_server.storage.mongo.driver import settle
+from clickstream_server.storage.mongo.driver import MAJORITY_READ, settle
 
 _REOPEN_S = 0.5
 
@@ -46,7 +46,8 @@ class BatchWatcher:
     """Watches the batches from the first reader on, until it is closed."""
 
     def __init__(self, database: Any) -> None:
-        self._batches = database[indexes.BATCHES]
+        # MongoDB has change streams with this read concern only.
+        self._batches = database[indexes.BATCHES].with_options(read_concern=MAJORITY_READ)
         self._readers: defaultdict[str, set[Changed]] = defaultdict(set)
         self._watching: asyncio.Task[None] | None = None
 

@@ -1,0 +1,216 @@
+"""What the connection to MongoDB is made with: pool sizes and concerns, from settings and from the URI."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, get_args
+
+import pytest
+from pymongo import AsyncMongoClient
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
+
+from clickstream import Session, SessionEvent
+from clickstream.transfer import ImportAtomicity, ImportChunk, ImportConfig, ImportItem
+from clickstream_server.app import opened_dao
+from clickstream_server.config import Settings, load_settings
+from clickstream_server.embedded import EmbeddedMongo
+from clickstream_server.failures import StartFailure
+from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from clickstream_server.storage.mongo.driver import DriverName, connect, settle
+from clickstream_server.storage.mongo.options import MongoOptions
+from harness import eventually
+
+DRIVERS = get_args(DriverName)
+
+
+def with_options(uri: str, options: str) -> str:
+    return f"{uri}{'&' if '?' in uri else '/?'}{options}"
+
+
+async def made_with(uri: str, **settings: Any) -> tuple[int | None, int, dict[str, Any], str | None]:
+    """Pool sizes at most and at least, write concern and read concern of a connection with these settings."""
+    client = connect(uri, "pymongo", Settings(**settings).mongo_options)
+    pool = client.options.pool_options
+    found = pool.max_pool_size, pool.min_pool_size, client.write_concern.document, client.read_concern.level
+    await client.close()
+    return found
+
+
+DURABLE = {"w": "majority", "j": True}
+
+
+@pytest.mark.parametrize(
+    ("in_uri", "settings", "expected"),
+    [
+        ("", {}, (50, 10, DURABLE, "majority")),
+        ("w=majority&journal=true&retryWrites=true", {}, (50, 10, DURABLE, "majority")),
+        ("maxPoolSize=7", {}, (7, 7, DURABLE, "majority")),
+        ("maxpoolsize=70&MINPOOLSIZE=60", {}, (70, 60, DURABLE, "majority")),
+        ("maxPoolSize=0", {}, (None, 10, DURABLE, "majority")),
+        ("", {"mongodb_max_pool_size": 3}, (3, 3, DURABLE, "majority")),
+        ("minPoolSize=2", {"mongodb_max_pool_size": 3}, (3, 2, DURABLE, "majority")),
+        ("maxPoolSize=3", {"mongodb_max_pool_size": 3, "mongodb_min_pool_size": 0}, (3, 0, DURABLE, "majority")),
+        ("w=two%20cities", {}, (50, 10, {"w": "two cities", "j": True}, "majority")),
+        ("", {"mongodb_write_concern": "all"}, (50, 10, {"w": "all", "j": True}, "majority")),
+        ("readConcernLevel=linearizable", {}, (50, 10, DURABLE, "linearizable")),
+        ("", {"mongodb_read_concern": "linearizable"}, (50, 10, DURABLE, "linearizable")),
+    ],
+)
+async def test_the_uri_counts_before_the_defaults(
+    in_uri: str, settings: dict[str, Any], expected: tuple[object, ...]
+) -> None:
+    """What the URI says counts where no setting was given, and everything is journaled."""
+    assert expected == await made_with(with_options("mongodb://localhost", in_uri), **settings)
+
+
+@pytest.mark.parametrize(
+    ("in_uri", "settings", "named"),
+    [
+        ("w=1", {}, "w=1"),
+        ("w=3", {}, "w=3"),
+        ("w=0", {}, "w=0"),
+        ("journal=false", {}, "journal=false"),
+        ("readConcernLevel=local", {}, "readConcernLevel=local"),
+        ("readPreference=secondaryPreferred", {}, "readPreference=secondaryPreferred"),
+        ("wTimeoutMS=500", {}, "CLICKSTREAM_STORAGE_TIMEOUT_S"),
+        ("maxPoolSize=20", {"mongodb_max_pool_size": 30}, "CLICKSTREAM_MONGODB_MAX_POOL_SIZE"),
+        ("w=all", {"mongodb_write_concern": "majority"}, "CLICKSTREAM_MONGODB_WRITE_CONCERN"),
+        ("maxPoolSize=20", {"mongodb_min_pool_size": 30}, "minPoolSize"),
+    ],
+)
+async def test_what_breaks_a_promise_or_a_setting_is_refused(
+    mongodb_uri: str, database: str, in_uri: str, settings: dict[str, Any], named: str
+) -> None:
+    """A URI that would weaken the promises, or contradicts a setting, keeps the server from starting, and is named."""
+    with pytest.raises(StartFailure) as raised:
+        async with opened_dao(with_options(mongodb_uri, in_uri), Settings(mongodb_database=database, **settings)):
+            pass
+
+    assert "CLICKSTREAM_MONGODB_URI" in str(raised.value)
+    assert named in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MONGODB_MAX_POOL_SIZE", "0"),
+        ("MONGODB_MIN_POOL_SIZE", "51"),
+        ("MONGODB_WRITE_CONCERN", "1"),
+        ("MONGODB_WRITE_CONCERN", " "),
+        ("MONGODB_READ_CONCERN", "local"),
+    ],
+)
+def test_a_setting_that_would_is_refused_as_well(name: str, value: str) -> None:
+    """Pool sizes that contradict each other and concerns that are too weak are refused by the setting's name."""
+    with pytest.raises(StartFailure, match=f"CLICKSTREAM_{name}"):
+        load_settings({}, {f"CLICKSTREAM_{name}": value})
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_the_least_connections_are_kept(mongodb_uri: str, database: str, driver: DriverName) -> None:
+    """MongoDB has at least as many connections of ours as the setting asks for, soon after the start."""
+    settings = Settings(mongodb_database=database, mongodb_driver=driver, mongodb_min_pool_size=43)
+    async with AsyncMongoClient(mongodb_uri) as client, opened_dao(mongodb_uri, settings):
+
+        async def connected() -> bool:
+            stages = [{"$currentOp": {"idleConnections": True}}, {"$match": {"appName": "clickstream"}}]
+            return len([found async for found in await client.admin.aggregate(stages)]) >= 43
+
+        await eventually(connected, "43 connections")
+
+
+class Commands(CommandListener):
+    """Keeps what is sent to MongoDB."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.sent.append({"name": event.command_name, **event.command})
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        pass
+
+
+WRITES = {"insert", "update", "findAndModify", "createIndexes", "create"}
+
+
+async def chunks() -> AsyncIterator[ImportChunk]:
+    yield ImportChunk(1, [ImportItem(Session(session_id="i"), [SessionEvent(session_id="i", object_id="o")])])
+
+
+async def use(dao: MongoClickstreamDao) -> None:
+    """Store and read in every manner."""
+    await dao.open()
+    batch_id = (await dao.register_session(Session(session_id="s"))).session.batch_id
+    for _ in range(2):
+        await dao.push_events([SessionEvent(session_id="s", event_id="e", object_id="o")])
+    async with aclosing(dao.get_batch_pages(batch_id, follow=True)) as pages:
+        await anext(pages)
+    for dry_run in (True, False):
+        config = ImportConfig(import_id="i", atomicity=ImportAtomicity.PER_SESSION, dry_run=dry_run)
+        async with aclosing(dao.import_sessions(config, chunks())) as answers:
+            assert [_ async for _ in answers]
+    await dao.get_session("s", events_limit=1)
+    await dao.mark_session_irrelevant("s")
+    await dao.release_batch("r")
+
+
+@pytest.fixture(scope="module")
+async def tagged_uri(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """A replica set that knows the write concern «everyone»."""
+    mongod = EmbeddedMongo(tmp_path_factory.mktemp("tagged"))
+    uri = await mongod.start()
+    async with AsyncMongoClient(uri) as client:
+        config = (await client.admin.command("replSetGetConfig"))["config"]
+        config["members"][0]["tags"] = {"node": "a"}
+        config["settings"]["getLastErrorModes"] = {"everyone": {"node": 1}}
+        config["version"] += 1
+        await client.admin.command("replSetReconfig", config)
+    yield uri
+    await mongod.stop()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(("write", "read"), [("majority", "majority"), ("everyone", "linearizable")])
+async def test_everything_is_written_and_read_with_the_concerns(
+    tagged_uri: str, driver: DriverName, write: str, read: Any
+) -> None:
+    """Every write and every commit carries the write concern, every read outside of snapshots the read concern."""
+    commands = Commands()
+    options = MongoOptions(write_concern=write, read_concern=read)
+    client = connect(tagged_uri, driver, options, event_listeners=[commands])
+    dao = MongoClickstreamDao(client, f"test_{driver}_{write}")
+    try:
+        await use(dao)
+    finally:
+        await dao.close()
+        await settle(client.close())
+
+    outside = [sent for sent in commands.sent if "txnNumber" not in sent or "startTransaction" not in sent]
+    written = [sent for sent in outside if sent["name"] in WRITES and sent.get("autocommit") is not False]
+    commits = [sent for sent in commands.sent if sent["name"] == "commitTransaction"]
+    reads = [
+        sent
+        for sent in outside
+        if sent["name"] in {"find", "aggregate"} and sent["$db"] != "admin" and sent.get("autocommit") is not False
+    ]
+    watches = [sent for sent in reads if "$changeStream" in str(sent.get("pipeline"))]
+    assert {"insert", "findAndModify", "createIndexes", "create"} <= {sent["name"] for sent in written}
+    assert commits
+    assert [{"w": write, "j": True}] * len(written + commits) == [sent["writeConcern"] for sent in written + commits]
+    assert watches
+    assert {"majority"} == {sent["readConcern"]["level"] for sent in watches}
+    assert {read, "snapshot"} == {sent["readConcern"]["level"] for sent in reads if sent not in watches}
+
+
+async def test_an_unknown_write_concern_is_refused(tagged_uri: str) -> None:
+    """A name that the replica set does not know keeps the server from starting."""
+    settings = Settings(mongodb_database="test_unknown", mongodb_write_concern="nobody")
+    with pytest.raises(StartFailure, match="CLICKSTREAM_MONGODB_WRITE_CONCERN"):
+        async with opened_dao(tagged_uri, settings):
+            pass

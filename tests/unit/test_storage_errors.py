@@ -1,0 +1,36 @@
+"""Errors of the driver as errors of the domain."""
+
+from __future__ import annotations
+
+import pytest
+from pymongo.errors import BulkWriteError
+
+from clickstream import StorageUnavailable
+from clickstream_server.storage.mongo.errors import domain_error
+
+DUPLICATE, STEPPED_DOWN, INTERRUPTED, TOO_LARGE = 11000, 189, 11602, 10334
+CONCERN = [{"code": 64, "errmsg": "waiting for replication timed out"}]
+
+
+@pytest.mark.parametrize(
+    ("codes", "concern_errors", "unavailable"),
+    [
+        ([STEPPED_DOWN], [], True),
+        ([STEPPED_DOWN, INTERRUPTED], [], True),
+        ([DUPLICATE, STEPPED_DOWN], [], True),
+        ([], CONCERN, True),
+        ([DUPLICATE], CONCERN, True),
+        ([DUPLICATE], [], False),
+        ([TOO_LARGE], [], False),
+        ([TOO_LARGE, STEPPED_DOWN], [], False),
+        ([TOO_LARGE], CONCERN, False),
+    ],
+)
+def test_a_bulk_write_fails_for_now_or_for_good(
+    codes: list[int], concern_errors: list[dict[str, object]], unavailable: bool
+) -> None:
+    """A bulk write is unavailable if all that went wrong may go well later, but for known documents."""
+    errors = [{"index": place, "code": code, "errmsg": ""} for place, code in enumerate(codes)]
+    found = domain_error(BulkWriteError({"writeErrors": errors, "writeConcernErrors": concern_errors}))
+
+    assert (StorageUnavailable if unavailable else type(None)) is type(found)
