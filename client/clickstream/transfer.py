@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from clickstream.errors import InvalidField
+from clickstream.errors import ImportAborted, InvalidField
 from clickstream.export import ExportFilter, ExportPage
 from clickstream.models import ItemFailure, PushResult, Session, SessionEvent, WriteOutcome
 
@@ -129,6 +129,14 @@ class ImportSummary:
     events: OutcomeCounts = OutcomeCounts()
     elapsed_s: float = 0.0
     aborted: bool = False
+
+
+def too_many_failed(failed: int, processed: int, ratio: float) -> ImportAborted:
+    """What an import raises past its failure ratio."""
+    return ImportAborted(
+        f"the import was stopped: {failed} of {processed} items failed, more than the allowed {ratio * 100:g}%; what "
+        "was acknowledged stays"
+    )
 
 
 class TransferDao(ABC):

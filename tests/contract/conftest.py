@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from pymongo import AsyncMongoClient
 from synced import SyncedDao
 
 from clickstream import ClickstreamDao, SyncClickstreamClient, TransferDao
@@ -57,3 +58,18 @@ def stub(channel: grpc.aio.Channel) -> Any:
 def bulk(channel: grpc.aio.Channel) -> Any:
     """The generated stub of the bulk service on that channel."""
     return TransferServiceStub(channel)
+
+
+@pytest.fixture
+async def contents(mongodb_uri: str, database: str) -> AsyncIterator[Any]:
+    """Reads the whole database as it is."""
+    async with AsyncMongoClient(mongodb_uri) as client:
+
+        async def read() -> dict[str, list[dict[str, Any]]]:
+            stored = client[database]
+            return {
+                name: [document async for document in stored[name].find().sort("_id")]
+                for name in await stored.list_collection_names()
+            }
+
+        yield read

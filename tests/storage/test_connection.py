@@ -28,7 +28,7 @@ def with_options(uri: str, options: str) -> str:
     return f"{uri}{'&' if '?' in uri else '/?'}{options}"
 
 
-async def made_with(uri: str, **settings: Any) -> tuple[int | None, int, dict[str, Any], str | None]:
+async def made_with(uri: str, **settings: Any) -> tuple[int, int, dict[str, Any], str | None]:
     """Pool sizes at most and at least, write concern and read concern of a connection with these settings."""
     client = connect(uri, "pymongo", Settings(**settings).mongo_options)
     pool = client.options.pool_options
@@ -47,7 +47,7 @@ DURABLE = {"w": "majority", "j": True}
         ("w=majority&journal=true&retryWrites=true", {}, (50, 10, DURABLE, "majority")),
         ("maxPoolSize=7", {}, (7, 7, DURABLE, "majority")),
         ("maxpoolsize=70&MINPOOLSIZE=60", {}, (70, 60, DURABLE, "majority")),
-        ("maxPoolSize=0", {}, (None, 10, DURABLE, "majority")),
+        ("maxPoolSize=0", {}, (0, 10, DURABLE, "majority")),
         ("", {"mongodb_max_pool_size": 3}, (3, 3, DURABLE, "majority")),
         ("minPoolSize=2", {"mongodb_max_pool_size": 3}, (3, 2, DURABLE, "majority")),
         ("maxPoolSize=3", {"mongodb_max_pool_size": 3, "mongodb_min_pool_size": 0}, (3, 0, DURABLE, "majority")),

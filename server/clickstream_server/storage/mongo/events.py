@@ -22,6 +22,7 @@ from clickstream_server.storage.mongo import documents, indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
 from clickstream_server.storage.mongo.driver import CODEC, RAW_CODEC, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable
+from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.numbering import event_outcome
 
 IN_ORDER = [("_id.session_id", ASCENDING), ("created_at", ASCENDING), ("_id.event_id", ASCENDING)]
@@ -155,14 +156,17 @@ class EventStore:
             await self._events.bulk_write([ReplaceOne({"_id": event["_id"]}, event) for event in replaced])
         return outcomes
 
-    async def foretell(self, new: Sequence[Document], *, replace: bool) -> list[WriteOutcome]:
-        """What `insert` would return; nothing is written."""
-        stored = await self._stored(new)
+    async def foretell(self, new: Sequence[Document], so_far: Foretold, *, replace: bool) -> list[WriteOutcome]:
+        """What `insert` would return if what is foretold so far were stored; nothing is written."""
+        stored = await self._stored(new) | so_far.events(new)
+        inserted: dict[EventKey, Document] = {}
         outcomes = []
         for event in new:
-            outcomes.append(event_outcome(event, stored.get(event_key_of(event)), replace=replace))
+            key = event_key_of(event)
+            outcomes.append(event_outcome(event, inserted.get(key) or stored.get(key), replace=replace))
             if outcomes[-1] is WriteOutcome.INSERTED:
-                stored[event_key_of(event)] = event
+                inserted[key] = event
+        so_far.add(events=inserted.values())
         return outcomes
 
     async def _stored(self, events: Sequence[Document]) -> dict[EventKey, Document]:

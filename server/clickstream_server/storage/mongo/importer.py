@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
 from typing import Any
 
-from clickstream.errors import ImportAborted, InvalidField
+from clickstream.errors import InvalidField
 from clickstream.models import ItemFailure, Session, SessionEvent, WriteOutcome
 from clickstream.transfer import (
     ImportAtomicity,
@@ -21,6 +21,7 @@ from clickstream.transfer import (
     ImportProgress,
     ImportSummary,
     OutcomeCounts,
+    too_many_failed,
 )
 from clickstream.values import micros_from_datetime
 from clickstream_server.canonical import canonical_session, content_hash
@@ -30,13 +31,15 @@ from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.event_stream import rising
 from clickstream_server.storage.mongo.events import CONTENT_CONFLICT, ID_SHOWN_MAX, EventStore, PreparedEvents
+from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, plan
 from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.registrar import Registrar
 
 CHUNKS_IN_FLIGHT = 3
 ITEMS_AHEAD_MAX = 10_000
-"""So many sessions and events of an import wait at most: registrations need the registrar's queue, too."""
+BYTES_AHEAD_MAX = 16 * 1024 * 1024
+"""So many sessions and events, or bytes of them, of an import wait at most, or one chunk if that is larger."""
 JUDGED_FROM_ITEMS = 100
 _ID_SHOWN_MAX = 256
 
@@ -51,6 +54,11 @@ class _Item:
     events: PreparedEvents
     session_outcome: WriteOutcome | None = None
     event_outcomes: Sequence[WriteOutcome] = ()
+
+    @property
+    def size(self) -> int:
+        """About how many bytes there are to be stored."""
+        return self.events.size + (0 if self.session is None else self.session.content_bytes)
 
     @property
     def invalid(self) -> bool:
@@ -104,6 +112,16 @@ def _failure(index: int, failed_id: str, outcome: WriteOutcome, message: str) ->
     return ItemFailure(index=index, id=failed_id[:_ID_SHOWN_MAX], outcome=outcome, reason=reason, message=message)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A chunk that was read. `weight`: its sessions and events; `size`: about how many bytes they have."""
+
+    sequence: int
+    items: list[_Item]
+    weight: int
+    size: int
+
+
 @dataclass(slots=True)
 class _Tally:
     """The account of the stream so far."""
@@ -133,16 +151,22 @@ class Importer:
         self._tally = _Tally()
         self._stop = asyncio.Event()
         self._ahead = 0
+        self._bytes_ahead = 0
         self._changed = asyncio.Condition()
+        self._turn = asyncio.Lock()
+        """Chunks that wait for it get it in their order."""
+        self._foretold: Foretold | None = None
 
     async def run(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         """Yield progress for each chunk, in order, and the summary. Raises ImportAborted past the failure ratio."""
         started = monotonic()
-        async with aclosing(in_order(self._until_stopped(chunks), self._import, in_flight=CHUNKS_IN_FLIGHT)) as done:
-            async for sequence, items in done:
-                yield self._progress(sequence, items)
-                if self._too_many_failed():
-                    self._stop.set()
+        with closing(Foretold()) if self._config.dry_run else nullcontext() as self._foretold:
+            done = in_order(self._until_stopped(chunks), self._import, in_flight=CHUNKS_IN_FLIGHT)
+            async with aclosing(done):
+                async for chunk in done:
+                    yield self._progress(chunk)
+                    if self._too_many_failed():
+                        self._stop.set()
         tally = self._tally
         yield ImportSummary(
             processed=tally.processed,
@@ -152,71 +176,81 @@ class Importer:
             aborted=self._stop.is_set(),
         )
         if self._stop.is_set():
-            raise ImportAborted(
-                f"the import was stopped: {tally.failed} of {tally.processed} items failed, more than the allowed "
-                f"{self._config.max_failure_ratio:.0%}; what was acknowledged stays"
-            )
+            raise too_many_failed(tally.failed, tally.processed, self._config.max_failure_ratio)
 
     def _too_many_failed(self) -> bool:
         tally = self._tally
         return tally.processed >= JUDGED_FROM_ITEMS and tally.failed > self._config.max_failure_ratio * tally.processed
 
-    async def _until_stopped(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportChunk, None]:
+    async def _until_stopped(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[_Chunk, None]:
         last = 0
         async for chunk in _until_set(self._stop, chunks):
             try:
                 last = rising(chunk.sequence, last)
             except InvalidField as error:
                 raise error.under("chunk") from None
-            size = sum(1 + len(item.events) for item in chunk.items)
-            if size > self._limits.events_per_call_max:
+            weight = sum(1 + len(item.events) for item in chunk.items)
+            if weight > self._limits.events_per_call_max:
                 raise InvalidField.at(
-                    "chunk.items", f"must be {self._limits.events_per_call_max} at most with their events, not {size}"
+                    "chunk.items", f"must be {self._limits.events_per_call_max} at most with their events, not {weight}"
                 )
+            items = [self._prepare(item) for item in chunk.items]
+            read = _Chunk(chunk.sequence, items, weight, sum(item.size for item in items))
             async with self._changed:
-                await self._changed.wait_for(partial(self._has_room, size))
-                self._ahead += size
-            yield chunk
+                await self._changed.wait_for(partial(self._has_room, read))
+                self._ahead += read.weight
+                self._bytes_ahead += read.size
+            yield read
 
-    def _has_room(self, size: int) -> bool:
-        return not self._ahead or self._ahead + size <= ITEMS_AHEAD_MAX
+    def _has_room(self, chunk: _Chunk) -> bool:
+        return not self._ahead or (
+            self._ahead + chunk.weight <= ITEMS_AHEAD_MAX and self._bytes_ahead + chunk.size <= BYTES_AHEAD_MAX
+        )
 
     # --- one chunk --------------------------------------------------------------------------------------------------
 
-    async def _import(self, chunk: ImportChunk) -> tuple[int, list[_Item]]:
+    async def _import(self, chunk: _Chunk) -> _Chunk:
         try:
-            return await self._store(chunk)
+            await self._store(chunk.items)
         finally:
             async with self._changed:
-                self._ahead -= sum(1 + len(item.events) for item in chunk.items)
+                self._ahead -= chunk.weight
+                self._bytes_ahead -= chunk.size
                 self._changed.notify_all()
+        return chunk
 
-    async def _store(self, chunk: ImportChunk) -> tuple[int, list[_Item]]:
-        items = [self._prepare(item) for item in chunk.items]
-        sound = items
-        if self._atomic:
-            sound = [item for item in items if not item.invalid]
-            for item in items:
-                if item.invalid:
-                    item.refuse()
-        together = [item for item in sound if item.session is not None]
-        loose = sound
-        if self._atomic:
-            loose = [item for item in sound if item.session is None]
-            for item in together:
-                assert item.session is not None
-                item.session.events = item.events.documents
+    async def _store(self, items: list[_Item]) -> None:
+        """Store what is valid, and note what became of it."""
+        together, loose = self._parted(items)
+        sessions = [item.session for item in together if item.session is not None]
         documents = [document for item in loose for document in item.events.documents]
-        numbered, outcomes = await asyncio.gather(
-            self._number([item.session for item in together if item.session is not None]), self._insert(documents)
-        )
+        if self._foretold is not None:
+            async with self._turn:
+                numbered, outcomes = await self._foretell(sessions, documents, self._foretold)
+        else:
+            numbered, outcomes = await asyncio.gather(self._number(sessions), self._insert(documents))
         for item, result in zip(together, numbered, strict=True):
             item.settle(result)
         at = 0
         for item in loose:
             item.event_outcomes = outcomes[at : at + len(item.events.documents)]
             at += len(item.events.documents)
-        return chunk.sequence, items
+
+    def _parted(self, items: list[_Item]) -> tuple[list[_Item], list[_Item]]:
+        """The items whose sessions are to be numbered, and those whose events stand each on its own."""
+        if not self._atomic:
+            return [item for item in items if item.session is not None], items
+        together, loose = [], []
+        for item in items:
+            if item.invalid:
+                item.refuse()
+            elif item.session is None:
+                loose.append(item)
+            else:
+                item.session.events = item.events.documents
+                item.session.content_bytes = item.size
+                together.append(item)
+        return together, loose
 
     def _prepare(self, item: ImportItem) -> _Item:
         numbering, fault = None, None
@@ -245,28 +279,34 @@ class Importer:
         )
         return Numbering(session, content_hash(canonical), content_bytes=len(canonical), intent=self._intent)
 
-    async def _number(self, calls: list[Numbering]) -> Sequence[Numbered]:
-        """Store the sessions with their numbers, or, in a dry run, foretell it."""
-        if not calls:
-            return []
-        if not self._config.dry_run:
-            return await self._registrar.submit_all(calls)
-        async with storage_call(self._timeout_s):
-            stored, stored_events = await self._registrar.look_up(calls)
-        made = plan(calls, stored, stored_events, collecting="", now=now_micros())
-        return [result for result in made.results() if isinstance(result, Numbered)]
+    async def _number(self, calls: list[Numbering]) -> list[Numbered]:
+        """Store the sessions with their numbers."""
+        return await self._registrar.submit_in_turn(calls) if calls else []
 
     async def _insert(self, new: list[Document]) -> list[WriteOutcome]:
-        """Store events that stand each on its own, or, in a dry run, foretell it."""
+        """Store events that stand each on its own."""
         if not new:
             return []
-        async with storage_call(self._timeout_s):
-            if self._config.dry_run:
-                return await self._events.foretell(new, replace=self._intent is Intent.REPLACE)
-            return await self._events.insert(new, replace=self._intent is Intent.REPLACE)
+        replace = self._intent is Intent.REPLACE
+        # One chunk after the other where the last one of an id is to stay.
+        async with self._turn if replace else nullcontext(), storage_call(self._timeout_s):
+            return await self._events.insert(new, replace=replace)
 
-    def _progress(self, sequence: int, items: list[_Item]) -> ImportProgress:
-        tally = self._tally
+    async def _foretell(
+        self, calls: list[Numbering], new: list[Document], so_far: Foretold
+    ) -> tuple[list[Numbered], list[WriteOutcome]]:
+        """What `_number` and `_insert` would return if what is foretold so far were stored."""
+        async with storage_call(self._timeout_s):
+            stored, stored_events = await self._registrar.look_up(calls)
+            stored |= so_far.sessions(call.session.session_id for call in calls)
+            stored_events |= so_far.events(event for call in calls for event in call.events)
+            made = plan(calls, stored, stored_events, collecting="", now=now_micros())
+            so_far.add(made.sessions.values(), made.events.values())
+            outcomes = await self._events.foretell(new, so_far, replace=self._intent is Intent.REPLACE)
+        return [result for result in made.results() if isinstance(result, Numbered)], outcomes
+
+    def _progress(self, chunk: _Chunk) -> ImportProgress:
+        items, tally = chunk.items, self._tally
         failures: list[ItemFailure] = []
         for place, item in enumerate(items, start=tally.processed):
             found = item.failures(place)
@@ -280,7 +320,7 @@ class Importer:
             OutcomeCounts.of(outcome for item in items for outcome in item.all_event_outcomes())
         )
         return ImportProgress(
-            acked_sequence=sequence,
+            acked_sequence=chunk.sequence,
             processed=tally.processed,
             sessions=tally.sessions,
             events=tally.events,

@@ -41,7 +41,7 @@ class Numbered:
 
 @dataclass(slots=True, eq=False)
 class Numbering:
-    """One call that waits for a number. `events` stand or fall with it."""
+    """One call that waits for a number. `events` stand or fall with it; `content_bytes` is the size of all of it."""
 
     session: Session
     content_hash: bytes

@@ -31,6 +31,8 @@ from clickstream_server.storage.mongo.transactions import in_transaction
 GROUP_MAX = 256
 GROUP_BYTES_MAX = 4 * 1024 * 1024
 WAITING_MAX = 20_000
+WAITING_BYTES_MAX = 64 * 1024 * 1024
+"""Past so many calls or bytes that wait, calls are refused; imports leave half of both to others."""
 _COLLECTING = {"status": SessionBatchStatus.COLLECTING.value}
 
 
@@ -49,6 +51,9 @@ class Registrar:
         self._batches = database[indexes.BATCHES]
         self._timeout_s = timeout_s
         self._waiting: deque[Numbering] = deque()
+        self._waiting_bytes = 0
+        self._entrance = asyncio.Lock()
+        self._taken = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -60,10 +65,11 @@ class Registrar:
         """Wait until all are committed; they are numbered in this order. Raises the first error, if there is one."""
         if self._closed:
             raise ShuttingDown("the server is stopping", retry_after_s=1.0)
-        if len(self._waiting) >= WAITING_MAX:
+        if len(self._waiting) >= WAITING_MAX or self._waiting_bytes >= WAITING_BYTES_MAX:
             raise Overloaded("too many sessions wait for their number", retry_after_s=1.0)
         most_s = budget_s(self._timeout_s)
         self._waiting.extend(calls)
+        self._waiting_bytes += sum(call.content_bytes for call in calls)
         if self._working is None or self._working.done():
             # An empty context: the group must not inherit the deadline of the call that happened to start it.
             self._working = asyncio.create_task(self._work(), context=Context())
@@ -72,6 +78,21 @@ class Registrar:
                 return await asyncio.gather(*(call.done for call in calls))
         except TimeoutError as error:
             raise storage_unavailable() from error
+
+    async def submit_in_turn(self, calls: Sequence[Numbering]) -> list[Numbered]:
+        """As `submit_all`, but waits for room instead of raising Overloaded. Who comes first goes first."""
+        count, size = len(calls), sum(call.content_bytes for call in calls)
+        try:
+            async with asyncio.timeout(budget_s(self._timeout_s)), self._entrance:
+                while self._waiting and not self._leaves_half(count, size):
+                    self._taken.clear()
+                    await self._taken.wait()
+        except TimeoutError as error:
+            raise storage_unavailable() from error
+        return await self.submit_all(calls)
+
+    def _leaves_half(self, count: int, size: int) -> bool:
+        return len(self._waiting) + count <= WAITING_MAX // 2 and self._waiting_bytes + size <= WAITING_BYTES_MAX // 2
 
     async def close(self) -> None:
         """Refuse new calls and finish those that wait."""
@@ -88,9 +109,11 @@ class Registrar:
         size = 0
         while self._waiting and len(group) < GROUP_MAX and size < GROUP_BYTES_MAX:
             call = self._waiting.popleft()
+            self._waiting_bytes -= call.content_bytes
             if not call.done.done():  # its caller may have gone away
                 group.append(call)
                 size += call.content_bytes
+        self._taken.set()
         return group
 
     async def _settle(self, group: list[Numbering]) -> None:
