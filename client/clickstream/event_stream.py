@@ -14,9 +14,9 @@ from typing import Any, Self
 import grpc.aio
 
 from clickstream import transfer_wire, wire
-from clickstream.errors import Cancelled, MessageTooLarge
+from clickstream.errors import Cancelled, ClickstreamError, MessageTooLarge, Unavailable
 from clickstream.models import ItemFailure, PushResult, SessionEvent
-from clickstream.resume import Patience, failure_of
+from clickstream.resume import Patience, cancelled_as, failure_of
 from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 
@@ -103,8 +103,8 @@ class EventStream:
                 await self.flush()
         finally:
             self._working.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._working
+            await asyncio.gather(self._working, return_exceptions=True)
+            await self._fail(Cancelled("the stream is closed"))
 
     async def send(self, event: SessionEvent) -> None:
         """Take an event; it is durable after the next `flush`. Raises what ended the stream for good."""
@@ -163,19 +163,27 @@ class EventStream:
             while True:
                 try:
                     await self._converse(patience)
+                    failure: ClickstreamError = Unavailable("the service ended the stream")
                 except grpc.aio.AioRpcError as error:
                     failure = failure_of(error)
-                    if not patience.allows(failure):
-                        raise failure from error
-                    await patience.wait(failure)
+                    failure.__cause__ = error
+                if not patience.allows(failure, awaited=bool(self._unacked)):
+                    raise patience.given_up(failure)
+                await patience.wait(failure)
         except grpc.aio.UsageError:
             await self._fail(Cancelled("the client is closed"))
+        except asyncio.CancelledError as error:
+            if isinstance(closed := cancelled_as(error), Exception):
+                await self._fail(closed)
+            else:
+                raise
         except Exception as error:  # of the service, or of the failure handler: `send` and `flush` raise it
             await self._fail(error)
 
     async def _fail(self, error: Exception) -> None:
+        """End it for good; the first error counts."""
         async with self._changed:
-            self._error = error
+            self._error = self._error or error
             self._changed.notify_all()
 
     async def _converse(self, patience: Patience) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import grpc.aio
 
 from clickstream import transfer_wire
-from clickstream.errors import ImportAborted
-from clickstream.resume import Patience, failure_of
-from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, ImportSummary
+from clickstream.errors import Cancelled, ClickstreamError, Unavailable
+from clickstream.resume import Patience, cancelled_as, failure_of
+from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, ImportSummary, too_many_failed
 from clickstream.v1 import transfer_service_pb2 as pb
 
 CHUNKS_UNACKED_MAX = 8
@@ -40,6 +40,7 @@ class ImportStream:
         self._changed = asyncio.Condition()
         # The account up to the start of this connection, and up to now.
         self._before = self._now = ImportSummary()
+        self._failed = 0
         self._started_at = monotonic()
 
     async def run(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
@@ -52,21 +53,27 @@ class ImportStream:
                 try:
                     async with aclosing(self._converse()) as answers:
                         async for answer in answers:
+                            if isinstance(answer, ImportSummary) and not answer.aborted:
+                                await feeding  # raises what was wrong with the chunks: then this is no account of them
                             yield answer
-                    if not isinstance(answer, ImportSummary):
-                        continue  # it ended without a summary: another connection will bring one
-                    if answer.aborted:  # said here, since gRPC may lose the status of a stream that is still written to
-                        raise ImportAborted("the import was stopped: too many of its items failed")
-                    await feeding  # raises what was wrong with the chunks
-                    return
+                    if isinstance(answer, ImportSummary):
+                        break
+                    failure: ClickstreamError = Unavailable("the service ended the import without a summary")
                 except grpc.aio.AioRpcError as error:
                     failure = failure_of(error)
-                    if not self._patience.allows(failure):
-                        raise failure from error
-                    await self._patience.wait(failure)
+                    failure.__cause__ = error
+                except grpc.aio.UsageError as error:
+                    raise Cancelled("the client is closed") from error
+                except asyncio.CancelledError as error:
+                    raise cancelled_as(error) from error
+                if not self._patience.allows(failure, awaited=bool(self._unacked) or self._ended):
+                    raise self._patience.given_up(failure)
+                await self._patience.wait(failure)
         finally:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
+        if answer.aborted:  # said here, since gRPC may lose the status of a stream that is still written to
+            raise too_many_failed(self._failed, answer.processed, self._config.max_failure_ratio)
 
     async def _feed(self, chunks: AsyncIterable[ImportChunk]) -> None:
         """Take chunks as long as not too many are unacknowledged."""
@@ -94,6 +101,7 @@ class ImportStream:
                 answer = self._since_the_start(transfer_wire.import_answer_from_pb(message))
                 if isinstance(answer, ImportProgress):
                     await self._acknowledge(answer.acked_sequence)
+                    self._failed += len({failure.index for failure in answer.failures})
                     self._now = ImportSummary(
                         processed=answer.processed, sessions=answer.sessions, events=answer.events
                     )

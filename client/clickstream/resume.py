@@ -27,7 +27,9 @@ def cancelled_as(error: asyncio.CancelledError) -> BaseException:
     return error if task is not None and task.cancelling() else Cancelled("the client was closed")
 
 
-_INT32_MAX = 2**31 - 1
+def _is_cut(failure: ClickstreamError) -> bool:
+    """A connection cut in the middle of a message; an error of the service would carry its reason."""
+    return failure.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and not failure.error_id
 
 
 class Patience:
@@ -48,15 +50,24 @@ class Patience:
         self._until = None
         self._tries = 0
 
-    def allows(self, failure: ClickstreamError) -> bool:
-        """Whether to connect again. A call that never brought anything has been retried by gRPC already."""
-        broken = isinstance(failure, Unavailable | DeadlineExceeded) or (
-            # A connection cut in the middle of a message; an error of the service would carry its reason.
-            failure.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and not failure.error_id
-        )
-        if self._until is None:
+    def allows(self, failure: ClickstreamError, *, awaited: bool = True) -> bool:
+        """Whether to connect again. A call that never brought anything has been retried by gRPC already.
+
+        `awaited`: whether anything was to come.
+        """
+        broken = isinstance(failure, Unavailable | DeadlineExceeded) or _is_cut(failure)
+        if self._until is None or not awaited:
             self._until = monotonic() + self._most_s
         return broken and self._came and monotonic() < self._until
+
+    @staticmethod
+    def given_up(failure: ClickstreamError) -> ClickstreamError:
+        """What to raise after the last try."""
+        if not _is_cut(failure):
+            return failure
+        unavailable = Unavailable(f"the connection broke: {failure.message}")
+        unavailable.__cause__ = failure
+        return unavailable
 
     async def wait(self, failure: ClickstreamError) -> None:
         backoff = min(2.0, 0.1 * 2**self._tries)

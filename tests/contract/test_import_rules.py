@@ -49,10 +49,13 @@ async def aborted(
 ) -> tuple[list[ImportProgress], ImportSummary]:
     """Import what is past the ratio; what came before the error."""
     answers: list[Any] = []
-    with pytest.raises(ImportAborted):
+    with pytest.raises(ImportAborted) as raised:
         async with asyncio.timeout(PATIENCE_S):
             async for answer in transfer.import_sessions(chosen, chunks):
                 answers.append(answer)
+    failed = {failure.index for progress in answers[:-1] for failure in progress.failures}
+    assert f"{len(failed)} of {answers[-1].processed} items failed" in raised.value.message
+    assert f"the allowed {chosen.max_failure_ratio * 100:g}%" in raised.value.message
     return answers[:-1], answers[-1]
 
 
@@ -172,9 +175,11 @@ async def test_what_the_producer_raises_comes_out(transfer: TransferDao, content
         yield ImportChunk(1, [item("a")])
         raise LookupError("the log is unreadable")
 
+    answers = []
     with pytest.raises(LookupError, match="the log is unreadable"):
         async with asyncio.timeout(PATIENCE_S):
-            async for _ in transfer.import_sessions(config(), chunks()):
-                pass
+            async for answer in transfer.import_sessions(config(), chunks()):
+                answers.append(type(answer))
 
+    assert [ImportProgress] == answers  # a summary would say that this was all
     assert {"a": 1} == numbers_in(await contents())

@@ -1,0 +1,233 @@
+"""The client's long streams against services that end them, pause, or go away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from clickstream import (
+    Cancelled,
+    ClickstreamClient,
+    ImportChunk,
+    ImportConfig,
+    ImportItem,
+    ImportProgress,
+    ImportSummary,
+    Session,
+    SessionEvent,
+    Unavailable,
+)
+from clickstream.v1 import transfer_service_pb2 as pb
+from clickstream.v1.transfer_service_pb2_grpc import TransferServiceServicer, add_TransferServiceServicer_to_server
+from harness import PATIENCE_S, eventually
+
+CONFIG = ImportConfig(import_id="i")
+
+
+class Service(TransferServiceServicer):
+    """Acknowledges what it gets, `answers` requests a connection at most, and then ends the stream with OK."""
+
+    def __init__(self, answers: int) -> None:
+        self.answers = answers
+        self.connections = 0
+
+    async def StreamEvents(  # noqa: N802  # gRPC's name
+        self, requests: AsyncIterator[Any], context: Any
+    ) -> AsyncIterator[pb.StreamEventsResponse]:
+        self.connections += 1
+        for _ in range(self.answers):
+            if (request := await anext(requests, None)) is None:
+                return
+            yield pb.StreamEventsResponse(acked_sequence=request.sequence, inserted=len(request.events))
+
+    async def ImportSessions(  # noqa: N802
+        self, requests: AsyncIterator[Any], context: Any
+    ) -> AsyncIterator[pb.ImportSessionsResponse]:
+        self.connections += 1
+        await anext(requests)
+        processed = 0
+        for _ in range(self.answers):
+            if (request := await anext(requests, None)) is None:
+                yield pb.ImportSessionsResponse(summary=pb.ImportSummary(processed=processed))
+                return
+            processed += len(request.chunk.items)
+            yield pb.ImportSessionsResponse(
+                progress=pb.ImportProgress(acked_sequence=request.chunk.sequence, processed=processed)
+            )
+
+
+@asynccontextmanager
+async def client_of(service: Service, **options: float) -> AsyncIterator[ClickstreamClient]:
+    server = grpc.aio.server()
+    add_TransferServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with asyncio.timeout(PATIENCE_S), ClickstreamClient(f"127.0.0.1:{port}", **options) as client:
+            yield client
+    finally:
+        await server.stop(0)
+
+
+def chunk(number: int) -> ImportChunk:
+    return ImportChunk(number, [ImportItem(Session(session_id=str(number)))])
+
+
+async def chunks(count: int) -> AsyncIterator[ImportChunk]:
+    for number in range(1, count + 1):
+        yield chunk(number)
+
+
+def event(number: int) -> SessionEvent:
+    return SessionEvent(session_id="s", event_id=str(number), object_id="o")
+
+
+async def import_five(client: ClickstreamClient) -> int:
+    async with aclosing(client.import_sessions(CONFIG, chunks(5))) as answers:
+        *progress, summary = [answer async for answer in answers]
+    assert isinstance(summary, ImportSummary)
+    assert [1, 2, 3, 4, 5] == [one.acked_sequence for one in progress if isinstance(one, ImportProgress)]
+    return summary.processed
+
+
+async def send_five(client: ClickstreamClient) -> int:
+    async with client.event_stream(batch_events=1) as stream:
+        for number in range(5):
+            await stream.send(event(number))
+        return (await stream.flush()).inserted
+
+
+Work = Callable[[ClickstreamClient], Any]
+BOTH = pytest.mark.parametrize("work", [import_five, send_five])
+
+
+@BOTH
+async def test_a_stream_that_is_ended_early_is_taken_up_again(work: Work) -> None:
+    """A service that ends the stream with OK after each acknowledgement gets everything, each thing once."""
+    service = Service(answers=1)
+    async with client_of(service) as client:
+        assert 5 == await work(client)
+
+    assert service.connections >= 5
+
+
+@BOTH
+async def test_a_stream_that_is_always_ended_is_given_up(work: Work) -> None:
+    """A service that only ends the stream is tried again with pauses, and given up once patience is over."""
+    service = Service(answers=0)
+    async with client_of(service, stream_resume_s=1.0) as client:
+        with pytest.raises(Unavailable):
+            await work(client)
+
+    # The pauses are 0.05 s at least, and double.
+    assert 2 <= service.connections <= 10
+
+
+async def test_a_quiet_stream_outlives_its_deadlines() -> None:
+    """A stream that has nothing to send for many deadlines, longer than patience lasts, is still there after them."""
+    service = Service(answers=10)
+
+    async def connected_often() -> bool:
+        return service.connections >= 5
+
+    async with (
+        client_of(service, stream_deadline_s=0.3, stream_resume_s=0.5) as client,
+        client.event_stream() as stream,
+    ):
+        await eventually(connected_often, "five connections")
+        await stream.send(event(1))
+
+        assert 1 == (await stream.flush()).inserted
+
+
+async def test_a_producer_of_chunks_may_pause_over_deadlines() -> None:
+    """An import whose producer pauses for many deadlines, longer than patience lasts, goes on after them."""
+    service = Service(answers=10)
+
+    async def connected_often() -> bool:
+        return service.connections >= 5
+
+    async def paused() -> AsyncIterator[ImportChunk]:
+        yield chunk(1)
+        await eventually(connected_often, "five connections")
+        yield chunk(2)
+
+    async with client_of(service, stream_deadline_s=0.3, stream_resume_s=0.5) as client:
+        answers = [answer async for answer in client.import_sessions(CONFIG, paused())]
+
+    assert [1, 2, 2] == [answer.processed for answer in answers]
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+class Silent(Service):
+    """Reads, and never answers."""
+
+    async def StreamEvents(self, requests: AsyncIterator[Any], context: Any) -> None:  # noqa: N802
+        self.connections += 1
+        async for _ in requests:
+            pass
+
+    ImportSessions = StreamEvents
+
+
+@BOTH
+async def test_closing_the_client_ends_its_streams(work: Work) -> None:
+    """A stream that waits for an answer when its client is closed ends as Cancelled."""
+    service = Silent(0)
+
+    async def connected() -> bool:
+        return bool(service.connections)
+
+    async with client_of(service) as client:
+        working = asyncio.create_task(work(client))
+        await eventually(connected, "the stream is open")
+        await client.close()
+        await asyncio.wait([working], timeout=PATIENCE_S)
+
+    assert working.done()
+    assert Cancelled is type(working.exception())
+
+
+@BOTH
+async def test_a_stream_of_a_closed_client_is_cancelled(work: Work) -> None:
+    """A stream that is begun after its client was closed ends as Cancelled."""
+    async with client_of(Service(0)) as client:
+        await client.close()
+        await client._channel.close()
+        with pytest.raises(Cancelled):
+            await work(client)
+
+
+async def test_nothing_is_taken_after_the_end() -> None:
+    """`send` and `flush` after the stream was closed raise Cancelled, instead of taking what is never sent."""
+    async with client_of(Service(10)) as client:
+        async with client.event_stream() as stream:
+            await stream.send(event(1))
+        with pytest.raises(Cancelled):
+            await stream.send(event(2))
+        with pytest.raises(Cancelled):
+            await stream.flush()
+
+    assert 1 == stream.totals.inserted
+
+
+async def test_who_waits_for_room_learns_of_the_end() -> None:
+    """A `send` that waits for room when the stream is left with an error ends as Cancelled."""
+    async with client_of(Silent(0)) as client:
+        with pytest.raises(LookupError):
+            async with client.event_stream(batch_events=1, unacked_events=1) as stream:
+                await stream.send(event(1))
+                waiting = asyncio.create_task(stream.send(event(2)))
+                await asyncio.sleep(0)  # it runs up to where it waits
+                raise LookupError
+        await asyncio.wait([waiting], timeout=PATIENCE_S)
+
+        assert waiting.done()
+        assert Cancelled is type(waiting.exception())
