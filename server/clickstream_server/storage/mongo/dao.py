@@ -43,10 +43,11 @@ from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import database_of, settle
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.event_stream import EventStreamer
-from clickstream_server.storage.mongo.events import EventStore
+from clickstream_server.storage.mongo.events import EventStore, FoundEvents, TooManyBytes
 from clickstream_server.storage.mongo.exporter import Exporter
 from clickstream_server.storage.mongo.importer import Importer
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering
+from clickstream_server.storage.mongo.paging import EVENTS_BYTES_MAX, too_large
 from clickstream_server.storage.mongo.reader import BatchQuery, BatchReader
 from clickstream_server.storage.mongo.registrar import Registrar
 
@@ -136,7 +137,7 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
             found: Document | None = await self._sessions.find_one({"_id": session_id})
             if found is None:
                 return None
-            events = await self._events.of_session(session_id, limit=events_limit)
+            events = await self._events_of(session_id, events_limit)
         return SessionWithEvents(**documents.registered_fields(found), events=events.events, event_count=events.count)
 
     async def get_session_events(
@@ -146,7 +147,13 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
         check_id("session_id", session_id, self._limits)
         check_not_negative(limit=limit)
         async with storage_call(self._timeout_s):
-            return (await self._events.of_session(session_id, limit=limit)).events
+            return (await self._events_of(session_id, limit)).events
+
+    async def _events_of(self, session_id: str, limit: int | None) -> FoundEvents:
+        try:
+            return await self._events.of_session(session_id, limit=limit, bytes_max=EVENTS_BYTES_MAX)
+        except TooManyBytes:
+            raise too_large(session_id) from None
 
     async def get_batch_pages(
         self,

@@ -31,6 +31,7 @@ ID_SHOWN_MAX = 256
 """An id that was refused for its length is not sent back whole."""
 _SURPLUS_MAX = 1000
 """How many events more than asked for are read of a session rather than to ask for that session alone."""
+_VALUES_MAX = 1000
 
 
 class TooManyBytes(Exception):
@@ -176,17 +177,16 @@ class EventStore:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    async def of_session(self, session_id: str, *, limit: int | None, session: Any = None) -> FoundEvents:
-        """A session's earliest events and how many it has."""
-        query = {"_id.session_id": session_id}
-        events: tuple[SessionEvent, ...] = ()
+    async def of_session(self, session_id: str, *, limit: int | None, bytes_max: int) -> FoundEvents:
+        """A session's earliest events and how many it has. Raises TooManyBytes past `bytes_max` of BSON."""
+        events: Sequence[SessionEvent] = ()
         if limit != 0:
-            cursor = self._events.find(query, session=session).sort(IN_ORDER).limit(limit or 0)
-            events = tuple([documents.event_from_document(found) async for found in cursor])
+            found = await self._all_of([session_id], bytes_max, None, limit=limit or 0)
+            events = found.get(session_id, ())
         if limit is None or len(events) < limit:
-            return FoundEvents(events, len(events))
-        counts = await self._counts([session_id], session)
-        return FoundEvents(events, max(len(events), counts.get(session_id, 0)))
+            return FoundEvents(tuple(events), len(events))
+        counts = await self._counts([session_id], None)
+        return FoundEvents(tuple(events), max(len(events), counts.get(session_id, 0)))
 
     async def of_sessions(
         self, session_ids: Sequence[str], *, limit: int | None, bytes_max: int, session: Any
@@ -242,16 +242,18 @@ class EventStore:
         values: dict[str, list[Money]] = {}
         counts: Counter[str] = Counter()
         sizes: Counter[str] = Counter()
+        size = 0
         cursor = self._events.with_options(codec_options=RAW_CODEC).find(query, session=session)
         try:
             async for raw in cursor.sort(IN_ORDER):
                 event = documents.event_from_document(decode(raw.raw, CODEC))
                 counts[event.session_id] += 1
                 if event.value is not None:
-                    values.setdefault(event.session_id, []).append(event.value)
+                    _add_value(values.setdefault(event.session_id, []), event.value)
                 if limit is None or counts[event.session_id] <= limit:
+                    size += len(raw.raw)
                     sizes[event.session_id] += len(raw.raw)
-                    if sizes.total() > bytes_max:
+                    if size > bytes_max:
                         raise TooManyBytes
                     kept.setdefault(event.session_id, []).append(event)
         finally:
@@ -271,6 +273,13 @@ class EventStore:
         ]
         cursor = await settle(self._events.aggregate(pipeline, session=session))
         return {group["_id"]: group["count"] async for group in cursor}
+
+
+def _add_value(values: list[Money], value: Money) -> None:
+    """Add one to those that are to be summed; in between they are, since there may be more than can be held."""
+    if len(values) >= _VALUES_MAX:
+        values[:] = sum_by_currency(values)
+    values.append(value)
 
 
 def _rejected(place: int, event: SessionEvent | InvalidField, error: InvalidField) -> ItemFailure:

@@ -44,7 +44,7 @@ async def read_page(
             events = await read_events(ids)
         except TooManyBytes:
             if len(found) == 1:
-                raise _too_large(ids[0]) from None
+                raise too_large(ids[0]) from None
             found, complete = found[: len(found) // 2], False
         else:
             return [_with(session, events) for session in found], complete
@@ -69,8 +69,9 @@ def _with(session: FoundSession, events: dict[str, FoundEvents]) -> FoundSession
     return FoundSession(session.document, session.size, events.get(session.document["_id"], FoundEvents()))
 
 
-def _too_large(session_id: str) -> MessageTooLarge:
+def too_large(session_id: str) -> MessageTooLarge:
+    """The error for a session whose events are more than may be held at once."""
     return MessageTooLarge(
-        f"session {session_id!r} has more events than fit into one message; read it with events_limit",
+        f"session {session_id!r} has more events than fit into one message; read it with a smaller events_limit",
         resource_name=session_id,
     )
