@@ -41,6 +41,8 @@ SERVICES = [
     transfer_service_pb2.DESCRIPTOR.services_by_name["TransferService"].full_name,
 ]
 _CONNECT_S = 10.0
+_LAST_ANSWERS_S = 2.0
+"""How long clients may take for their last answers once all calls are done."""
 _WIRE_VERSION_MIN = 13
 """MongoDB 5.0, the first with snapshot reads outside of transactions."""
 
@@ -95,8 +97,23 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             )
         finally:
             await health.stop()
-            drain.drain()
-            await server.stop(settings.drain_s)
+            await _stop(server, drain, settings.drain_s)
+
+
+async def _stop(server: grpc.aio.Server, drain: DrainInterceptor, drain_s: float) -> None:
+    """End the streams, and let calls that run finish within `drain_s` seconds.
+
+    Who does not take what is left to be sent is cut off soon after that: else one reader that hangs, or whose machine
+    is gone, would hold up every stop for the whole time.
+    """
+    drain.drain()
+    stopping = asyncio.create_task(server.stop(drain_s))
+    done = asyncio.create_task(drain.done())
+    await asyncio.wait([stopping, done], return_when=asyncio.FIRST_COMPLETED)
+    done.cancel()
+    await asyncio.wait([stopping], timeout=_LAST_ANSWERS_S)
+    await server.stop(0)
+    await stopping
 
 
 def _describe_reflection_v1() -> None:

@@ -17,10 +17,13 @@ _HEALTH = "/grpc.health.v1.Health/"
 
 
 class DrainInterceptor(AroundInterceptor):
-    """Knows the streams that run, and refuses calls once it drains."""
+    """Knows the calls that run, and refuses others once it drains."""
 
     def __init__(self) -> None:
         self._streams: set[asyncio.Task[Any]] = set()
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._draining = False
 
     def drain(self) -> None:
@@ -29,6 +32,10 @@ class DrainInterceptor(AroundInterceptor):
         for stream in self._streams:
             stream.cancel()
 
+    async def done(self) -> None:
+        """Wait until no call runs: all that is left of them is to be sent."""
+        await self._idle.wait()
+
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
         if self._draining and not call.method.startswith(_HEALTH):
@@ -36,9 +43,14 @@ class DrainInterceptor(AroundInterceptor):
         task = asyncio.current_task()
         if call.streams and task is not None:
             self._streams.add(task)
+        self._running += 1
+        self._idle.clear()
         try:
             with deadline(call.context.time_remaining()):
                 yield
         finally:
             if task is not None:
                 self._streams.discard(task)
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
