@@ -62,9 +62,9 @@ def test_every_method_is_called_here() -> None:
 
 
 @asynccontextmanager
-async def silent_listener() -> AsyncIterator[str]:
-    """Something that accepts connections and never says anything."""
-    writers = []
+async def silent_listener(accepted: list[Any] | None = None) -> AsyncIterator[str]:
+    """Something that accepts connections, which it adds to the given ones, and never says anything."""
+    writers: list[Any] = [] if accepted is None else accepted
     server = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
     try:
         yield "{}:{}".format(*server.sockets[0].getsockname())
@@ -370,10 +370,15 @@ async def test_closing_twice_does_no_harm(mongodb_uri: str, database: str) -> No
 
 async def test_closing_ends_calls_that_run() -> None:
     """A call that waits for an answer when its client is closed ends as Cancelled."""
-    async with silent_listener() as address:
+    accepted: list[Any] = []
+
+    async def connected() -> bool:
+        return bool(accepted)
+
+    async with silent_listener(accepted) as address:
         client = ClickstreamClient(address, deadline_s=60)
         calls = [asyncio.create_task(client.list_batches()), asyncio.create_task(_read(client, "b"))]
-        await asyncio.sleep(0.1)  # both are on their way
+        await eventually(connected, "both are on their way")
         await client.close()
         await asyncio.wait(calls, timeout=30)
 

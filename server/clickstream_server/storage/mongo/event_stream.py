@@ -96,12 +96,18 @@ class EventStreamer:
             while self._waiting and size < EVENTS_PER_WRITE:
                 group.append(self._waiting.popleft())
                 size += group[-1].weight
-                self._bytes_ahead -= group[-1].prepared.size
-            self._events_ahead -= size
-            self._changed.notify_all()
             return group
 
     async def _write(self, group: list[_Waiting]) -> list[EventAck]:
+        try:
+            return await self._store(group)
+        finally:
+            async with self._changed:
+                self._events_ahead -= sum(request.weight for request in group)
+                self._bytes_ahead -= sum(request.prepared.size for request in group)
+                self._changed.notify_all()
+
+    async def _store(self, group: list[_Waiting]) -> list[EventAck]:
         documents = [document for request in group for document in request.prepared.documents]
         outcomes: list[WriteOutcome] = []
         if documents:
