@@ -13,12 +13,10 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from clickstream_server.bulk.arguments import add_export, add_import
+from clickstream_server.bulk.arguments import SAMPLE_QUERIES, add_export, add_import, add_replay
 from clickstream_server.failures import StartFailure
 
 INTERRUPTED = 130
-_SAMPLE_QUERIES = 200
-_SAMPLE_QUERIES_MAX = 100_000  # it is made in memory
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,9 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_ping(commands)
-    for parser_of_bulk in (add_import(commands), add_export(commands)):
+    for parser_of_bulk in (add_import(commands), add_export(commands), add_replay(commands)):
         _add_target(parser_of_bulk)
-    _add_replay(commands)
     _add_demo(commands)
     return parser
 
@@ -74,30 +71,6 @@ def _add_ping(commands: Any) -> None:
     parser.set_defaults(run=_ping)
 
 
-def _add_replay(commands: Any) -> None:
-    parser = commands.add_parser(
-        "replay",
-        help="feed a search log to a server",
-        description="Read a search log in the OpenSearch UBI format (NDJSON rows or the bulk form), register its "
-        "queries as sessions, store their events, and account for every line.",
-        epilog="Exit code: 0 if every row was sent or refused with a reason (the account says which), 1 if the log "
-        "could not be read or the server not be reached, 130 after Ctrl-C. A second replay of a log stores nothing "
-        "twice.",
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("file", metavar="FILE", nargs="?", help="the log; - reads standard input")
-    source.add_argument(
-        "--sample",
-        metavar="QUERIES",
-        nargs="?",
-        type=_positive,
-        const=_SAMPLE_QUERIES,
-        help="a small generated log instead (%(const)s queries unless given)",
-    )
-    _add_target(parser)
-    parser.set_defaults(run=_replay)
-
-
 def _add_demo(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
@@ -108,13 +81,6 @@ def _add_demo(commands: Any) -> None:
     )
     parser.add_argument("log", metavar="LOG", nargs="?", help="a log as for replay (without one: a generated log)")
     parser.set_defaults(run=_demo)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= _SAMPLE_QUERIES_MAX:
-        raise argparse.ArgumentTypeError(f"must be between 1 and {_SAMPLE_QUERIES_MAX:,}")
-    return number
 
 
 async def _serve(given: argparse.Namespace) -> int:
@@ -198,13 +164,7 @@ async def _ping(given: argparse.Namespace) -> int:
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
 
 
-def _replay(given: argparse.Namespace) -> int:
-    from clickstream_server.replay.command import replay
-
-    return replay(target=given.target, file=given.file, sample_queries=given.sample)
-
-
 def _demo(given: argparse.Namespace) -> int:
     from clickstream_server.demo import demo
 
-    return demo(given.log, sample_queries=_SAMPLE_QUERIES)
+    return demo(given.log, sample_queries=SAMPLE_QUERIES)

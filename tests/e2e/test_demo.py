@@ -10,9 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from clickstream import RegisteredSession, Session, SessionBatch, SessionBatchStatus, SessionEvent, SessionWithEvents
+from clickstream import (
+    OutcomeCounts,
+    RegisteredSession,
+    Session,
+    SessionBatch,
+    SessionBatchStatus,
+    SessionEvent,
+    SessionWithEvents,
+)
+from clickstream_server.bulk.account import FileAccount, LogAccount
+from clickstream_server.bulk.ubi.lines import LineCounts
 from clickstream_server.demo import ReadBack
-from clickstream_server.replay.account import Account, NumberRange, Outcomes
 from harness import PATIENCE_S, run_program, start_program
 
 STEPS = ["1 read", "2 start", "3 replay", "4 release", "5 read back", "6 check"]
@@ -128,9 +137,9 @@ def read_back(*numbers: int, sealed: bool = True) -> ReadBack:
 )
 def test_the_demo_notices_what_does_not_agree(read: ReadBack, fault: str | None) -> None:
     """A session, an event or a number that is missing or too many is named."""
-    account = Account(lines=4, query_rows=2, event_rows=2, queries=2)
-    account.sessions, account.known_events = Outcomes(inserted=2), Outcomes(inserted=2)
-    account.batches["b"] = NumberRange(1, 2, count=2)
+    log = LogAccount(LineCounts(lines=4), query_rows=2, event_rows=2, queries=2)
+    log.events_of_queries = OutcomeCounts(inserted=2)
+    account = FileAccount("log", sessions=OutcomeCounts(inserted=2), events=OutcomeCounts(inserted=2), log=log)
     batch = SessionBatch(
         batch_id="b",
         status=SessionBatchStatus.RELEASED,
@@ -139,6 +148,6 @@ def test_the_demo_notices_what_does_not_agree(read: ReadBack, fault: str | None)
         updated_at=MOMENT,
     )
 
-    found = read.disagreements(account, batch)
+    found = read.disagreements(account, log, batch)
 
     assert found == [] if fault is None else fault in found

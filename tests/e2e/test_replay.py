@@ -10,17 +10,18 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clickstream import ClickstreamClient, Session, SessionWithEvents, Unavailable
-from clickstream_server.replay.account import Account, Outcomes
-from clickstream_server.replay.feed import feed
-from clickstream_server.replay.spool import spooled
-from clickstream_server.replay.ubi import moment_of
+from clickstream import ClickstreamClient, OutcomeCounts, Session, SessionWithEvents, Unavailable
+from clickstream_server.bulk.account import FileAccount, LogAccount, disagreements, stray_events
+from clickstream_server.bulk.file_import import FileImport
+from clickstream_server.bulk.import_command import log_config
+from clickstream_server.bulk.progress import BulkProgress
+from clickstream_server.bulk.sources import Format, Generated, opened
+from clickstream_server.bulk.ubi.mapping import moment_of
 from clickstream_server.sample import sample_log
 from harness import PATIENCE_S, ServerProcess, run_program, served
 
@@ -40,13 +41,25 @@ async def server(mongodb_uri: str, database: str) -> AsyncIterator[ServerProcess
     await process.kill()
 
 
-async def replayed(client: ClickstreamClient, log: bytes) -> Account:
-    """The account of a replay of this log."""
-    account = Account()
-    with spooled(BytesIO(log), account, lambda _: None) as spool:
-        await feed(client, spool, account, lambda: None)
-    assert [] == account.disagreements()
-    return account
+class Replayed:
+    """The account of a replay."""
+
+    def __init__(self, account: FileAccount, log: LogAccount) -> None:
+        self.account = account
+        self.log = log
+        self.sessions = account.sessions
+        self.of_queries = log.events_of_queries
+        self.of_unknown = stray_events(account, log)
+
+
+async def replayed(client: ClickstreamClient, log: bytes) -> Replayed:
+    """Replay this log."""
+    with opened(Generated("log", log), lambda _: None, Format.UBI) as source:
+        replay = FileImport(source, log_config("test"), partial=False, refused=lambda _account, _refusal: None)
+        await replay.run(client, BulkProgress())
+    assert replay.account.log is not None
+    assert [] == disagreements(replay.account, replay.account.log)
+    return Replayed(replay.account, replay.account.log)
 
 
 async def read_back(client: ClickstreamClient) -> list[SessionWithEvents]:
@@ -63,10 +76,11 @@ def without_actions(log: bytes) -> bytes:
     return b"".join(line for line in log.splitlines(keepends=True) if not line.startswith((b'{"index"', b'{"create"')))
 
 
-def listed(account: Account) -> dict[tuple[str, str], list[int]]:
+def listed(done: Replayed) -> dict[tuple[str, str], list[int]]:
     """What was not stored, why, and in which lines; each of the handmade troubles is shown in full."""
-    assert all(note.count == len(note.lines) for note in account.notes.values())
-    return {key: note.lines for key, note in account.notes.items()}
+    notes = done.account.notes
+    assert all(note.count == len(note.lines) for note in notes.values())
+    return {key: note.lines for key, note in notes.items()}
 
 
 def query(query_id: Any, **fields: Any) -> dict[str, Any]:
@@ -113,14 +127,14 @@ async def test_every_kind_of_trouble_is_accounted_for_exactly(client: Clickstrea
     """Each line of a handmade log is counted under what became of it, and refusals name their lines."""
     await client.register_session(Session(session_id="before", search_query="other"))
 
-    account = await replayed(client, as_lines(TROUBLE))
+    done = await replayed(client, as_lines(TROUBLE))
 
-    counts = (account.lines, account.query_rows, account.event_rows, account.refused_rows, account.queries)
-    assert (22, 6, 12, 4, 5) == counts
-    assert Outcomes(inserted=2, conflicts=1, refused=2) == account.sessions
-    assert Outcomes(inserted=5, duplicates=1, refused=3) == account.known_events
-    assert Outcomes(inserted=1, refused=1) == account.unregistered_events
-    assert Outcomes(inserted=1) == account.unknown_events
+    log = done.log
+    assert (22, 6, 12, 4, 5) == (log.counts.lines, log.query_rows, log.event_rows, log.refused_rows, log.queries)
+    assert OutcomeCounts(inserted=2, conflicts=1, rejected=2) == done.sessions
+    assert OutcomeCounts(inserted=6, duplicates=1, rejected=4) == done.of_queries
+    assert OutcomeCounts(inserted=1) == done.of_unknown
+    assert 1 == log.orphaned
     assert {
         ("row", "query_id is missing"): [11],
         ("row", "timestamp is missing"): [18],
@@ -128,12 +142,12 @@ async def test_every_kind_of_trouble_is_accounted_for_exactly(client: Clickstrea
         ("row", "neither a query (user_query) nor an event (action_name)"): [22],
         ("query", "session_id: must have 256 characters at most"): [13],
         ("query", "created_at: must not be more than 300 seconds in the future"): [15],
-        ("query", "already there with other content; what is stored stays"): [17],
+        ("query", "one of the same id is stored with other content, which stays"): [17],
         ("event", "object_id: must be set for a click"): [5],
         ("event", "event_type: must have 64 characters at most"): [6],
         ("event", "created_at: must not be more than 300 seconds in the future"): [7],
         ("event", "session_id: must have 256 characters at most"): [14],
-    } == listed(account)
+    } == listed(done)
 
 
 async def test_the_bulk_form_of_a_log_is_the_same_log(client: ClickstreamClient) -> None:
@@ -143,9 +157,9 @@ async def test_the_bulk_form_of_a_log_is_the_same_log(client: ClickstreamClient)
 
     again = await replayed(client, as_lines(bulk))
 
-    assert (44, 22) == (again.lines, again.action_lines)
-    assert Outcomes(duplicates=3, refused=2) == again.sessions
-    assert Outcomes(duplicates=6, refused=3) == again.known_events
+    assert (44, 22) == (again.log.counts.lines, again.log.counts.actions)
+    assert OutcomeCounts(duplicates=3, rejected=2) == again.sessions
+    assert OutcomeCounts(duplicates=7, rejected=4) == again.of_queries
     assert {key: [2 * line for line in found] for key, found in listed(plain).items()} == listed(again)
 
 
@@ -160,46 +174,52 @@ async def test_a_replay_stores_what_the_rows_say(client: ClickstreamClient) -> N
 
 
 async def test_a_log_of_invalid_events_only_is_refused_event_by_event(client: ClickstreamClient) -> None:
-    """Where a whole call is invalid, each of its events is counted with its own reason, beyond what an error names."""
+    """Where every event is invalid, each is counted with its own reason."""
     log = [query("q"), *(event("q", "click" if number % 2 else "x" * 65, n=number) for number in range(1100))]
 
-    account = await replayed(client, as_lines(log))
+    done = await replayed(client, as_lines(log))
 
-    assert Outcomes(refused=1100) == account.known_events
+    assert OutcomeCounts(rejected=1100) == done.of_queries
     assert {
         ("event", "object_id: must be set for a click"): 550,
         ("event", "event_type: must have 64 characters at most"): 550,
-    } == {key: note.count for key, note in account.notes.items()}
-
-
-async def test_a_server_with_smaller_limits_gets_smaller_calls(mongodb_uri: str, database: str) -> None:
-    """Where a server takes fewer events a call than a replay sends, all of them get there in smaller calls."""
-    async with served(mongodb_uri, database, events_per_call_max=7) as client:
-        account = await replayed(client, as_lines([query("q"), *(event("q", n=number) for number in range(100))]))
-
-    assert Outcomes(inserted=100) == account.known_events
+    } == {key: note.count for key, note in done.account.notes.items()}
 
 
 async def test_one_large_row_does_not_take_its_neighbours_along(client: ClickstreamClient) -> None:
-    """An event larger than the limits is refused with its line; those before and after it are stored."""
-    large = event("q", blob="x" * 7_900_000)
+    """Events larger than a limit or a message are refused with their lines; those before and after them are stored."""
+    past_a_limit, past_a_message = event("q", blob="x" * 70_000), event("q", blob="x" * 7_900_000)
+    rows = [query("q"), event("q", n=1), past_a_limit, past_a_message, event("q", n=2)]
 
-    account = await replayed(client, as_lines([query("q"), event("q", n=1), large, event("q", n=2)]))
+    done = await replayed(client, as_lines(rows))
 
-    assert Outcomes(inserted=2, refused=1) == account.known_events
-    assert {("event", "meta: must have 65536 bytes as JSON at most"): [3]} == listed(account)
+    assert OutcomeCounts(inserted=2, rejected=1) == done.of_queries
+    assert {
+        ("event", "meta: must have 65536 bytes as JSON at most"): [3],
+        ("event", "is too large for a message"): [4],
+    } == listed(done)
 
 
-async def test_a_server_that_went_away_ends_the_feed(mongodb_uri: str, database: str) -> None:
-    """A feed to a server that stopped raises Unavailable instead of counting anything as refused."""
+async def test_rows_that_grow_on_the_wire_go_in(client: ClickstreamClient) -> None:
+    """Rows full of small numbers, which are ten times as large in a message, are sent in messages that have room."""
+    numbers = [0] * 30_000
+
+    done = await replayed(client, as_lines([query("q"), *(event("q", n=n, numbers=numbers) for n in range(40))]))
+
+    assert OutcomeCounts(inserted=40) == done.of_queries
+
+
+async def test_a_server_that_went_away_ends_the_replay(mongodb_uri: str, database: str) -> None:
+    """A replay to a server that stopped raises Unavailable instead of counting anything as refused."""
     async with served(mongodb_uri, database) as client:
         address = client.target
-    account = Account()
-    async with ClickstreamClient(address) as client:
-        with spooled(BytesIO(sample_log(5)), account, lambda _: None) as spool, pytest.raises(Unavailable):
-            await feed(client, spool, account, lambda: None)
+    with opened(Generated("log", sample_log(5)), lambda _: None, Format.UBI) as source:
+        replay = FileImport(source, log_config("test"), partial=False, refused=lambda _account, _refusal: None)
+        async with ClickstreamClient(address, stream_resume_s=0.5) as client:
+            with pytest.raises(Unavailable):
+                await replay.run(client, BulkProgress())
 
-    assert 0 == account.sessions.total
+    assert (0, 0) == (replay.account.sessions.total, replay.account.not_stored - replay.account.notes.count("row"))
 
 
 # --- the real log -----------------------------------------------------------------------------------------------------
@@ -252,19 +272,20 @@ async def test_the_account_of_the_real_log_agrees_with_a_count_by_hand(
     client: ClickstreamClient, real_log: bytes, by_hand: HandCount
 ) -> None:
     """Every number of the account of the real log is what plain Python counts over the file."""
-    account = await replayed(client, real_log)
+    done = await replayed(client, real_log)
 
-    assert (by_hand.lines, by_hand.lines // 2, 0) == (account.lines, account.action_lines, account.blank_lines)
-    assert (len(by_hand.queries), len(by_hand.ids)) == (account.query_rows, account.queries)
-    assert (473, 284, 189) == (account.query_rows, account.queries, account.further_rows)
-    assert Outcomes(inserted=284) == account.sessions
-    assert len(by_hand.events) == account.event_rows + account.refused_rows
-    for rows, outcomes in ((by_hand.of_known, account.known_events), (by_hand.of_unknown, account.unknown_events)):
-        assert Outcomes(inserted=distinct(rows), duplicates=len(rows) - distinct(rows)) == outcomes
+    log = done.log
+    assert (by_hand.lines, by_hand.lines // 2, 0) == (log.counts.lines, log.counts.actions, log.counts.blank)
+    assert (len(by_hand.queries), len(by_hand.ids)) == (log.query_rows, log.queries)
+    assert (473, 284) == (log.query_rows, log.queries)
+    assert OutcomeCounts(inserted=284) == done.sessions
+    assert len(by_hand.events) == log.event_rows + log.refused_rows
+    for rows, outcomes in ((by_hand.of_known, done.of_queries), (by_hand.of_unknown, done.of_unknown)):
+        assert OutcomeCounts(inserted=distinct(rows), duplicates=len(rows) - distinct(rows)) == outcomes
     assert {("row", "query_id is missing"): by_hand.without_query} == {
-        key: note.count for key, note in account.notes.items()
+        key: note.count for key, note in done.account.notes.items()
     }
-    assert 0 == account.rows_left_out.count
+    assert 0 == log.rows_left_out.count
 
 
 async def test_the_real_log_comes_back_complete(client: ClickstreamClient, real_log: bytes, by_hand: HandCount) -> None:
@@ -314,10 +335,10 @@ async def test_a_second_replay_of_the_real_log_stores_nothing(client: Clickstrea
     for log in (real_log, without_actions(real_log)):
         again = await replayed(client, log)
 
-        assert Outcomes(duplicates=284) == again.sessions
-        assert Outcomes(duplicates=first.known_events.total) == again.known_events
-        assert Outcomes(duplicates=first.unknown_events.total) == again.unknown_events
-    assert 0 == again.action_lines
+        assert OutcomeCounts(duplicates=284) == again.sessions
+        assert OutcomeCounts(duplicates=first.of_queries.total) == again.of_queries
+        assert OutcomeCounts(duplicates=first.of_unknown.total) == again.of_unknown
+    assert 0 == again.log.counts.actions
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -365,11 +386,12 @@ async def test_the_command_prints_the_account_of_a_file(server: ServerProcess, t
     assert "22 lines = 6 rows of queries + 12 rows of events + 0 action lines + 0 blank + 4 refused" in out
     words = [" ".join(line.split()) for line in out.splitlines()]
     assert "queries, as sessions 5 3 0 0 2" in words
-    assert "events of these queries 9 5 1 0 3" in words
+    assert "events of these queries 11 6 1 0 4" in words
     assert "events of unknown queries* 1 1 0 0 0" in words
     assert "event object_id: must be set for a click 1 line 5" in words
-    assert "Every line is accounted for. Not stored: 10, as listed." in words
-    assert "3 new sessions, numbers 1 to 3." in out
+    assert "Every line is accounted for." in words
+    assert "10 rows were refused, in whole or in part; import --errors FILE keeps them, ready to be mended." in words
+    assert "collects now; its numbers so far: 1 to 3." in out
 
 
 async def test_the_command_reads_standard_input(server: ServerProcess) -> None:
@@ -378,8 +400,8 @@ async def test_the_command_reads_standard_input(server: ServerProcess) -> None:
         code, out, errors = await ended(process, sample_log(20))
 
     assert (0, "") == (code, errors)
-    assert "Account of standard input" in out
-    assert "20 new sessions, numbers 1 to 20." in out
+    assert "Import of standard input" in out
+    assert "its numbers so far: 1 to 20." in out
 
 
 async def test_the_sample_can_be_replayed_again(server: ServerProcess) -> None:
@@ -387,9 +409,9 @@ async def test_the_sample_can_be_replayed_again(server: ServerProcess) -> None:
     _, first, _ = await run_program("replay", "--sample", "--target", server.address)
     code, second, _ = await run_program("replay", "--sample", "--target", server.address)
 
-    assert "200 new sessions, numbers 1 to 200." in first
+    assert "its numbers so far: 1 to 200." in first
+    assert ["queries,", "as", "sessions", "200", "0", "200", "0", "0"] in [line.split() for line in second.splitlines()]
     assert 0 == code
-    assert "No session was new." in second
     assert "its numbers so far: 1 to 200." in second
 
 
@@ -413,20 +435,6 @@ async def test_no_server_is_one_clear_line() -> None:
     assert errors.startswith("clickstream: the server at 127.0.0.1:1 does not answer (UNAVAILABLE)")
 
 
-async def test_a_server_lost_on_the_way_is_one_clear_line(server: ServerProcess) -> None:
-    """A server that dies before all is sent ends the command with how far it got and that running it again is safe."""
-    async with replaying_stdin(server.address) as process:
-        await begin_to_read(process)
-        await server.kill()
-        code, out, errors = await ended(process, as_lines([query("q")]))
-
-    assert (1, "") == (code, out)
-    assert 1 == len(errors.splitlines())
-    assert "does not answer any more (UNAVAILABLE)." in errors
-    assert "So far 0 of 1 queries and 0 of 2,000 events were sent." in errors
-    assert "Running the same command again is safe" in errors
-
-
 async def test_ctrl_c_while_reading_is_one_clear_line(server: ServerProcess) -> None:
     """Ctrl-C in the middle of a log ends the command at once with code 130, and nothing was sent."""
     async with replaying_stdin(server.address) as process:
@@ -438,4 +446,15 @@ async def test_ctrl_c_while_reading_is_one_clear_line(server: ServerProcess) -> 
 
     assert (130, "") == (code, out)
     assert 1 == len(errors.splitlines())
-    assert "clickstream: interrupted. Nothing was sent yet." in errors
+    assert "clickstream: interrupted. Nothing was acknowledged yet." in errors
+
+
+async def test_what_is_no_log_is_one_clear_line(server: ServerProcess, tmp_path: Path) -> None:
+    """A file without any row of a log ends the command with a line that says so, and code 1."""
+    file = tmp_path / "other.jsonl"
+    file.write_text('{"session": {"session_id": "s"}}\n')
+
+    code, _, errors = await run_program("replay", str(file), "--target", server.address)
+
+    assert (1, 1) == (code, len(errors.splitlines()))
+    assert "nothing in it is a row of a search log in the UBI format" in errors

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from clickstream_server.replay import lines, ubi
-from clickstream_server.replay.account import Account
-from clickstream_server.replay.spool import EventGroup, spooled
+from clickstream_server.bulk.ubi import lines
+from clickstream_server.bulk.ubi import mapping as ubi
+from clickstream_server.bulk.ubi.spool import Spool, spooling
 from clickstream_server.sample import sample_log
 
 MOMENT = datetime(2024, 12, 10, 0, 1, 29, 378000, UTC)
@@ -33,22 +33,33 @@ def shown(object_id: Any, ordinal: Any = None) -> dict[str, Any]:
 
 def session_of(*rows: dict[str, Any]) -> ubi.MappedQuery:
     """The session of the only query in a log of these rows."""
-    with spooled(BytesIO("".join(f"{json.dumps(row)}\n" for row in rows).encode()), Account(), ignored) as spool:
-        ((_, query_id),) = spool.queries()
+    with spooling() as spool:
+        fill(spool, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+        (query_id,) = spool.queries()
         return spool.session(query_id)
 
 
-def ignored(_: int) -> None:
-    """Takes what nobody asks for."""
+def fill(spool: Spool, log: bytes) -> None:
+    for row in read(log).rows:
+        spool.add(row)
 
 
-def read(log: bytes) -> tuple[list[lines.Row], Account]:
-    account = Account()
-    return list(lines.read_rows(BytesIO(log), account, ignored)), account
+class Read:
+    """What the lines of a log are."""
+
+    def __init__(self, log: bytes) -> None:
+        self.counts = lines.LineCounts()
+        found = list(lines.read_rows(BytesIO(log), self.counts))
+        self.rows = [row for row in found if isinstance(row, lines.Row)]
+        self.refused = [row for row in found if isinstance(row, lines.RefusedRow)]
 
 
-def reasons(account: Account) -> dict[str, list[int]]:
-    return {reason: note.lines for (_, reason), note in account.notes.items()}
+def read(log: bytes) -> Read:
+    return Read(log)
+
+
+def reasons(refused: list[lines.RefusedRow]) -> dict[str, list[int]]:
+    return {row.reason: [each.line for each in refused if each.reason == row.reason] for row in refused}
 
 
 @pytest.mark.parametrize(
@@ -317,21 +328,21 @@ def test_further_rows_that_find_no_room_are_counted() -> None:
 def test_plain_and_bulk_form_read_alike() -> None:
     """The rows of a log are the same with and without the action lines of the bulk form."""
     query, event = json.dumps(a_query()), json.dumps(an_event())
-    plain, _ = read(f"{query}\n{event}\n".encode())
-    bulk, account = read(f'{{"index":{{"_index":"ubi_queries"}}}}\n{query}\n{{"create":{{}}}}\n{event}'.encode())
+    plain = read(f"{query}\n{event}\n".encode())
+    bulk = read(f'{{"index":{{"_index":"ubi_queries"}}}}\n{query}\n{{"create":{{}}}}\n{event}'.encode())
 
-    assert [(row.kind, row.fields) for row in plain] == [(row.kind, row.fields) for row in bulk]
-    assert (4, 2) == (account.lines, account.action_lines)
+    assert [(row.kind, row.fields) for row in plain.rows] == [(row.kind, row.fields) for row in bulk.rows]
+    assert lines.LineCounts(lines=4, actions=2) == bulk.counts
 
 
 def test_bytes_around_the_rows_do_not_matter() -> None:
     """A byte order mark, blank lines, CRLF and a missing last line end change nothing."""
     query = json.dumps(a_query())
-    rows, account = read(b"\xef\xbb\xbf" + f"{query}\r\n\r\n   \n{query}".encode())
+    found = read(b"\xef\xbb\xbf" + f"{query}\r\n\r\n   \n{query}".encode())
 
-    assert [1, 4] == [row.line for row in rows]
-    assert 2 == account.blank_lines
-    assert {} == account.notes
+    assert [(1, query), (4, query)] == [(row.line, row.text) for row in found.rows]
+    assert 2 == found.counts.blank
+    assert [] == found.refused
 
 
 def test_lines_that_are_no_rows_are_refused_where_they_stand() -> None:
@@ -353,9 +364,9 @@ def test_lines_that_are_no_rows_are_refused_where_they_stand() -> None:
         b'{"hello":1}',  # 13
         b'{"index":{}}',  # 14: dangling
     ]
-    rows, account = read(b"\n".join(log))
+    found = read(b"\n".join(log))
 
-    assert [3, 5] == [row.line for row in rows]
+    assert [3, 5] == [row.line for row in found.rows]
     assert {
         "an action line without its document": [1, 14],
         "an action that is not one of a log: delete": [4],
@@ -365,9 +376,9 @@ def test_lines_that_are_no_rows_are_refused_where_they_stand() -> None:
         f"longer than {lines.LINE_BYTES_MAX} bytes": [10],
         "not JSON": [12],
         "neither a query (user_query) nor an event (action_name)": [13],
-    } == reasons(account)
-    assert (14, 2) == (account.lines, account.action_lines)
-    assert 14 == account.action_lines + account.refused_rows + len(rows)
+    } == reasons(found.refused)
+    assert lines.LineCounts(lines=14, actions=2) == found.counts
+    assert 14 == found.counts.actions + len(found.refused) + len(found.rows)
 
 
 def test_a_line_of_the_largest_size_is_read() -> None:
@@ -375,10 +386,9 @@ def test_a_line_of_the_largest_size_is_read() -> None:
     empty = json.dumps(a_query(x=""))
     query = empty.replace('"x": ""', f'"x": "{"y" * (lines.LINE_BYTES_MAX - len(empty) - 1)}"')
 
-    rows, account = read(f"{query}\n".encode())
+    found = read(f"{query}\n".encode())
 
-    assert 1 == len(rows)
-    assert {} == account.notes
+    assert (1, 0) == (len(found.rows), len(found.refused))
 
 
 def test_the_sample_is_the_same_every_time() -> None:
@@ -390,19 +400,21 @@ def test_the_sample_is_the_same_every_time() -> None:
 @pytest.mark.parametrize("queries", [1, 2, 200])
 def test_the_sample_has_every_trouble_once(queries: int) -> None:
     """The generated log has one repeated query, one event twice, one of an unknown query and one broken line."""
-    account = Account()
-    with spooled(BytesIO(sample_log(queries)), account, ignored) as spool:
-        known = [spooled_event.event for spooled_event in spool.events(EventGroup.KNOWN)]
-        unknown = [spooled_event.event for spooled_event in spool.events(EventGroup.UNKNOWN)]
+    log = sample_log(queries)
+    with spooling() as spool:
+        fill(spool, log)
+        found = [query_id for query_id in spool.queries() for _ in spool.rows_of(query_id)]
+        known = [spooled.event for query_id in spool.queries() for spooled in spool.events_of(query_id)]
+        unknown = list(spool.stray_events())
 
-    assert (queries, 1, 1) == (account.queries, account.further_rows, account.refused_rows)
+    assert (queries, queries + 1, 1) == (len(set(found)), len(found), len(read(log).refused))
     assert 1 == len(known) - len({event.model_dump_json() for event in known})
     assert 1 == len(unknown)
 
 
 def test_people_in_the_sample_click_what_they_see_first() -> None:
     """Clicks in the generated log fall off with the position, as they do in real ones."""
-    rows = [row for row in read(sample_log(400))[0] if row.fields.get("action_name") == "click"]
+    rows = [row for row in read(sample_log(400)).rows if row.fields.get("action_name") == "click"]
     places = [row.fields["event_attributes"]["position"]["ordinal"] for row in rows]
 
     assert places.count(0) > places.count(4) > places.count(9)

@@ -1,4 +1,4 @@
-"""The arguments of `clickstream import` and `clickstream export`. Imports nothing that takes time."""
+"""The arguments of `clickstream import`, `replay` and `export`. Imports nothing that takes time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
+
+SAMPLE_QUERIES = 200
+_SAMPLE_QUERIES_MAX = 100_000  # it is made in memory
 
 
 def add_import(commands: Any) -> argparse.ArgumentParser:
@@ -23,7 +26,10 @@ def add_import(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("files", metavar="FILE", nargs="+", help="the files, one after the other; - is standard input")
     parser.add_argument("--dry-run", action="store_true", help="check everything, and write nothing")
     parser.add_argument(
-        "--atomic", action="store_true", help="a session and its events stand or fall together (else each on its own)"
+        "--atomic",
+        action="store_true",
+        help="a session and its events stand or fall together, and so do all rows of a query in a search log; events "
+        "whose query is not in the log stand alone (default: each session and event on its own)",
     )
     parser.add_argument(
         "--replace", action="store_true", help="replace what is stored with other content (else it stays: a conflict)"
@@ -75,6 +81,42 @@ def _import(given: argparse.Namespace) -> int:
         errors=given.errors,
     )
     return import_files(given.files, options)
+
+
+def add_replay(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "replay",
+        help="feed a search log to a server",
+        description="Import a search log in the OpenSearch UBI format (NDJSON rows or the bulk form), as `clickstream "
+        "import` does, and account for every line. No share of bad rows is too much for it.",
+        epilog="Exit code: 0 if every row was stored or refused with a reason (the account says which), 1 if the log "
+        "could not be read or the server not be reached, 130 after Ctrl-C. A second replay of a log stores nothing "
+        "twice.",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("file", metavar="FILE", nargs="?", help="the log; - reads standard input")
+    source.add_argument(
+        "--sample",
+        metavar="QUERIES",
+        nargs="?",
+        type=_positive,
+        const=SAMPLE_QUERIES,
+        help="a small generated log instead (%(const)s queries unless given)",
+    )
+    parser.set_defaults(run=_replay)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _SAMPLE_QUERIES_MAX:
+        raise argparse.ArgumentTypeError(f"must be between 1 and {_SAMPLE_QUERIES_MAX:,}")
+    return int(text)
+
+
+def _replay(given: argparse.Namespace) -> int:
+    from clickstream_server.bulk.import_command import replay, sample
+
+    return replay(given.target, given.file if given.sample is None else sample(given.sample))
 
 
 def add_export(commands: Any) -> argparse.ArgumentParser:

@@ -22,9 +22,9 @@ from clickstream.models import Money
 from clickstream_server.bulk.formats import WRITERS, Writer
 from clickstream_server.bulk.outputs import STDOUT, Output, compressed
 from clickstream_server.bulk.progress import BulkProgress, bulk_progress
+from clickstream_server.bulk.report import shown
 from clickstream_server.bulk.sources import interruptible
 from clickstream_server.failures import StartFailure
-from clickstream_server.replay.report import shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ async def _exported(
                 trailer = page.trailer
                 if options.resumable and trailer is None:
                     _keep_place(options, _Place(account, page.resume_token, writer.output.tell()))
-                progress.counted(account.session_count)
+                progress.reached(account.session_count, account.session_count)
     if trailer is None:
         raise StartFailure("the server ended the export without its trailer: it is not complete")
     if trailer != account:

@@ -1,59 +1,72 @@
-"""The rows of a source -> what can be sent, and what cannot, each with its line. In bounded memory."""
+"""What the rows of a file become: items that can be sent, and refusals, each with the lines where they stand."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
-from hashlib import sha256
+from typing import NamedTuple, Protocol
 
 from clickstream.errors import InvalidField
 from clickstream.models import Session, SessionEvent
 from clickstream.transfer import ImportItem
-from clickstream_server.bulk import jsonl
-from clickstream_server.bulk.sources import LINE_BYTES_MAX, Lines
 from clickstream_server.canonical import canonical_event, canonical_session
-from clickstream_server.failures import StartFailure
 
 PARTS_PER_ITEM = 5_000
 """A session with more events than this is sent in several items: a chunk may have 10,000 sessions and events."""
 
-BYTES_PER_ITEM = 2 * 1024 * 1024
-_PART_BYTES_MAX = 4 * 1024 * 1024
+WEIGHT_MAX = 4 * 1024 * 1024
+"""Of an item, and of what is sent at once: a message has 8 MiB at most."""
+
+BOM = b"\xef\xbb\xbf"
 _ROW_KEPT_BYTES = 4096
-_BOM = b"\xef\xbb\xbf"
+_WEIGHT_OF_VALUE = 20
+
+
+class SourceRow(NamedTuple):
+    """A row as it stands in a file."""
+
+    line: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A row that was not stored, and why. `reason` is a stable code, `row` the row as it stands in the file."""
+    """Rows that were not stored, and why: one, or all those of a query. `reason` is a stable code.
 
-    line: int
+    `what`: what was refused, in a word: the row, or of a log a query or an event.
+    """
+
+    rows: tuple[SourceRow, ...]
     reason: str
     message: str
-    row: str
+    what: str = "row"
+
+    @property
+    def line(self) -> int:
+        return self.rows[0].line
 
 
 @dataclass(frozen=True, slots=True)
 class Sendable:
-    """An item, the lines that it comes from, and its size in bytes of text.
+    """An item, the rows that it comes from, and its weight (see `weight_of`).
 
-    `first_event`: the place, in its row, of the first event of the item. `event_lines`: of each event, where they stand
-    in lines of their own. `text`: the row, where it is still needed.
+    `rows`: those of the session. `first_event`: the place, in the row, of the first event of the item. Of a log,
+    `event_rows`: the row of each event; `stray`: there is no query for these events in the file; `orphaned`: there is,
+    and it was refused.
     """
 
     item: ImportItem
-    size: int
-    line: int
-    text: str | None = None
+    weight: int
+    rows: tuple[SourceRow, ...]
     first_event: int = 0
-    event_lines: tuple[int, ...] = ()
+    event_rows: tuple[SourceRow, ...] = ()
+    stray: bool = False
+    orphaned: bool = False
 
 
 @dataclass(slots=True)
 class Ending:
-    """What is known of a file at its end, or for `understood`, the rows that can be used, as soon as it is known.
+    """What is known of a file at its end, and of `understood`, the rows that can be used, while a log is read.
 
     `fault`: why it cannot be said that all of it was there.
     """
@@ -63,136 +76,27 @@ class Ending:
     fault: str | None = None
 
 
-class LineRefused(Exception):
-    """A line cannot be used."""
+class Rows(Protocol):
+    """The rows of one file."""
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-# --- our own form -----------------------------------------------------------------------------------------------------
-
-
-class SessionRows:
-    """The rows of a file in our own JSON Lines form. `partial`: it may lack its trailer."""
-
-    def __init__(self, lines: Lines, *, partial: bool, atomic: bool) -> None:
-        self.ending = Ending()
-        self._lines = lines
-        self._partial = partial
-        self._atomic = atomic
-        self._rows = 0
-        self._exported = False
-        self._digest = sha256()
+    ending: Ending
 
     def read(self) -> Iterator[Sendable | Refusal]:
-        """The rows, in order. A session that stood in an earlier line is refused."""
-        with closing(_Seen()) as seen:
-            while raw := self._lines.readline(LINE_BYTES_MAX + 1):
-                self.ending.lines += 1
-                line = self.ending.lines
-                if jsonl.is_trailer(raw):
-                    self._check_trailer(raw)
-                    continue
-                self._digest.update(raw)
-                try:
-                    text = self._text(raw, line).rstrip("\r\n")
-                    if text.strip():
-                        yield from self._items(line, text, seen)
-                except LineRefused as refused:
-                    self._rows += 1
-                    yield Refusal(line, refused.reason, str(refused), _kept(raw))
-            if self._lines.fault is not None:
-                self.ending.fault = self._lines.fault
-            elif self._exported and not self._partial:
-                self.ending.fault = (
-                    "its trailer is missing: the export was cut off, and sessions are missing (if it is a part of an "
-                    "export, say --partial)"
-                )
-
-    def text(self, line: int) -> str:
-        """The row of an item that does not carry it; all of these do."""
-        raise LookupError(line)
-
-    def close(self) -> None:
-        """Nothing is kept beyond `read`."""
-
-    def _text(self, raw: bytes, line: int) -> str:
-        if len(raw) > LINE_BYTES_MAX:
-            while raw and not raw.endswith(b"\n"):
-                raw = self._lines.readline(LINE_BYTES_MAX)
-                self._digest.update(raw)
-            raise LineRefused("LINE_TOO_LONG", f"the line has more than {LINE_BYTES_MAX} bytes")
-        if self._lines.fault is not None and not raw.endswith(b"\n"):
-            raise LineRefused("TRUNCATED", self._lines.fault)
-        try:
-            return (raw.removeprefix(_BOM) if line == 1 else raw).decode()
-        except UnicodeDecodeError as error:
-            raise LineRefused("NOT_UTF8", f"not UTF-8 (byte {error.start + 1} of the line)") from None
-
-    def _items(self, line: int, text: str, seen: _Seen) -> Iterator[Sendable]:
-        try:
-            read = jsonl.row_from_line(text)
-            session = read.item.session
-            assert isinstance(session, Session)
-            items = list(items_of(Sendable(read.item, len(text), line, text), atomic=self._atomic))
-        except InvalidField as error:
-            broken = "Invalid JSON" in error.message
-            raise LineRefused("BROKEN_LINE" if broken else InvalidField.reason, error.message) from None
-        self._exported = self._exported or read.exported
-        if (earlier := seen.before(session.session_id, line)) is not None:
-            raise LineRefused("DUPLICATE_IN_FILE", f"session_id: this session stands in line {earlier} already")
-        self._rows += 1
-        yield from items
-
-    def _check_trailer(self, raw: bytes) -> None:
-        """Compare with what stood before it, and begin anew."""
-        found, rows, self._digest, self._rows, self._exported = self._digest, self._rows, sha256(), 0, False
-        try:
-            trailer = jsonl.trailer_from_line(raw.decode(errors="replace"))
-        except InvalidField as error:
-            self.ending.fault = f"its trailer in line {self.ending.lines} cannot be read: {error.message}"
-            return
-        if trailer.sessions != rows:
-            self.ending.fault = (
-                f"it does not agree with its trailer in line {self.ending.lines}: {trailer.sessions:,} sessions were "
-                f"exported, and {rows:,} are there"
-            )
-        elif trailer.sha256 != found.hexdigest():
-            self.ending.fault = (
-                f"it does not agree with its trailer in line {self.ending.lines}: the rows are not those that were "
-                "exported (if they were changed on purpose, take the trailer out and say --partial)"
-            )
+        """What becomes of them, in an order of its own; to be read once, by one thread at a time."""
 
 
-class _Seen:
-    """Which sessions stood in which line. On disk, in a file without a name, so that memory stays bounded."""
-
-    def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._database.executescript(
-            "PRAGMA journal_mode = OFF; CREATE TABLE seen (id TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID; BEGIN;"
-        )
-
-    def before(self, session_id: str, line: int) -> int | None:
-        """The line where it stood first; None, and noted, if this is the first."""
-        try:
-            inserted = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (session_id, line)).rowcount
-            if inserted:
-                return None
-            found: tuple[int] = self._database.execute("SELECT line FROM seen WHERE id = ?", (session_id,)).fetchone()
-            return found[0]
-        except sqlite3.Error as error:
-            raise StartFailure(f"no room for a temporary file (TMPDIR says where): {error}") from error
-
-    def close(self) -> None:
-        self._database.close()
+def kept_text(raw: bytes, *, whole: bool = True) -> str:
+    """The text of a line to be shown, whatever is wrong with it; the beginning only if it is not whole."""
+    return (raw if whole else raw[:_ROW_KEPT_BYTES]).decode(errors="replace").rstrip("\r\n")
 
 
-def _kept(raw: bytes) -> str:
-    text = (raw if len(raw) <= LINE_BYTES_MAX else raw[:_ROW_KEPT_BYTES]).decode(errors="replace")
-    return text.rstrip("\r\n")
+def weight_of(json_bytes: bytes) -> int:
+    """How many bytes this JSON has in a message, at most.
+
+    Each member of an object or a list has up to 20 bytes around it there: `[1,1,1]` grows fivefold.
+    """
+    values = json_bytes.count(b",") + json_bytes.count(b"{") + json_bytes.count(b"[")
+    return len(json_bytes) + _WEIGHT_OF_VALUE * values
 
 
 # --- large sessions ---------------------------------------------------------------------------------------------------
@@ -204,42 +108,48 @@ def items_of(whole: Sendable, *, atomic: bool) -> Iterator[Sendable]:
     Raises InvalidField where that cannot be.
     """
     events = whole.item.events
-    if len(events) <= PARTS_PER_ITEM and whole.size <= BYTES_PER_ITEM:
+    if len(events) <= PARTS_PER_ITEM and whole.weight <= WEIGHT_MAX:
         yield whole
         return
     session = whole.item.session
     pieces = list(_pieces(session if isinstance(session, Session) else None, events))
     if atomic and len(pieces) > 1:
-        raise InvalidField.at(
-            "events",
-            f"a session with {PARTS_PER_ITEM:,} events or {BYTES_PER_ITEM >> 20} MiB at most can be stored as one "
-            "(--atomic)",
-        )
+        raise too_large_for_one()
     at = 0
-    for number, (piece, size) in enumerate(pieces):
+    for number, (piece, weight) in enumerate(pieces):
         item = ImportItem(session if number == 0 else None, piece)
-        lines = whole.event_lines[at : at + len(piece)]
-        yield Sendable(item, size, whole.line, whole.text, at, lines)
+        yield Sendable(item, weight, whole.rows, at)
         at += len(piece)
 
 
 def _pieces(session: Session | None, events: Iterable[object]) -> Iterator[tuple[list[SessionEvent], int]]:
     piece: list[SessionEvent] = []
-    total = 0 if session is None else _checked("session", len(canonical_session(session)))
+    total = 0 if session is None else checked_weight("session", canonical_session(session))
     for place, event in enumerate(events):
         assert isinstance(event, SessionEvent)
         if session is not None and not event.session_id:
             event = event.model_copy(update={"session_id": session.session_id})  # noqa: PLW2901  # it may be sent alone
-        size = _checked(f"events[{place}]", len(canonical_event(event)))
-        if piece and (len(piece) == PARTS_PER_ITEM or total + size > BYTES_PER_ITEM):
+        weight = checked_weight(f"events[{place}]", canonical_event(event))
+        if total and (len(piece) == PARTS_PER_ITEM or total + weight > WEIGHT_MAX):
             yield piece, total
             piece, total = [], 0
         piece.append(event)
-        total += size
+        total += weight
     yield piece, total
 
 
-def _checked(path: str, size: int) -> int:
-    if size > _PART_BYTES_MAX:
-        raise InvalidField.at(path, f"has {size} bytes, too many for a message")
-    return size
+def checked_weight(path: str, json_bytes: bytes) -> int:
+    """The weight of a session or an event. Raises InvalidField if no message has room for it."""
+    weight = weight_of(json_bytes)
+    if weight > WEIGHT_MAX:
+        raise InvalidField.at(path, "is too large for a message")
+    return weight
+
+
+def too_large_for_one() -> InvalidField:
+    """The error for a session that can be sent in several items only."""
+    return InvalidField.at(
+        "events",
+        f"a session with {PARTS_PER_ITEM:,} events or {WEIGHT_MAX >> 20} MiB as a message at most can be stored as "
+        "one (--atomic)",
+    )

@@ -38,7 +38,7 @@ class Format(Enum):
     UBI = "UBI"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """What is to be imported: its name for people, its lines, its size in bytes as it is stored, if that is known."""
 
@@ -46,21 +46,46 @@ class Source:
     lines: Lines
     size: int | None
     format: Format
+    packed: _Counted
+
+    @property
+    def bytes_read(self) -> int:
+        """How much of it was read, as it is stored."""
+        return self.packed.count
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A file that is not on disk, with its name for people."""
+
+    name: str
+    content: bytes
 
 
 @contextmanager
-def opened(file: str, advance: Callable[[int], None]) -> Iterator[Source]:
-    """Open a file or standard input; `advance` is told how many bytes were read of it. Raises StartFailure."""
-    name = "standard input" if file == STDIN else file
+def opened(file: str | Generated, advance: Callable[[int], None], known: Format | None = None) -> Iterator[Source]:
+    """Open a file or standard input; `advance` is told how many bytes were read of it so far. Raises StartFailure.
+
+    `known`: what the rows are; None to recognise it.
+    """
+    name = file.name if isinstance(file, Generated) else "standard input" if file == STDIN else file
     try:
-        # Standard input by its number, without Python's own buffer in between, and left open.
-        raw = open(0, "rb", buffering=0, closefd=False) if file == STDIN else Path(file).open("rb", buffering=0)  # noqa: SIM115
+        raw = _raw(file)
     except OSError as error:
-        raise unreadable(name, error) from error
+        raise _unreadable(name, error) from error
     with raw:
-        status = os.fstat(raw.fileno())
-        lines = _unpacked(name, _Counted(name, raw, advance))
-        yield Source(name, lines, status.st_size or None, _recognised(lines))
+        size = len(file.content) if isinstance(file, Generated) else os.fstat(raw.fileno()).st_size
+        packed = _Counted(name, raw, advance)
+        lines = _unpacked(name, packed)
+        yield Source(name, lines, size or None, known or _recognised(lines), packed)
+
+
+def _raw(file: str | Generated) -> Any:
+    if isinstance(file, Generated):
+        return io.BytesIO(file.content)
+    if file == STDIN:  # by its number, without Python's own buffer in between, and left open
+        return open(0, "rb", buffering=0, closefd=False)
+    return Path(file).open("rb", buffering=0)
 
 
 @contextmanager
@@ -101,14 +126,15 @@ async def in_thread(work: Callable[[], T]) -> T:
     return await done
 
 
-def unreadable(name: str, error: OSError) -> StartFailure:
+def _unreadable(name: str, error: OSError) -> StartFailure:
     return StartFailure(f"cannot read {name}: {error.strerror or error}")
 
 
 class _Counted:
     """The bytes as they are stored. Raises StartFailure where they cannot be read."""
 
-    def __init__(self, name: str, raw: io.RawIOBase | Any, advance: Callable[[int], None]) -> None:
+    def __init__(self, name: str, raw: Any, advance: Callable[[int], None]) -> None:
+        self.count = 0
         self._name = name
         self._raw = raw
         self._advance = advance
@@ -129,8 +155,9 @@ class _Counted:
         try:
             found: bytes = self._raw.read(size) or b""
         except OSError as error:
-            raise unreadable(self._name, error) from error
-        self._advance(len(found))
+            raise _unreadable(self._name, error) from error
+        self.count += len(found)
+        self._advance(self.count)
         return found
 
 

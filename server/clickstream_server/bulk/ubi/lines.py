@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-from clickstream_server.replay.account import Account
-from clickstream_server.replay.ubi import RowRefused, object_from_json
+from clickstream_server.bulk.rows import BOM, kept_text
+from clickstream_server.bulk.ubi.mapping import RowRefused, object_from_json, text_of
 
 LINE_BYTES_MAX = 8 * 1024 * 1024
-_BOM = b"\xef\xbb\xbf"
 _ACTIONS = frozenset({"index", "create", "update", "delete"})
 
 
@@ -37,12 +36,36 @@ class Row:
     text: str
     fields: dict[str, Any]
 
+    def refused(self, reason: str) -> RefusedRow:
+        """The same row, if it cannot be used."""
+        return RefusedRow(self.line, self.text, reason, text_of(self.fields.get("query_id")))
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A line that cannot be used, why, and the query that it names, if it names one."""
+
+    line: int
+    text: str
+    reason: str
+    query_id: str | None = None
+
+
+@dataclass(slots=True)
+class LineCounts:
+    """How many lines were read, and how many of them are no rows: blank ones, and actions that have a document."""
+
+    lines: int = 0
+    blank: int = 0
+    actions: int = 0
+
 
 @dataclass(frozen=True, slots=True)
 class _Action:
     """An action line of the bulk form."""
 
     line: int
+    text: str
     name: str
     index: str
 
@@ -51,69 +74,61 @@ class _Action:
         return self.name in {"index", "create"}
 
 
-def read_rows(stream: ByteLines, account: Account, advance: Callable[[int], None]) -> Iterator[Row]:
-    """The rows of a log. Every line is counted in the account; `advance` is told how many bytes were read.
-
-    Raises OSError.
-    """
+def read_rows(stream: ByteLines, counts: LineCounts) -> Iterator[Row | RefusedRow]:
+    """The rows of a log, in order. Each line is counted."""
     action: _Action | None = None  # whose document comes next
-    for line, raw in _numbered_lines(stream, advance):
-        account.lines += 1
-        if raw is not None and not raw.strip():
-            account.blank_lines += 1
+    for line, raw, whole in _numbered_lines(stream):
+        counts.lines += 1
+        if not raw.strip() and whole:
+            counts.blank += 1
             continue
         before, action = action, None
+        fields: dict[str, Any] = {}
         try:
-            text = _decoded(raw)
+            text = _decoded(raw, whole=whole)
             fields = object_from_json(text)
-            found = _action_of(line, fields)
+            found = _action_of(line, text, fields)
             if found is None:
                 yield Row(line, _kind_of(fields, before), text, fields)
                 continue
-            _note_dangling(before, account)
+            yield from _dangling(before, counts)
             action = None if found.name == "delete" else found  # only a delete has no document
             if not found.adds:
                 raise RowRefused(f"an action that is not one of a log: {found.name}")
-            account.action_lines += 1
+            counts.actions += 1
         except RowRefused as refused:
-            account.notes.add("row", refused.reason, line)
-    _note_dangling(action, account)
+            yield RefusedRow(line, kept_text(raw, whole=whole), refused.reason, text_of(fields.get("query_id")))
+    yield from _dangling(action, counts)
 
 
-def _note_dangling(action: _Action | None, account: Account) -> None:
-    """Refuse an action whose document did not come; until now it was counted as one that has it."""
+def _dangling(action: _Action | None, counts: LineCounts) -> Iterator[RefusedRow]:
+    """An action whose document did not come is refused; until now it was counted as one that has it."""
     if action is not None and action.adds:
-        account.action_lines -= 1
-        account.notes.add("row", "an action line without its document", action.line)
+        counts.actions -= 1
+        yield RefusedRow(action.line, action.text, "an action line without its document")
 
 
-def _numbered_lines(stream: ByteLines, advance: Callable[[int], None]) -> Iterator[tuple[int, bytes | None]]:
-    """Each line with its number; None for one that is too long, of which only a piece is held at a time."""
+def _numbered_lines(stream: ByteLines) -> Iterator[tuple[int, bytes, bool]]:
+    """Each line with its number, and whether it is all there: of one that is too long only the beginning is kept."""
     line = 0
     while raw := stream.readline(LINE_BYTES_MAX + 1):
         line += 1
-        size = len(raw)
-        if size > LINE_BYTES_MAX:
-            piece = raw
-            while piece and not piece.endswith(b"\n"):
-                piece = stream.readline(LINE_BYTES_MAX)
-                size += len(piece)
-            yield line, None
-        else:
-            yield line, raw.removeprefix(_BOM) if line == 1 else raw
-        advance(size)
+        piece = raw
+        while len(raw) > LINE_BYTES_MAX and piece and not piece.endswith(b"\n"):
+            piece = stream.readline(LINE_BYTES_MAX)
+        yield line, raw.removeprefix(BOM) if line == 1 else raw, len(raw) <= LINE_BYTES_MAX
 
 
-def _decoded(raw: bytes | None) -> str:
-    if raw is None:
+def _decoded(raw: bytes, *, whole: bool) -> str:
+    if not whole:
         raise RowRefused(f"longer than {LINE_BYTES_MAX} bytes")
     try:
-        return raw.decode()
+        return raw.decode().rstrip("\r\n")
     except UnicodeDecodeError:
         raise RowRefused("not UTF-8") from None
 
 
-def _action_of(line: int, fields: dict[str, Any]) -> _Action | None:
+def _action_of(line: int, text: str, fields: dict[str, Any]) -> _Action | None:
     """The bulk action that this object is, if it is one: a single key that names it, with an object below."""
     if len(fields) != 1:
         return None
@@ -121,7 +136,7 @@ def _action_of(line: int, fields: dict[str, Any]) -> _Action | None:
     if name not in _ACTIONS or not isinstance(target, dict):
         return None
     index = target.get("_index")
-    return _Action(line, name, index if isinstance(index, str) else "")
+    return _Action(line, text, name, index if isinstance(index, str) else "")
 
 
 def _kind_of(fields: dict[str, Any], action: _Action | None) -> Kind:

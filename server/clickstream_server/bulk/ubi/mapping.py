@@ -4,7 +4,7 @@ UBI (User Behavior Insights, https://o19s.github.io/ubi/docs/html/1.0.0/) has tw
 `query_id`, `user_query` and perhaps `query_response_hit_ids`, and an event, with `action_name` and the `query_id` that
 it belongs to. A query becomes a session, with what it showed; each event becomes an event of that session. What has no
 field of its own is kept in `search_meta` or `meta`, under the name that it has in the log. Nothing depends on the
-moment of the replay, so that a second one finds everything stored.
+moment of the import, so that a second one finds everything stored.
 """
 
 from __future__ import annotations
