@@ -70,7 +70,6 @@ class FileAccount:
     """
 
     name: str
-    lines: int = 0
     refused: int = 0
     failed_rows: int = 0
     sessions: OutcomeCounts = field(default_factory=OutcomeCounts)

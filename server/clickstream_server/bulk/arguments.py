@@ -159,10 +159,10 @@ def add_export(commands: Any) -> argparse.ArgumentParser:
 def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter: before the year 1 in UTC
         raise argparse.ArgumentTypeError(f"{text!r} is not a date or a time as in RFC 3339") from None
-    if moment.tzinfo is not None:
-        return moment.astimezone(UTC)
     if len(text) > len("2026-11-21"):
         raise argparse.ArgumentTypeError(f"{text!r} has no zone: add Z for UTC, or +01:00")
     return moment.replace(tzinfo=UTC)

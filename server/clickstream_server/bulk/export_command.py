@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import aclosing
+import sys
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
 from dataclasses import astuple, dataclass
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.text import Text
@@ -18,7 +21,7 @@ from rich.text import Text
 from clickstream.client import ClickstreamClient
 from clickstream.errors import ClickstreamError, Unavailable
 from clickstream.export import ExportAccount, ExportFilter
-from clickstream.models import Money
+from clickstream.models import Money, SessionBatch, SessionWithEvents
 from clickstream_server.bulk.formats import WRITERS, Writer
 from clickstream_server.bulk.outputs import STDOUT, Output, compressed
 from clickstream_server.bulk.progress import BulkProgress, bulk_progress
@@ -60,6 +63,22 @@ class _Place:
     count: int
 
 
+class _Share:
+    """How much of an export is done, where that can be known: of its batch's numbers, or of the ids asked for."""
+
+    def __init__(self, ids: Sequence[str], batch: SessionBatch | None) -> None:
+        self._ids = [] if batch is not None else sorted(set(ids))
+        self.total = len(self._ids) or None if batch is None else batch.session_counter
+
+    @classmethod
+    async def of(cls, chosen: ExportFilter, client: ClickstreamClient) -> Self:
+        return cls(chosen.session_ids, await client.get_batch(chosen.batch_id) if chosen.batch_id else None)
+
+    def place_of(self, last: SessionWithEvents) -> int:
+        """How far it is with this session: both orders are those in which they are exported."""
+        return bisect_right(self._ids, last.session.session_id) if self._ids else last.session_number
+
+
 def export(options: ExportOptions) -> int:
     """Export; return the exit code. Raises StartFailure."""
     if options.format == "parquet" and compressed(options.output):
@@ -68,10 +87,12 @@ def export(options: ExportOptions) -> int:
         raise StartFailure("--resume goes on with a file of jsonl or csv that is not compressed")
     place = _kept_place(options) if options.resume else None
     output = Output(options.output, resume_at=None if place is None else place.count)
+    if options.resumable and place is None:
+        _state_path(options).unlink(missing_ok=True)  # of an export that was given up
     started = monotonic()
     try:
         writer = WRITERS[options.format](output, with_place=options.with_place)
-        with bulk_progress() as progress:
+        with bulk_progress(wanted=options.output != STDOUT or not sys.stdout.isatty()) as progress:
             account, digest = asyncio.run(_exported(options, writer, place, progress))
         output.commit()
     except ClickstreamError as error:
@@ -82,7 +103,8 @@ def export(options: ExportOptions) -> int:
         raise KeyboardInterrupt(f"interrupted. {_left(options, output)}") from None
     if options.resumable:
         _state_path(options).unlink(missing_ok=True)
-    _print_summary(output.name, account, digest, monotonic() - started)
+    come = account.session_count - (0 if place is None else place.account.session_count)
+    _print_summary(output.name, account, digest, rate=come / max(monotonic() - started, 0.001))
     return 0
 
 
@@ -92,8 +114,9 @@ async def _exported(
     """Write everything; return the account, which agrees with the trailer, and the digest of the file."""
     account = ExportAccount() if place is None else place.account
     trailer: ExportAccount | None = None
-    progress.start(options.output, None)
     async with ClickstreamClient(options.target) as client:
+        share = await _Share.of(options.chosen, client)
+        progress.start(options.output, share.total, before=account.session_count)
         pages = client.export_sessions(
             options.chosen, events_limit=options.events_limit, resume_token="" if place is None else place.token
         )
@@ -109,7 +132,8 @@ async def _exported(
                 trailer = page.trailer
                 if options.resumable and trailer is None:
                     _keep_place(options, _Place(account, page.resume_token, writer.output.tell()))
-                progress.reached(account.session_count, account.session_count)
+                if page.sessions:
+                    progress.reached(share.place_of(page.sessions[-1].session), account.session_count)
     if trailer is None:
         raise StartFailure("the server ended the export without its trailer: it is not complete")
     if trailer != account:
@@ -142,6 +166,8 @@ def _keep_place(options: ExportOptions, place: _Place) -> None:
         new.write_text(json.dumps(content))
         new.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            new.unlink()
         raise StartFailure(f"cannot write {path}: {error.strerror or error}") from error
 
 
@@ -179,14 +205,10 @@ def _said(target: str, error: ClickstreamError) -> str:
     return f"the export failed: {error.message} ({error.reason or error.code.name})"
 
 
-def _print_summary(name: str, account: ExportAccount, digest: str, elapsed_s: float) -> None:
+def _print_summary(name: str, account: ExportAccount, digest: str, *, rate: float) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     totals = ", ".join(f"{total.text} {total.currency_code}" for total in account.totals) or "none"
-    rate = account.session_count / max(elapsed_s, 0.001)
     console.print(Text(f"Exported to {shown(name)}: complete, agrees with the server's trailer."))
-    console.print(
-        f"{account.session_count:,} sessions, {account.event_count:,} events in {elapsed_s:.1f} s "
-        f"({rate:,.0f} sessions a second)"
-    )
+    console.print(f"{account.session_count:,} sessions, {account.event_count:,} events ({rate:,.0f} sessions a second)")
     console.print(f"totals: {totals}")
     console.print(f"sha256: {digest}")

@@ -116,8 +116,7 @@ class FileImport:
         except ImportAborted as error:
             # The server judges what it has processed; what was sent beyond that does not count.
             raise self._aborted(replace(self._tally, sent=self._tally.processed)) from error
-        ending = self._rows.ending
-        self.account.lines, self.account.fault = ending.lines, ending.fault
+        self.account.fault = self._rows.ending.fault
         if self._too_many_failed() and self._judged is not None:
             raise self._aborted(self._judged)
         self.account.complete = True

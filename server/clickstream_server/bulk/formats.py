@@ -20,6 +20,7 @@ CSV_COLUMNS = (
 )
 _PLACE = ("batch_id", "session_number", "registered_at")
 _GROUP_SESSIONS = 10_000
+_GROUP_PAGES = 64  # of about 1 MiB each as they come: sessions may be large
 
 
 class Writer(ABC):
@@ -100,6 +101,7 @@ class Parquet(Writer):
         self._schema = _schema(self._arrow, with_place=with_place)
         self._writer: Any = None
         self._rows: list[dict[str, Any]] = []
+        self._pages = 0
 
     def begin(self) -> None:
         from pyarrow import parquet  # type: ignore[import-untyped]  # it has no types
@@ -108,12 +110,14 @@ class Parquet(Writer):
 
     def write(self, sessions: Sequence[ExportedSession]) -> None:
         self._rows.extend(_parquet_row(each, with_place=self.with_place) for each in sessions)
-        if len(self._rows) >= _GROUP_SESSIONS:
+        self._pages += 1
+        if len(self._rows) >= _GROUP_SESSIONS or self._pages >= _GROUP_PAGES:
             self._write_group()
 
     def _write_group(self) -> None:
         self._writer.write_table(self._arrow.Table.from_pylist(self._rows, schema=self._schema))
         self._rows.clear()
+        self._pages = 0
 
     def finish(self, account: ExportAccount) -> str:
         if self._rows:

@@ -76,9 +76,12 @@ def import_files(files: Sequence[str | Generated], options: ImportOptions) -> in
         failure = StartFailure(f"{error}. {_so_far(done.accounts)}" if done.accounts else str(error))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted. {_so_far(done.accounts)} {SAFE_AGAIN}") from None
-    if done.accounts:
-        dry_run = options.config.dry_run
-        print_import(done.accounts, dry_run=dry_run, errors=options.errors, collecting=done.collecting)
+    try:
+        _print(done, options)
+    except OSError as error:
+        failure = failure or StartFailure(
+            f"cannot write standard output: {error.strerror or error}. {_so_far(done.accounts)}"
+        )
     if failure is not None:
         raise failure
     if faults := [f"{account.name}: {account.fault}" for account in done.accounts if account.fault is not None]:
@@ -86,6 +89,12 @@ def import_files(files: Sequence[str | Generated], options: ImportOptions) -> in
     if any(account.log is not None and disagreements(account, account.log) for account in done.accounts):
         return 1
     return NOT_ALL_STORED if any(account.not_stored for account in done.accounts) else 0
+
+
+def _print(done: _Done, options: ImportOptions) -> None:
+    if done.accounts:
+        dry_run = options.config.dry_run
+        print_import(done.accounts, dry_run=dry_run, errors=options.errors, collecting=done.collecting)
 
 
 def _check_files(files: Sequence[str], errors: str | None) -> None:

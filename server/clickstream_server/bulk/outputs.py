@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import io
@@ -31,8 +32,8 @@ class Output(io.RawIOBase):
             if self._path is None:
                 self._raw: Any = open(1, "wb", buffering=0, closefd=False)  # noqa: SIM115
             else:
-                mode = "wb" if resume_at is None else "r+b"
-                self._raw = (self.part or self._path).open(mode, buffering=0)
+                keep = resume_at is not None
+                self._raw = self._path.open("wb", buffering=0) if self.part is None else _locked(self.part, keep=keep)
             if resume_at is not None:
                 self._read_again(resume_at)
         except OSError as error:
@@ -109,6 +110,22 @@ class _Whole:
 
     def flush(self) -> None:
         """Nothing is held back."""
+
+
+def _locked(part: Path, *, keep: bool) -> Any:
+    """The part, open for this export alone: two that write it at once would make one whole file of two halves."""
+    raw = part.open("r+b" if keep else "ab", buffering=0)
+    try:
+        fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        taken = not os.path.samestat(os.fstat(raw.fileno()), part.stat())  # it got its name a moment ago
+    except (BlockingIOError, FileNotFoundError):
+        taken = True
+    if taken:
+        raw.close()
+        raise StartFailure(f"another export is writing {part}")
+    if not keep and raw.seekable():
+        raw.truncate(0)
+    return raw
 
 
 def compressed(output: str) -> bool:

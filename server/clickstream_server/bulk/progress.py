@@ -38,11 +38,6 @@ class BulkProgress:
         self._task = self._progress.add_task(shown(Path(name).name)[-_NAME_SHOWN:], total=total, says=says)
         self._reading, self._started, self._before = reading, monotonic(), before
 
-    def total(self, total: int) -> None:
-        """It is known now."""
-        if self._task is not None:
-            self._progress.update(self._task, total=total)
-
     def read(self, count: int) -> None:
         """So many bytes were read. It is shown while nothing else is done."""
         if self._reading and self._task is not None:

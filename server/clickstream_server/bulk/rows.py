@@ -71,7 +71,6 @@ class Ending:
     `fault`: why it cannot be said that all of it was there.
     """
 
-    lines: int = 0
     understood: int = 0
     fault: str | None = None
 

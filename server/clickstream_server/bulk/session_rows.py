@@ -40,6 +40,7 @@ class SessionRows:
         self._lines = lines
         self._partial = partial
         self._atomic = atomic
+        self._line = 0
         self._rows = 0
         self._exported = False
         self._digest = sha256()
@@ -48,8 +49,8 @@ class SessionRows:
         """The rows, in order. A session that stood in an earlier line is refused."""
         with closing(_Seen()) as seen:
             while raw := self._lines.readline(LINE_BYTES_MAX + 1):
-                self.ending.lines += 1
-                line = self.ending.lines
+                self._line += 1
+                line = self._line
                 if jsonl.is_trailer(raw):
                     self._check_trailer(raw)
                     continue
@@ -105,16 +106,16 @@ class SessionRows:
         try:
             trailer = jsonl.trailer_from_line(raw.decode(errors="replace"))
         except InvalidField as error:
-            self.ending.fault = f"its trailer in line {self.ending.lines} cannot be read: {error.message}"
+            self.ending.fault = f"its trailer in line {self._line} cannot be read: {error.message}"
             return
         if trailer.sessions != rows:
             self.ending.fault = (
-                f"it does not agree with its trailer in line {self.ending.lines}: {trailer.sessions:,} sessions were "
+                f"it does not agree with its trailer in line {self._line}: {trailer.sessions:,} sessions were "
                 f"exported, and {rows:,} are there"
             )
         elif trailer.sha256 != found.hexdigest():
             self.ending.fault = (
-                f"it does not agree with its trailer in line {self.ending.lines}: the rows are not those that were "
+                f"it does not agree with its trailer in line {self._line}: the rows are not those that were "
                 "exported (if they were changed on purpose, take the trailer out and say --partial)"
             )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar, cast
 
+from clickstream_server.bulk.rows import BOM
 from clickstream_server.failures import StartFailure
 
 T = TypeVar("T")
@@ -250,9 +251,11 @@ class Lines:
         return None if self._unpacker is None else self._unpacker.fault
 
     def look_at(self, rows: int) -> Iterator[bytes]:
-        """The first lines that are not blank; they are read again later."""
+        """The first lines that are not blank, of bounded size together; they are read again later."""
         seen = bytearray()
         for _ in range(rows):
+            if len(seen) >= LINE_BYTES_MAX:
+                return
             line = self._stream.readline(LINE_BYTES_MAX)
             seen += line
             self._head = io.BytesIO(bytes(seen))
@@ -272,7 +275,7 @@ class Lines:
 def _recognised(lines: Lines) -> Format:
     for line in lines.look_at(_ROWS_LOOKED_AT):
         try:
-            row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+            row = json.loads(line.removeprefix(BOM))
         except (ValueError, RecursionError):
             continue
         if not isinstance(row, dict):

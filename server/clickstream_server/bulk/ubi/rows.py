@@ -49,7 +49,7 @@ class UbiRows:
                 if (refused := self._kept(spool, row)) is not None:
                     yield refused
             log.queries = spool.count_queries()
-            self.ending.lines, self.ending.fault = log.counts.lines, self._lines.fault
+            self.ending.fault = self._lines.fault
             if log.counts.lines and not self.ending.understood:
                 self.ending.fault = self.ending.fault or _NO_ROWS
             with closing(spool.queries()) as queries:
