@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clickstream_server.bulk.arguments import SAMPLE_QUERIES, add_export, add_import, add_replay
+from clickstream_server.bulk.waiting import exit_past_threads
 from clickstream_server.failures import StartFailure
 
 INTERRUPTED = 130
@@ -23,6 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said by us, in one line; read when grpc loads
     given = _parser().parse_args(arguments)
+    code = _code_of(given)
+    exit_past_threads(code)
+    return code
+
+
+def _code_of(given: argparse.Namespace) -> int:
     run: Callable[[argparse.Namespace], int | Coroutine[Any, Any, int]] = given.run
     try:
         done = run(given)

@@ -26,7 +26,7 @@ from clickstream_server.bulk.formats import WRITERS, Writer
 from clickstream_server.bulk.outputs import STDOUT, Output, compressed
 from clickstream_server.bulk.progress import BulkProgress, bulk_progress
 from clickstream_server.bulk.report import shown
-from clickstream_server.bulk.sources import interruptible
+from clickstream_server.bulk.waiting import interruptible
 from clickstream_server.failures import StartFailure
 
 

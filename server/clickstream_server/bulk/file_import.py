@@ -18,8 +18,9 @@ from clickstream_server.bulk.account import FileAccount, LogAccount
 from clickstream_server.bulk.progress import BulkProgress
 from clickstream_server.bulk.rows import WEIGHT_MAX, Refusal, Rows, Sendable, SourceRow
 from clickstream_server.bulk.session_rows import SessionRows
-from clickstream_server.bulk.sources import Format, Source, in_thread
+from clickstream_server.bulk.sources import Format, Source
 from clickstream_server.bulk.ubi.rows import UbiRows
+from clickstream_server.bulk.waiting import in_thread
 
 CHUNK_ITEMS = 500
 CHUNK_PARTS = 9_000

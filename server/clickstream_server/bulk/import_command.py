@@ -18,7 +18,8 @@ from clickstream_server.bulk.file_import import FileImport
 from clickstream_server.bulk.progress import bulk_progress
 from clickstream_server.bulk.refusals import refusals_file
 from clickstream_server.bulk.report import print_import
-from clickstream_server.bulk.sources import STDIN, Format, Generated, interruptible, opened
+from clickstream_server.bulk.sources import STDIN, Format, Generated, opened
+from clickstream_server.bulk.waiting import interruptible
 from clickstream_server.failures import StartFailure
 from clickstream_server.sample import sample_log
 

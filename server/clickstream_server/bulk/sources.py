@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import os
-import signal
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from threading import Thread
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from clickstream_server.bulk.rows import BOM
 from clickstream_server.failures import StartFailure
-
-T = TypeVar("T")
 
 STDIN = "-"
 LINE_BYTES_MAX = 32 * 1024 * 1024
@@ -87,44 +82,6 @@ def _raw(file: str | Generated) -> Any:
     if file == STDIN:  # by its number, without Python's own buffer in between, and left open
         return open(0, "rb", buffering=0, closefd=False)
     return Path(file).open("rb", buffering=0)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C end a read or write that waits, which it would not while asyncio has the signal."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Do what may wait for a slow reader or writer in a thread, so that what was read before goes out meanwhile.
-
-    Not one of the event loop's threads: these would be waited for after Ctrl-C.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(cast("T", result))
-
-    def run() -> None:
-        try:
-            result, error = work(), None
-        except BaseException as raised:
-            result, error = None, raised
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result, error)
-
-    Thread(target=run, daemon=True).start()
-    return await done
 
 
 def _unreadable(name: str, error: OSError) -> StartFailure:
