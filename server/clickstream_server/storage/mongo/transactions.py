@@ -6,6 +6,7 @@ The drivers' own helper may go on trying for two minutes, whatever the timeout.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,6 +22,7 @@ from clickstream_server.storage.mongo.errors import DUPLICATE_KEY
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
 _BACKOFF_S_MAX = 0.05
 _DUPLICATE_KEY_TRIES_MAX = 20
 _ABANDONED_S = 2.0
@@ -91,12 +93,19 @@ async def _end_abandoned(client: Any) -> None:
         "appName": APP_NAME,
         "transaction.timeInactiveMicros": {"$gt": _ABANDONED_S * 1_000_000},
     }
-    with suppress(PyMongoError):  # it may not be allowed; then they end by themselves
-        admin = client.get_database("admin", codec_options=CODEC)
+    try:
+        # Which of the server's own operations run is no data that a majority could agree on: the only concern it takes.
+        admin = client.get_database("admin", codec_options=CODEC, read_concern=ReadConcern("local"))
         cursor = await settle(admin.aggregate([{"$currentOp": {"idleSessions": True}}, {"$match": abandoned}]))
         sessions = [{"id": found["lsid"]["id"]} async for found in cursor]
         if sessions:
             await admin.command("killSessions", sessions, codec_options=CODEC)
+    except PyMongoError as error:  # it may not be allowed; then they end by themselves
+        _log.warning(
+            "cannot end what a killed server may have left open, which holds its batch for a minute: %s %s",
+            type(error).__name__,
+            getattr(error, "code", ""),
+        )
 
 
 async def _abort(session: Any) -> None:
