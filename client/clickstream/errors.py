@@ -34,6 +34,8 @@ class ClickstreamError(Exception):
     code: StatusCode = StatusCode.UNKNOWN
     reason: ClassVar[str] = ""
     resource_type: ClassVar[str] = ""
+    request_id: str = ""
+    """The id of the call that ended with this, under which the server knows it; empty if no server answered."""
 
     def __init__(
         self,

@@ -13,12 +13,15 @@ import grpc.aio
 from clickstream.errors import Cancelled, ClickstreamError, DeadlineExceeded, Unavailable, from_status
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_REQUEST_ID_KEY = "x-request-id"
 
 
 def failure_of(error: grpc.aio.AioRpcError) -> ClickstreamError:
     """The domain's error for what a call ended with."""
-    details: Any = next((value for key, value in error.trailing_metadata() or () if key == _DETAILS_KEY), None)
-    return from_status(error.code(), error.details() or error.code().name, details)
+    metadata: dict[str, Any] = dict(tuple(error.trailing_metadata() or ()))
+    failure = from_status(error.code(), error.details() or error.code().name, metadata.get(_DETAILS_KEY))
+    failure.request_id = metadata.get(_REQUEST_ID_KEY, "")
+    return failure
 
 
 def cancelled_as(error: asyncio.CancelledError) -> BaseException:

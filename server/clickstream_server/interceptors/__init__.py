@@ -6,8 +6,9 @@ import grpc.aio
 
 from clickstream_server.interceptors.drain import DrainInterceptor
 from clickstream_server.interceptors.errors import ErrorInterceptor
+from clickstream_server.interceptors.trailers import TrailerInterceptor
 
 
 def server_interceptors(drain: DrainInterceptor) -> list[grpc.aio.ServerInterceptor]:
-    """Errors stand outermost, so that whatever the others raise reaches the client in the contract's form."""
-    return [ErrorInterceptor(), drain]
+    """Errors stand outside of all that may raise, so that it reaches the client in the contract's form."""
+    return [TrailerInterceptor(), ErrorInterceptor(), drain]

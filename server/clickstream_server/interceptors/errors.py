@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,8 +13,10 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from clickstream.errors import ClickstreamError, InternalError, MessageTooLarge, ShuttingDown, to_status
+from clickstream_server.call_record import Stage, enter
+from clickstream_server.interceptors.trailers import request_id, trailers
 from clickstream_server.interceptors.unreadable import unreadable
-from clickstream_server.interceptors.wrapping import AroundInterceptor, Call, Context, Handler
+from clickstream_server.interceptors.wrapping import AroundInterceptor, Call, Handler
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 _log = logging.getLogger(__name__)
@@ -43,26 +44,24 @@ class ErrorInterceptor(AroundInterceptor):
                 raise call.request
             yield
         except ClickstreamError as error:
-            await _abort(call.context, error)
+            await _abort(call, error)
         except grpc.aio.AbortError:
             raise
         except asyncio.CancelledError:
             if call.context.cancelled():
                 raise
             # Cancelled by us, at the end of the drain. Without a status the client would hang.
-            await _abort(call.context, ShuttingDown("the server is stopping", retry_after_s=1.0))
+            await _abort(call, ShuttingDown("the server is stopping", retry_after_s=1.0))
         except Exception as error:
             if call.streams and isinstance(error, grpc.aio.InternalError):
                 return  # the client went away while an answer was being sent
-            error_id = secrets.token_hex(8)
+            error_id = request_id()
             # Where and of what kind, not the text: it may hold a payload, and queries are personal data.
             place = "".join(traceback.format_tb(error.__traceback__))
             _log.error(
                 "internal error %s: %s in\n%s", error_id, getattr(error, "log_text", type(error).__name__), place
             )
-            await _abort(
-                call.context, InternalError(f"an internal error; its id in the log is {error_id}", error_id=error_id)
-            )
+            await _abort(call, InternalError(f"an internal error; its id in the log is {error_id}", error_id=error_id))
 
 
 def _pushback(remaining_s: float | None, retry_after_s: float) -> str:
@@ -74,6 +73,7 @@ def _reader(message: type[Message]) -> Callable[[bytes], Message | ClickstreamEr
     """Parse a request, or return the error to answer with: an exception here would end as INTERNAL."""
 
     def read(data: bytes) -> Message | ClickstreamError:
+        enter(Stage.VALIDATE)
         if len(data) > MESSAGE_BYTES_MAX:
             return MessageTooLarge(f"a message must have {MESSAGE_BYTES_MAX} bytes at most, not {len(data)}")
         try:
@@ -92,10 +92,11 @@ async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         yield request
 
 
-async def _abort(context: Context, error: ClickstreamError) -> NoReturn:
+async def _abort(call: Call, error: ClickstreamError) -> NoReturn:
     status = to_status(error)
-    metadata = [("grpc-status-details-bin", status.SerializeToString())]
+    metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
     if error.retry_after_s is not None:
-        metadata.append(("grpc-retry-pushback-ms", _pushback(context.time_remaining(), error.retry_after_s)))
-    await context.abort(error.code, status.message, tuple(metadata))
+        metadata.append(("grpc-retry-pushback-ms", _pushback(call.context.time_remaining(), error.retry_after_s)))
+    # What is passed to abort takes the place of what was set before.
+    await call.context.abort(error.code, status.message, (*metadata, *trailers(timed=not call.streams)))
     raise AssertionError("abort raises")

@@ -115,8 +115,10 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
         )
 
     async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
+        prepared = self._events.prepare_call(events)
         async with storage_call(self._timeout_s):
-            return await self._events.push(events)
+            outcomes = await self._events.insert(prepared.documents)
+        return prepared.result(outcomes)
 
     async def mark_session_irrelevant(self, session_id: str) -> RegisteredSession:
         check_id("session_id", session_id, self._limits)

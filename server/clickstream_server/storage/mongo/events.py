@@ -87,14 +87,14 @@ class EventStore:
 
     # --- storing ----------------------------------------------------------------------------------------------------
 
-    async def push(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
-        """Store what is valid, each once; see `ClickstreamDao.push_events`."""
+    def prepare_call(self, events: Sequence[SessionEvent | InvalidField]) -> PreparedEvents:
+        """As `prepare`; at least one of them is valid. Raises InvalidField if none is."""
         if not events:
             raise InvalidField.at("events", "must not be empty")
         prepared = self.prepare(events)
         if not prepared.documents:
             raise InvalidField.of(violation for fault in prepared.faults for violation in fault.violations)
-        return prepared.result(await self.insert(prepared.documents))
+        return prepared
 
     def prepare(self, events: Sequence[SessionEvent | InvalidField]) -> PreparedEvents:
         """Check each event and make its document. Raises InvalidField if there are too many."""

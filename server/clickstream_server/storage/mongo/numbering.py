@@ -10,6 +10,7 @@ from enum import Enum
 from clickstream.errors import ClickstreamError, SessionNotFound
 from clickstream.models import RegisteredSession, Session, WriteOutcome
 from clickstream.values import micros_from_datetime
+from clickstream_server.call_record import CallRecord, call_record
 from clickstream_server.storage.mongo import documents
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
 
@@ -41,13 +42,17 @@ class Numbered:
 
 @dataclass(slots=True, eq=False)
 class Numbering:
-    """One call that waits for a number. `events` stand or fall with it; `content_bytes` is the size of all of it."""
+    """One call that waits for a number. `events` stand or fall with it; `content_bytes` is the size of all of it.
+
+    `record` is of the call of the service that it was made in, if there is one.
+    """
 
     session: Session
     content_hash: bytes
     content_bytes: int
     intent: Intent
     events: Sequence[Document] = ()
+    record: CallRecord | None = field(default_factory=call_record)
     done: asyncio.Future[Numbered] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 

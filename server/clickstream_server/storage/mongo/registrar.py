@@ -20,6 +20,7 @@ from pymongo import InsertOne, ReplaceOne, ReturnDocument
 
 from clickstream.errors import ClickstreamError, Overloaded, ShuttingDown
 from clickstream.models import SessionBatchStatus
+from clickstream_server.call_record import Stage, enter
 from clickstream_server.clock import now_micros
 from clickstream_server.deadlines import budget_s
 from clickstream_server.storage.mongo import indexes
@@ -70,6 +71,7 @@ class Registrar:
         most_s = budget_s(self._timeout_s)
         self._waiting.extend(calls)
         self._waiting_bytes += sum(call.content_bytes for call in calls)
+        enter(Stage.QUEUE)
         if self._working is None or self._working.done():
             # An empty context: the group must not inherit the deadline of the call that happened to start it.
             self._working = asyncio.create_task(self._work(), context=Context())
@@ -78,6 +80,8 @@ class Registrar:
                 return await asyncio.gather(*(call.done for call in calls))
         except TimeoutError as error:
             raise storage_unavailable() from error
+        finally:
+            enter(Stage.ENCODE)
 
     async def submit_in_turn(self, calls: Sequence[Numbering]) -> list[Numbered]:
         """As `submit_all`, but waits for room instead of raising Overloaded. Who comes first goes first."""
@@ -112,6 +116,8 @@ class Registrar:
             self._waiting_bytes -= call.content_bytes
             if not call.done.done():  # its caller may have gone away
                 group.append(call)
+                if call.record is not None:
+                    call.record.enter(Stage.DATABASE)
                 size += call.content_bytes
         self._taken.set()
         return group

@@ -1,0 +1,66 @@
+"""A call's id and where its time goes, carried beside the call so that every part of the server can add to it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from enum import IntEnum
+from time import perf_counter
+
+REQUEST_ID = "x-request-id"
+SERVER_TIMING = "server-timing"
+
+
+class Stage(IntEnum):
+    """What a call does at a time. The contract's names of `server-timing`, in the order in which a call meets them."""
+
+    QUEUE = 0
+    VALIDATE = 1
+    DATABASE = 2
+    ENCODE = 3
+
+
+class CallRecord:
+    """One call: it begins when this is made, and waits at first. It is in one stage at a time."""
+
+    __slots__ = ("_since", "_spent_s", "_stage", "request_id")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self._spent_s = [0.0] * len(Stage)
+        self._stage = Stage.QUEUE
+        self._since = perf_counter()
+
+    def enter(self, stage: Stage) -> None:
+        """From now on its time goes to this stage."""
+        now = perf_counter()
+        self._spent_s[self._stage] += now - self._since
+        self._stage, self._since = stage, now
+
+    def server_timing(self) -> str:
+        """The time so far, in milliseconds, in the form of the W3C's Server-Timing header."""
+        self.enter(self._stage)
+        queue, validate, database, encode = (spent_s * 1000 for spent_s in self._spent_s)
+        return (
+            f"queue;dur={queue:.2f}, validate;dur={validate:.2f}, database;dur={database:.2f}, "
+            f"encode;dur={encode:.2f}, total;dur={queue + validate + database + encode:.2f}"
+        )
+
+
+_record: ContextVar[CallRecord | None] = ContextVar("clickstream_call_record", default=None)
+
+
+def begin_call(request_id: str) -> None:
+    """The task that runs now is a call from here on, and so is what it starts."""
+    _record.set(CallRecord(request_id))
+
+
+def call_record() -> CallRecord | None:
+    """The record of the call that runs now; None where what runs is no call."""
+    return _record.get()
+
+
+def enter(stage: Stage) -> None:
+    """The call that runs now, if it is one, goes on to this stage."""
+    record = _record.get()
+    if record is not None:
+        record.enter(stage)
