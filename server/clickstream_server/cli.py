@@ -1,4 +1,4 @@
-"""The program `clickstream`: serve, ping, import, export, replay, demo."""
+"""The program `clickstream`: serve, ping, import, export, tail, replay, demo."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 from clickstream_server.bulk.arguments import SAMPLE_QUERIES, add_export, add_import, add_replay
 from clickstream_server.bulk.waiting import exit_past_threads
 from clickstream_server.failures import StartFailure
+from clickstream_server.tail.arguments import add_tail
 
 INTERRUPTED = 130
 
@@ -47,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_ping(commands)
-    for parser_of_bulk in (add_import(commands), add_export(commands), add_replay(commands)):
-        _add_target(parser_of_bulk)
+    for add in (add_import, add_export, add_replay, add_tail):
+        _add_target(add(commands))
     _add_demo(commands)
     return parser
 

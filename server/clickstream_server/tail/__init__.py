@@ -1,0 +1,1 @@
+"""`clickstream tail`: the sessions of a batch as they come."""
