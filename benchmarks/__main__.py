@@ -15,8 +15,9 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-from benchmarks import memory, report
+from benchmarks import follow, memory, report
 from benchmarks.contest import Result, run_contest
+from benchmarks.follow import Latency, run_follow
 from benchmarks.memory import Growth, run_memory
 from benchmarks.system import started
 from benchmarks.works import CONTESTS
@@ -25,24 +26,29 @@ from clickstream_server.storage.mongo.driver import DriverName
 
 def main() -> None:
     options = _options()
-    results, grown = asyncio.run(_run(options))
+    results, grown, followed = asyncio.run(_run(options))
     console = Console(width=None if sys.stdout.isatty() else 120)
     if results:
         report.show_results(results, console)
     if grown:
         report.show_growth(grown, console)
+    if followed:
+        report.show_follow(followed, console)
     if options.json:
         found = _machine(options) | {
             "contests": [result.as_json() for result in results],
             "memory": [growth.as_json() for growth in grown],
+            "follow": [latency.as_json() for latency in followed],
         }
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    known = [*CONTESTS, memory.NAME]
-    parser.add_argument("work", nargs="*", metavar="WORK", help=f"any of {', '.join(known)}; none: all but {known[-1]}")
+    known = [*CONTESTS, follow.NAME, memory.NAME]
+    parser.add_argument(
+        "work", nargs="*", metavar="WORK", help=f"any of {', '.join(known)}; none: {', '.join(CONTESTS)}"
+    )
     parser.add_argument("--items", type=_positive, help="how many events or sessions; unset: what the work has")
     parser.add_argument("--rounds", type=_positive, default=5, help="how often each contestant runs (5)")
     parser.add_argument("--driver", choices=get_args(DriverName), default="motor", help="the server's driver (motor)")
@@ -61,20 +67,28 @@ def _positive(text: str) -> int:
     return number
 
 
-async def _run(options: argparse.Namespace) -> tuple[list[Result], list[Growth]]:
+async def _run(options: argparse.Namespace) -> tuple[list[Result], list[Growth], list[Latency]]:
     """Each work on a system of its own, so that none finds what another left."""
     results: list[Result] = []
     grown: list[Growth] = []
+    followed: list[Latency] = []
     for name in options.work:
         with TemporaryDirectory(prefix="clickstream-bench-") as folder:
             async with started(Path(folder), options.driver) as system:
                 if name == memory.NAME:
                     grown += await run_memory(system, sessions=options.items or memory.ITEMS, progress=_say)
                     continue
+                if name == follow.NAME:
+                    sessions = options.items or follow.ITEMS
+                    followed += [
+                        await run_follow(system, number, sessions=sessions, progress=_say)
+                        for number in range(1, options.rounds + 1)
+                    ]
+                    continue
                 contest = CONTESTS[name](system)
                 items = options.items or contest.items
                 results.append(await run_contest(contest, items=items, rounds=options.rounds, progress=_say))
-    return results, grown
+    return results, grown, followed
 
 
 def _say(line: str) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contest import CLICKSTREAM, DIRECT, Result
+from benchmarks.follow import Latency
 from benchmarks.memory import Growth
 
 
@@ -40,6 +41,19 @@ def show_growth(grown: Sequence[Growth], console: Console) -> None:
     for found in grown:
         figures = (found.after_a_tenth_mib, found.most_mib, found.at_the_end_mib, found.growth_mib)
         table.add_row(found.work, found.process, *(f"{figure:,.1f}" for figure in figures))
+    console.print(table)
+
+
+def show_follow(followed: Sequence[Latency], console: Console) -> None:
+    """How long readers wait."""
+    first = followed[0]
+    title = f"From commit to {first.readers} following readers, {first.sessions:,} sessions, in milliseconds"
+    table = Table(title=title, title_justify="left")
+    for heading in ("round", "median", "99 of 100", "most", "server's processor a session"):
+        table.add_column(heading, justify="right")
+    for number, found in enumerate(followed, start=1):
+        figures = (found.median_ms, found.p99_ms, found.most_ms, found.server_cpu_ms)
+        table.add_row(str(number), *(f"{figure:,.1f}" for figure in figures))
     console.print(table)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Hashable
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -52,9 +54,14 @@ class BatchReader:
         self._events = events
         self._timeout_s = timeout_s
         self._watcher = BatchWatcher(database)
+        self._shared: dict[Hashable, asyncio.Task[tuple[SessionPage, bool]]] = {}
 
     async def close(self) -> None:
         await self._watcher.close()
+        if reading := list(self._shared.values()):
+            for read in reading:
+                read.cancel()
+            await asyncio.wait(reading)
 
     async def pages(self, query: BatchQuery) -> AsyncGenerator[SessionPage, None]:
         """Yield pages until the batch is read, or, following, until it is sealed."""
@@ -64,10 +71,11 @@ class BatchReader:
                 batch_id = (await self._batches.collecting()).batch_id
         async with self._watcher.watch(batch_id if query.follow else None) as changed:
             after, left, page_sessions = query.after_number, query.limit or None, FIRST_PAGE_SESSIONS
+            read = self._page
             while True:
                 changed.clear()
                 wanted = page_sessions if left is None else min(page_sessions, left)
-                page, complete = await self._page(batch_id, after, wanted, query)
+                page, complete = await read(batch_id, after, wanted, query)
                 after, page_sessions = page.last_number, PAGE_SESSIONS
                 left = None if left is None else left - len(page.sessions)
                 ended = left == 0 or page.sealed or (complete and not query.follow)
@@ -75,8 +83,27 @@ class BatchReader:
                     yield page
                 if ended:
                     return
-                if complete and not await changed.wait(SIGN_OF_LIFE_S):
+                read = self._page
+                if complete and await changed.wait(SIGN_OF_LIFE_S):
+                    read = self._shared_page
+                elif complete:
                     yield page.model_copy(update={"sessions": ()})
+
+    async def _shared_page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> tuple[SessionPage, bool]:
+        """As `_page`, once for all readers who were woken together at the same place."""
+        key = (self._watcher.wakes, batch_id, after, wanted, query.events_limit, query.exclude_irrelevant)
+        read = self._shared.get(key)
+        if read is None:
+            # An empty context: the deadline of the reader that happened to come first is not that of the others.
+            read = asyncio.create_task(self._page(batch_id, after, wanted, query), context=Context())
+            self._shared[key] = read
+            read.add_done_callback(partial(self._forget, key))
+        return await asyncio.shield(read)
+
+    def _forget(self, key: Hashable, read: asyncio.Task[tuple[SessionPage, bool]]) -> None:
+        del self._shared[key]
+        if not read.cancelled():
+            read.exception()  # asyncio complains of one that nobody took, as when all readers are gone
 
     async def _page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> tuple[SessionPage, bool]:
         """The next page, and whether it reached the end of what the batch holds now."""

@@ -50,6 +50,8 @@ class BatchWatcher:
         self._batches = database[indexes.BATCHES].with_options(read_concern=MAJORITY_READ)
         self._readers: defaultdict[str, set[Changed]] = defaultdict(set)
         self._watching: asyncio.Task[None] | None = None
+        self.wakes = 0
+        """How often readers were woken so far. What is read while this stays the same has seen all that woke them."""
 
     @asynccontextmanager
     async def watch(self, batch_id: str | None) -> AsyncIterator[Changed]:
@@ -88,6 +90,7 @@ class BatchWatcher:
                 self._wake(change["documentKey"]["_id"])
 
     def _wake(self, *batch_ids: str) -> None:
+        self.wakes += 1
         for batch_id in batch_ids:
             for changed in self._readers.get(batch_id, ()):
                 changed.set()
