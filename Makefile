@@ -5,11 +5,12 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
   $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$python; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 PROTOS := $(wildcard protos/clickstream/v1/*.proto)
 export CLICKSTREAM_DATA_DIR ?= $(CURDIR)/.data
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test bench check format generate clean
+.PHONY: help run demo test tools bench check format generate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -22,6 +23,10 @@ demo: $(VENV)/.server ## the whole way on one screen: serve, replay, release, re
 
 test: $(VENV)/.dev ## run all tests
 	$(BIN)/pytest -n 4 $(ARGS)
+
+tools: $(VENV)/.dev ## grpcurl and buf into .venv/bin, for docs/debugging.md (needs Go)
+	@if ! command -v go >/dev/null; then echo "There is no Go here: grpcurl is not installed, and tests skip its lines."; \
+	elif ! GOBIN=$(CURDIR)/$(BIN) go install $(GRPCURL); then echo "grpcurl could not be installed: tests skip its lines."; fi
 
 bench: $(VENV)/.server ## what the bulk streams cost against doing it by hand (ARGS='memory --items 100000' for memory)
 	@$(BIN)/python -m benchmarks $(ARGS)

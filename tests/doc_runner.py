@@ -68,6 +68,8 @@ class Names:
         r"\d{8}T\d{6}Z-[0-9a-f]{8}"  # a batch's id
         r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"  # a time
         r"|127\.0\.0\.1:\d+"  # an address
+        # the place in an export and its digest, as buf and grpcurl print them
+        r"|(?<=\"resumeToken\": \")[^\"]+|(?<=\"resume_token\": \")[^\"]+|(?<=\"sha256\": \")[^\"]+"
     )
 
     def translated(self, text: str) -> str:
@@ -84,7 +86,8 @@ class Names:
 
 
 def _even(text: str) -> str:
-    """Go's JSON encoder varies white space on purpose, and tables are padded with it."""
+    """Go's JSON encoder varies white space on purpose, and tables are padded with it; durations differ."""
+    text = re.sub(r";dur=\d+\.\d+", ";dur=…", text)
     return "\n".join(re.sub(r"[ \t]+", " ", line).rstrip() for line in text.strip().splitlines())
 
 
@@ -104,6 +107,11 @@ class Walk:
     def text(self) -> str:
         return self.page.read_text().replace(FOLDER_IN_PAGES, str(self.folder))
 
+    @property
+    def path(self) -> str:
+        """Where programs are looked for: what `make tools` installs comes first."""
+        return f"{self.folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
     async def follow(self, steps: Sequence[Command | Block], not_run: Sequence[str]) -> None:
         """Save what is to be saved, and run what is to be run, but for lines that begin with one of `not_run`."""
         for step in steps:
@@ -117,7 +125,7 @@ class Walk:
         process = await asyncio.create_subprocess_shell(
             self.names.translated(command.line),
             cwd=self.folder,
-            env=environment | {"CLICKSTREAM_TARGET": self.target, "COLUMNS": "120"},
+            env=environment | {"CLICKSTREAM_TARGET": self.target, "COLUMNS": "120", "PATH": self.path},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
