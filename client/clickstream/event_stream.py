@@ -16,7 +16,7 @@ import grpc.aio
 from clickstream import transfer_wire, wire
 from clickstream.errors import Cancelled, ClickstreamError, MessageTooLarge, Unavailable
 from clickstream.models import ItemFailure, PushResult, SessionEvent
-from clickstream.resume import Patience, cancelled_as, failure_of
+from clickstream.resume import Patience, cancelled_as, failure_of, leaves_at
 from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 
@@ -80,6 +80,7 @@ class EventStream:
         self._unacked: deque[_Batch] = deque()
         self._unsent = 0
         self._connection = 0
+        self._leave_at, self._left = 0.0, False
         self._pending_events = 0
         self._pending_bytes = 0
         self._last_sequence = 0
@@ -163,6 +164,8 @@ class EventStream:
             while True:
                 try:
                     await self._converse(patience)
+                    if self._left:
+                        continue
                     failure: ClickstreamError = Unavailable("the service ended the stream")
                 except grpc.aio.AioRpcError as error:
                     failure = failure_of(error)
@@ -189,6 +192,7 @@ class EventStream:
     async def _converse(self, patience: Patience) -> None:
         """One connection: send everything that is not acknowledged, then what comes; take the acknowledgements."""
         self._unsent = len(self._unacked)
+        self._leave_at, self._left = leaves_at(self._deadline_s), False
         call = self._stub.StreamEvents(self._requests(self._connection), timeout=self._deadline_s)
         try:
             async for answer in call:
@@ -208,7 +212,7 @@ class EventStream:
     async def _next_batch(self, connection: int) -> _Batch | None:
         """The next request that this connection has not sent; gathered events go out when their time has come.
 
-        None: there is another connection now.
+        None: there is another connection now, or should be.
         """
         async with self._changed:
             while not self._unsent and connection == self._connection:
@@ -220,6 +224,9 @@ class EventStream:
                     async with asyncio.timeout(wait_s):
                         await self._changed.wait()
             if connection != self._connection:
+                return None
+            if monotonic() > self._leave_at:
+                self._left = True
                 return None
             batch = self._unacked[-self._unsent]
             self._unsent -= 1

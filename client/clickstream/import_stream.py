@@ -14,7 +14,7 @@ import grpc.aio
 
 from clickstream import transfer_wire
 from clickstream.errors import Cancelled, ClickstreamError, Unavailable
-from clickstream.resume import Patience, cancelled_as, failure_of
+from clickstream.resume import Patience, cancelled_as, failure_of, leaves_at
 from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, ImportSummary, too_many_failed
 from clickstream.v1 import transfer_service_pb2 as pb
 
@@ -36,6 +36,7 @@ class ImportStream:
         self._unacked: deque[pb.ImportChunk] = deque()
         self._unsent = 0
         self._connection = 0
+        self._leave_at, self._left = 0.0, False
         self._ended = False
         self._changed = asyncio.Condition()
         # The account up to the start of this connection, and up to now.
@@ -58,6 +59,8 @@ class ImportStream:
                             yield answer
                     if isinstance(answer, ImportSummary):
                         break
+                    if self._left:
+                        continue
                     failure: ClickstreamError = Unavailable("the service ended the import without a summary")
                 except grpc.aio.AioRpcError as error:
                     failure = failure_of(error)
@@ -66,14 +69,18 @@ class ImportStream:
                     raise Cancelled("the client is closed") from error
                 except asyncio.CancelledError as error:
                     raise cancelled_as(error) from error
-                if not self._patience.allows(failure, awaited=bool(self._unacked) or self._ended):
-                    raise self._patience.given_up(failure)
-                await self._patience.wait(failure)
+                await self._pause(failure)
         finally:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
         if answer.aborted:  # said here, since gRPC may lose the status of a stream that is still written to
             raise too_many_failed(self._failed, answer.processed, self._config.max_failure_ratio)
+
+    async def _pause(self, failure: ClickstreamError) -> None:
+        """Before the next connection. Raises the failure if there is to be none."""
+        if not self._patience.allows(failure, awaited=bool(self._unacked) or self._ended):
+            raise self._patience.given_up(failure)
+        await self._patience.wait(failure)
 
     async def _feed(self, chunks: AsyncIterable[ImportChunk]) -> None:
         """Take chunks as long as not too many are unacknowledged."""
@@ -94,6 +101,7 @@ class ImportStream:
         """One connection: what is not acknowledged, then what comes."""
         self._unsent = len(self._unacked)
         self._before = self._now
+        self._leave_at, self._left = leaves_at(self._deadline_s), False
         call = self._stub.ImportSessions(self._requests(self._connection), timeout=self._deadline_s)
         try:
             async for message in call:
@@ -105,7 +113,8 @@ class ImportStream:
                     self._now = ImportSummary(
                         processed=answer.processed, sessions=answer.sessions, events=answer.events
                     )
-                yield answer
+                if isinstance(answer, ImportProgress) or answer.aborted or not self._left:
+                    yield answer
                 if isinstance(answer, ImportSummary):
                     return
         finally:
@@ -127,6 +136,9 @@ class ImportStream:
         async with self._changed:
             await self._changed.wait_for(lambda: self._unsent or self._ended or connection != self._connection)
             if not self._unsent or connection != self._connection:
+                return None
+            if monotonic() > self._leave_at:
+                self._left = True
                 return None
             chunk = self._unacked[-self._unsent]
             self._unsent -= 1

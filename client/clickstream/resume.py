@@ -35,6 +35,15 @@ def _is_cut(failure: ClickstreamError) -> bool:
     return failure.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and not failure.error_id
 
 
+def leaves_at(deadline_s: float) -> float:
+    """When to leave a connection that is written to, on the monotonic clock: in good time before its deadline.
+
+    What is in flight when a connection breaks is sent again, and then counts as a duplicate. Who leaves first has an
+    answer to everything.
+    """
+    return monotonic() + 0.9 * deadline_s
+
+
 class Patience:
     """How long a broken stream is taken up again: until nothing has come for `most_s` seconds since it broke.
 

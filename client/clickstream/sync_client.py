@@ -52,7 +52,7 @@ class SyncClickstreamClient:
         target: str = DEFAULT_TARGET,
         *,
         deadline_s: float = 10.0,
-        stream_deadline_s: float = 300.0,
+        stream_deadline_s: float = 3600.0,
         stream_resume_s: float = 60.0,
     ) -> None:
         self.target = target

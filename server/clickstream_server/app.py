@@ -52,7 +52,7 @@ _SERVER_OPTIONS = [
     ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", 2 * MESSAGE_BYTES_MAX),
     ("grpc.max_connection_age_ms", 300_000),  # else clients that balance never see new servers
-    ("grpc.max_connection_age_grace_ms", 60_000),
+    ("grpc.max_connection_age_grace_ms", 4_000_000),  # more than the hour after which our clients leave by themselves
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 20_000),

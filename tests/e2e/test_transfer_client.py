@@ -35,6 +35,7 @@ class Service(TransferServiceServicer):
     def __init__(self, answers: int) -> None:
         self.answers = answers
         self.connections = 0
+        self.left = 0
 
     async def StreamEvents(  # noqa: N802  # gRPC's name
         self, requests: AsyncIterator[Any], context: Any
@@ -42,6 +43,7 @@ class Service(TransferServiceServicer):
         self.connections += 1
         for _ in range(self.answers):
             if (request := await anext(requests, None)) is None:
+                self.left += 1
                 return
             yield pb.StreamEventsResponse(acked_sequence=request.sequence, inserted=len(request.events))
 
@@ -53,6 +55,7 @@ class Service(TransferServiceServicer):
         processed = 0
         for _ in range(self.answers):
             if (request := await anext(requests, None)) is None:
+                self.left += 1
                 yield pb.ImportSessionsResponse(summary=pb.ImportSummary(processed=processed))
                 return
             processed += len(request.chunk.items)
@@ -161,6 +164,35 @@ async def test_a_producer_of_chunks_may_pause_over_deadlines() -> None:
         answers = [answer async for answer in client.import_sessions(CONFIG, paused())]
 
     assert [1, 2, 2] == [answer.processed for answer in answers]
+
+
+@pytest.mark.parametrize("kind", ["import", "events"])
+async def test_a_connection_is_left_before_its_deadline(kind: str) -> None:
+    """A stream that outlives a connection's deadline leaves it in order, with nothing in flight, and goes on."""
+    service = Service(answers=10**6)
+
+    async def numbers() -> AsyncIterator[int]:
+        """As many as it takes."""
+        number = 0
+        while service.left < 3:
+            number += 1
+            yield number
+
+    async with client_of(service, stream_deadline_s=1.0) as client:
+        if kind == "import":
+            answers = [answer async for answer in client.import_sessions(CONFIG, (chunk(n) async for n in numbers()))]
+            done = [answer.acked_sequence for answer in answers if isinstance(answer, ImportProgress)]
+            assert [len(done)] == [answer.processed for answer in answers if isinstance(answer, ImportSummary)]
+            assert list(range(1, len(done) + 1)) == done
+        else:
+            sent = 0
+            async with client.event_stream(batch_events=1, unacked_events=10) as stream:
+                async for number in numbers():
+                    await stream.send(event(number))
+                    sent += 1
+            assert sent == stream.totals.inserted
+
+    assert service.left in (service.connections, service.connections - 1)
 
 
 # --- the end --------------------------------------------------------------------------------------------------------
