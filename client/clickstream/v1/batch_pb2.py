@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63lickstream/v1/batch.proto\x12\x0e\x63lickstream.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x02\n\x0cSessionBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x32\n\x06status\x18\x02 \x01(\x0e\x32\".clickstream.v1.SessionBatchStatus\x12\x17\n\x0fsession_counter\x18\x03 \x01(\x03\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrelease_id\x18\x05 \x01(\t\x12/\n\x0breleased_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x93\x02\n\x12SessionBatchStatus\x12$\n SESSION_BATCH_STATUS_UNSPECIFIED\x10\x00\x12#\n\x1fSESSION_BATCH_STATUS_COLLECTING\x10\x01\x12!\n\x1dSESSION_BATCH_STATUS_RELEASED\x10\x02\x12$\n SESSION_BATCH_STATUS_FINE_TUNING\x10\x03\x12\"\n\x1eSESSION_BATCH_STATUS_COMPLETED\x10\x04\x12\"\n\x1eSESSION_BATCH_STATUS_ARCHIVING\x10\x05\x12!\n\x1dSESSION_BATCH_STATUS_ARCHIVED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63lickstream/v1/batch.proto\x12\x0e\x63lickstream.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x02\n\x0cSessionBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x32\n\x06status\x18\x02 \x01(\x0e\x32\".clickstream.v1.SessionBatchStatus\x12\x17\n\x0fsession_counter\x18\x03 \x01(\x03\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrelease_id\x18\x05 \x01(\t\x12/\n\x0breleased_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x93\x02\n\x12SessionBatchStatus\x12$\n SESSION_BATCH_STATUS_UNSPECIFIED\x10\x00\x12#\n\x1fSESSION_BATCH_STATUS_COLLECTING\x10\x01\x12!\n\x1dSESSION_BATCH_STATUS_RELEASED\x10\x02\x12$\n SESSION_BATCH_STATUS_FINE_TUNING\x10\x03\x12\"\n\x1eSESSION_BATCH_STATUS_COMPLETED\x10\x04\x12\"\n\x1eSESSION_BATCH_STATUS_ARCHIVING\x10\x05\x12!\n\x1dSESSION_BATCH_STATUS_ARCHIVED\x10\x06\x42\x65\n\x0e\x63lickstream.v1B\nBatchProtoP\x01Z4clickstream.internal/go/clickstream/v1;clickstreamv1\xaa\x02\x0e\x43lickstream.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'clickstream.v1.batch_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016clickstream.v1B\nBatchProtoP\001Z4clickstream.internal/go/clickstream/v1;clickstreamv1\252\002\016Clickstream.V1'
   _globals['_SESSIONBATCHSTATUS']._serialized_start=357
   _globals['_SESSIONBATCHSTATUS']._serialized_end=632
   _globals['_SESSIONBATCH']._serialized_start=80

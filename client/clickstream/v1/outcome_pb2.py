@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63lickstream/v1/outcome.proto\x12\x0e\x63lickstream.v1\"\x8b\x01\n\x0bItemFailure\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12-\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.clickstream.v1.WriteOutcome\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x11\n\tretryable\x18\x06 \x01(\x08*\x9e\x01\n\x0cWriteOutcome\x12\x1d\n\x19WRITE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16WRITE_OUTCOME_INSERTED\x10\x01\x12\x1b\n\x17WRITE_OUTCOME_DUPLICATE\x10\x02\x12\x1a\n\x16WRITE_OUTCOME_CONFLICT\x10\x03\x12\x1a\n\x16WRITE_OUTCOME_REJECTED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63lickstream/v1/outcome.proto\x12\x0e\x63lickstream.v1\"\x8b\x01\n\x0bItemFailure\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12-\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.clickstream.v1.WriteOutcome\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x11\n\tretryable\x18\x06 \x01(\x08*\x9e\x01\n\x0cWriteOutcome\x12\x1d\n\x19WRITE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16WRITE_OUTCOME_INSERTED\x10\x01\x12\x1b\n\x17WRITE_OUTCOME_DUPLICATE\x10\x02\x12\x1a\n\x16WRITE_OUTCOME_CONFLICT\x10\x03\x12\x1a\n\x16WRITE_OUTCOME_REJECTED\x10\x04\x42g\n\x0e\x63lickstream.v1B\x0cOutcomeProtoP\x01Z4clickstream.internal/go/clickstream/v1;clickstreamv1\xaa\x02\x0e\x43lickstream.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'clickstream.v1.outcome_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016clickstream.v1B\014OutcomeProtoP\001Z4clickstream.internal/go/clickstream/v1;clickstreamv1\252\002\016Clickstream.V1'
   _globals['_WRITEOUTCOME']._serialized_start=191
   _globals['_WRITEOUTCOME']._serialized_end=349
   _globals['_ITEMFAILURE']._serialized_start=49
