@@ -10,10 +10,10 @@ PROTOS := $(wildcard protos/clickstream/v1/*.proto)
 export CLICKSTREAM_DATA_DIR ?= $(CURDIR)/.data
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test tools bench check format generate clean
+.PHONY: help run demo test test-polyglot tools bench check format generate clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 run: $(VENV)/.server ## serve on 127.0.0.1:50051 with an embedded MongoDB, until Ctrl-C
 	@exec $(BIN)/clickstream serve
@@ -21,8 +21,11 @@ run: $(VENV)/.server ## serve on 127.0.0.1:50051 with an embedded MongoDB, until
 demo: $(VENV)/.server ## the whole way on one screen: serve, replay, release, read back (LOG=FILE for a log of your own)
 	@exec $(BIN)/clickstream demo $(if $(LOG),"$(LOG)")
 
-test: $(VENV)/.dev ## run all tests
-	$(BIN)/pytest -n 4 $(ARGS)
+test: $(VENV)/.dev ## run all tests but those of test-polyglot
+	$(BIN)/pytest -n 4 --ignore=tests/polyglot $(ARGS)
+
+test-polyglot: $(VENV)/.dev ## run the examples in Go, Node and Java on real servers, as far as these are installed
+	@$(BIN)/pytest -q -n 2 tests/polyglot $(ARGS)
 
 tools: $(VENV)/.dev ## grpcurl and buf into .venv/bin, for docs/debugging.md (needs Go)
 	@if ! command -v go >/dev/null; then echo "There is no Go here: grpcurl is not installed, and tests skip its lines."; \

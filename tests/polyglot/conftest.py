@@ -12,6 +12,8 @@ from polyglot.programs import Program
 
 from harness import ServerProcess
 
+READ_BY = ", read by "
+
 
 @pytest.fixture(autouse=True)
 async def nothing_left_behind() -> AsyncIterator[None]:
@@ -32,60 +34,56 @@ async def builds(testrun_uid: str) -> dict[str, Built]:
 @pytest.fixture(params=LANGUAGES, ids=str)
 def language(request: pytest.FixtureRequest, builds: dict[str, Built]) -> Language:
     """Each language in turn, with its programs built."""
-    return _usable(request, request.param, builds)
-
-
-@pytest.fixture(params=LANGUAGES, ids=str)
-def reader(request: pytest.FixtureRequest, builds: dict[str, Built]) -> Language:
-    """A language for the consumer, each in turn, where that of the producer is `language`."""
-    return _usable(request, request.param, builds)
-
-
-def _usable(request: pytest.FixtureRequest, language: Language, builds: dict[str, Built]) -> Language:
-    build = builds[language.name]
-    request.node.user_properties.append(("version", (language.name, build.versions or build.missing)))
+    build = builds[request.param.name]
+    request.node.user_properties.append(("build", (request.param.name, build.versions, build.missing)))
     if build.missing:
-        pytest.skip(f"{language}: {build.missing}")
+        pytest.skip(f"{request.param}: {build.missing}")
     assert not build.error, build.error
-    return language
+    return request.param
+
+
+@pytest.fixture
+def readers(language: Language, builds: dict[str, Built]) -> list[Language]:
+    """The languages for consumers, beside `language` for the producer: all that there are here."""
+    return [language for language in LANGUAGES if builds[language.name].versions]
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Note with each test in which row and column of the table its result stands."""
+    """Note with each test in which cells of the table its result stands."""
     for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        if "language" in params:
-            scenario = item.originalname.removeprefix("test_").replace("_", " ")
-            if "reader" in params:
-                scenario += f", read by {params['reader']}"
-            item.user_properties.append(("cell", (scenario, str(params["language"]))))
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if "language" not in params:
+            continue
+        scenario = item.originalname.removeprefix("test_").replace("_", " ")
+        readers = [f"{READ_BY}{reader}" for reader in LANGUAGES] if "readers" in item.fixturenames else [""]
+        item.user_properties.extend(("cell", (scenario + reader, str(params["language"]))) for reader in readers)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the versions, and the table of scenarios and languages."""
-    words = {"passed": "ok", "failed": "FAILED", "error": "FAILED", "skipped": "skipped"}
-    versions: dict[str, str] = {}
+    builds: dict[str, str] = {}
+    missing: set[str] = set()
     cells: dict[tuple[str, str], str] = {}
-    for outcome, word in words.items():
+    for outcome, word in {"passed": "ok", "failed": "FAILED", "error": "FAILED", "skipped": "skipped"}.items():
         for report in terminalreporter.stats.get(outcome, []):
             for name, value in report.user_properties:
-                if name == "version":
-                    versions[value[0]] = value[1]
-                elif name == "cell":
+                if name == "cell":
                     cells[tuple(value)] = word
+                elif name == "build":
+                    builds[value[0]] = value[1] or value[2]
+                    missing |= {value[0]} if value[2] else set()
     if not cells:
         return
-    names = [language.name for language in LANGUAGES]
-    scenarios = sorted({scenario for scenario, _ in cells})
-    width = max(map(len, scenarios)) + 2
+    # A reader that is not here was left out of tests that passed.
+    cells |= {cell: "skipped" for cell in cells if cell[0].rpartition(READ_BY)[2] in missing}
+    width = max(len(scenario) for scenario, _ in cells) + 2
     terminalreporter.section("languages and scenarios")
-    for name in names:
-        terminalreporter.write_line(f"{name:8}{versions.get(name, '')}")
-    terminalreporter.write_line("")
-    terminalreporter.write_line("".join([" " * width, *(f"{name:10}" for name in names)]).rstrip())
-    for scenario in scenarios:
-        row = [f"{cells.get((scenario, name), '-'):10}" for name in names]
-        terminalreporter.write_line("".join([f"{scenario:{width}}", *row]).rstrip())
+    for language in LANGUAGES:
+        terminalreporter.write_line(f"{language.name:8}{builds.get(language.name, '')}")
+    terminalreporter.write_line("\n" + " " * width + "".join(f"{language.name:10}" for language in LANGUAGES))
+    for scenario in sorted({scenario for scenario, _ in cells}):
+        row = [f"{cells.get((scenario, language.name), ''):10}" for language in LANGUAGES]
+        terminalreporter.write_line(f"{scenario:{width}}" + "".join(row))

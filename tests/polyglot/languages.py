@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyglot.programs import run_to_end
+from polyglot.programs import Program, run_to_end
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_S = 300.0
@@ -49,6 +49,16 @@ class Language:
     @property
     def folder(self) -> Path:
         return ROOT / "examples" / self.name.lower()
+
+    async def produce(self, target: str, **flags: object) -> Program:
+        return await self._start(self.producer, target, flags)
+
+    async def consume(self, target: str, **flags: object) -> Program:
+        return await self._start(self.consumer, target, flags)
+
+    async def _start(self, command: tuple[str, ...], target: str, flags: dict[str, object]) -> Program:
+        arguments = [f"--{name}={value}" for name, value in {"target": target, **flags}.items()]
+        return await Program.start(*command, *arguments, cwd=self.folder)
 
     async def built(self, run: str) -> Built:
         """Build it once in this run of the tests, whichever test process comes first."""

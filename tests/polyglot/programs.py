@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from harness import PATIENCE_S
+from harness import PATIENCE_S, eventually
 
 
 class Program:
@@ -37,6 +37,14 @@ class Program:
         program = cls(process)
         cls.alive.add(program)
         return program
+
+    async def has_printed(self, count: int) -> None:
+        """Wait until it has printed so many lines."""
+
+        async def printed() -> bool:
+            return len(self.lines) >= count
+
+        await eventually(printed, f"{count} lines; the last of {len(self.lines)}: {self.lines[-1:]}; {self.errors}")
 
     async def ended(self, patience_s: float = PATIENCE_S) -> int:
         """Wait until it has ended; return its exit code."""

@@ -1,0 +1,35 @@
+"""The Go code, which is committed with what was generated, is current and in its form.
+
+Node's and Java's is generated when it is built, and their compilers check it strictly then.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from polyglot.languages import LANGUAGES, Language
+from polyglot.programs import run_to_end
+
+GO = [language for language in LANGUAGES if language.name == "Go"]
+
+
+@pytest.mark.parametrize("language", GO, ids=str, indirect=True)
+async def test_what_is_generated_is_current(language: Language, tmp_path: Path) -> None:
+    """The committed code is what buf and the plugins of go.mod make of the protos."""
+    buf = Path(sys.executable).parent / "buf"
+    assert (0, "") == await run_to_end(str(buf), "generate", "--output", str(tmp_path), cwd=language.folder)
+
+    package = Path("clickstream", "v1")
+    fresh = {path.name: path.read_bytes() for path in (tmp_path / package).iterdir()}
+    there = {path.name: path.read_bytes() for path in (language.folder / package).iterdir()}
+    assert fresh == there, "make generate"
+
+
+@pytest.mark.parametrize("language", GO, ids=str, indirect=True)
+async def test_the_code_is_in_its_form(language: Language) -> None:
+    """gofmt has nothing to change and go vet nothing to say."""
+    assert (0, "") == await run_to_end("gofmt", "-l", ".", cwd=language.folder)
+    assert (0, "") == await run_to_end("go", "vet", "./...", cwd=language.folder, patience_s=300)
+    assert (0, "") == await run_to_end("go", "mod", "tidy", "-diff", cwd=language.folder)
