@@ -7,7 +7,7 @@ from polyglot.programs import Program
 
 from clickstream import ClickstreamClient, Session
 from clickstream.models import SessionWithEvents
-from harness import ServerProcess
+from harness import ServerProcess, served
 
 SESSIONS = 500
 """So many that a server is lost long before the last one is stored."""
@@ -23,6 +23,26 @@ async def test_the_server_is_killed(
 async def test_the_server_is_stopped(language: Language, mongodb_uri: str, database: str) -> None:
     """A server that is stopped and started again, as in a rolling update, loses no session and repeats none."""
     await _produce_and_follow(language, [language], mongodb_uri, database, kill=False)
+
+
+async def test_the_batch_is_released_meanwhile(language: Language, mongodb_uri: str, database: str) -> None:
+    """A consumer that lost its server goes on with its batch, though another one collects by then."""
+    settings = {"mongodb_uri": mongodb_uri, "mongodb_database": database}
+    server = await ServerProcess.start(**settings)
+    async with served(mongodb_uri, database) as client:
+        await client.register_session(Session(session_id="a", search_query="x"))
+        consumer = await language.consume(server.address)
+        await consumer.has_printed(1)
+
+        await server.kill()
+        await client.register_session(Session(session_id="b", search_query="x"))
+        await client.release_batch("polyglot")
+        for session_id in ("c", "d", "e"):
+            await client.register_session(Session(session_id=session_id))
+    await ServerProcess.start(listen=server.address, **settings)
+
+    assert 0 == await consumer.ended(), consumer.errors
+    assert ["1 a x", "2 b x", "sealed after number 2: 2 sessions, 0 missing"] == consumer.lines
 
 
 async def _produce_and_follow(
