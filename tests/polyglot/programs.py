@@ -11,6 +11,9 @@ from typing import ClassVar
 
 from harness import PATIENCE_S, eventually
 
+RUN_S = 4 * PATIENCE_S
+"""How long a program may run: it does many calls, next to others, on a machine that may be busy."""
+
 
 class Program:
     """A program that runs. `lines`: what it has printed so far. `alive`: those that a test may have left behind."""
@@ -46,11 +49,14 @@ class Program:
 
         await eventually(printed, f"{count} lines; the last of {len(self.lines)}: {self.lines[-1:]}; {self.errors}")
 
-    async def ended(self, patience_s: float = PATIENCE_S) -> int:
+    async def ended(self, patience_s: float = RUN_S) -> int:
         """Wait until it has ended; return its exit code."""
-        async with asyncio.timeout(patience_s):
-            await self._reading
-            code = await self._process.wait()
+        try:
+            async with asyncio.timeout(patience_s):
+                await asyncio.shield(self._reading)
+                code = await self._process.wait()
+        except TimeoutError:
+            raise AssertionError(f"it has not ended after: {self.lines[-2:]} {self.errors[-2:]}") from None
         self.alive.discard(self)
         return code
 
@@ -69,7 +75,7 @@ async def _read(stream: asyncio.StreamReader | None, lines: list[str]) -> None:
         lines.append(line.decode().rstrip("\n"))
 
 
-async def run_to_end(*command: str, cwd: Path, patience_s: float = PATIENCE_S) -> tuple[int, str]:
+async def run_to_end(*command: str, cwd: Path, patience_s: float = RUN_S) -> tuple[int, str]:
     """Run a program; return its exit code and what it printed."""
     program = await Program.start(*command, cwd=cwd)
     try:
