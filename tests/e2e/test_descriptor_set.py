@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ async def test_the_lines_of_the_page_print_what_it_says(tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "protos").symlink_to(ROOT / "protos")
     walk = Walk(tmp_path, ROOT / "examples" / "README.md")
-    not_run = [] if shutil.which("grpcurl") else ["grpcurl "]
+    not_run = [] if (Path(sys.prefix) / "bin" / "grpcurl").exists() else [".venv/bin/grpcurl "]
 
     async with walk.make_run():
         await walk.follow(list(steps_of(walk.text)), not_run)

@@ -55,7 +55,17 @@ const (
 //     direction, is 8 MiB at most: let your client receive that much. (gRPC itself refuses far larger ones, without
 //     details.)
 //   - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
-//   - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too.
+//   - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
+//     call's `x-request-id`.
+//
+// Every answer carries trailing metadata, errors included:
+//
+//   - `x-request-id` names the call. Send one as metadata to choose it: 1 to 128 letters, digits and any of `-_.:/+=`.
+//     Without one, or with another, the server makes one up.
+//   - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing header:
+//     `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is waiting: for the
+//     request, for the server to get to it, and for the sessions in front of this one to be numbered. `validate` reads
+//     and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do not have it.
 //
 // Every RPC may be called again after UNAVAILABLE or DEADLINE_EXCEEDED without doing harm, except UpdateBatchStatus with
 // an `expected_status`: look at the batch first. Set a deadline on every call.
@@ -236,7 +246,17 @@ func (c *clickstreamServiceClient) UpdateBatchStatus(ctx context.Context, in *Up
 //     direction, is 8 MiB at most: let your client receive that much. (gRPC itself refuses far larger ones, without
 //     details.)
 //   - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
-//   - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too.
+//   - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
+//     call's `x-request-id`.
+//
+// Every answer carries trailing metadata, errors included:
+//
+//   - `x-request-id` names the call. Send one as metadata to choose it: 1 to 128 letters, digits and any of `-_.:/+=`.
+//     Without one, or with another, the server makes one up.
+//   - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing header:
+//     `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is waiting: for the
+//     request, for the server to get to it, and for the sessions in front of this one to be numbered. `validate` reads
+//     and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do not have it.
 //
 // Every RPC may be called again after UNAVAILABLE or DEADLINE_EXCEEDED without doing harm, except UpdateBatchStatus with
 // an `expected_status`: look at the batch first. Set a deadline on every call.
