@@ -19,6 +19,9 @@ _REQUEST_ID_KEY = "x-request-id"
 def failure_of(error: grpc.aio.AioRpcError) -> ClickstreamError:
     """The domain's error for what a call ended with."""
     metadata: dict[str, Any] = dict(tuple(error.trailing_metadata() or ()))
+    if error.code() is grpc.StatusCode.CANCELLED:
+        # Not by us: then grpc.aio raises a CancelledError.
+        return Unavailable("the server stopped before it answered")
     failure = from_status(error.code(), error.details() or error.code().name, metadata.get(_DETAILS_KEY))
     failure.request_id = metadata.get(_REQUEST_ID_KEY, "")
     return failure

@@ -41,6 +41,8 @@ SERVICES = [
     transfer_service_pb2.DESCRIPTOR.services_by_name["TransferService"].full_name,
 ]
 _CONNECT_S = 10.0
+_TOLD_S = 0.5
+"""How long callers may take to learn that they are refused."""
 _LAST_ANSWERS_S = 2.0
 """How long clients may take for their last answers once all calls are done."""
 _WIRE_VERSION_MIN = 13
@@ -107,6 +109,7 @@ async def _stop(server: grpc.aio.Server, drain: DrainInterceptor, drain_s: float
     is gone, would hold up every stop for the whole time.
     """
     drain.drain()
+    await drain.told(_TOLD_S)  # a call that comes while gRPC stops ends as CANCELLED, without a word of ours
     stopping = asyncio.create_task(server.stop(drain_s))
     done = asyncio.create_task(drain.done())
     await asyncio.wait([stopping, done], return_when=asyncio.FIRST_COMPLETED)

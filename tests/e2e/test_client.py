@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
+import grpc.aio
 import pytest
 
 from clickstream import (
@@ -27,6 +28,11 @@ from clickstream import (
     SessionEvent,
     SessionNotFound,
     Unavailable,
+)
+from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.v1.clickstream_service_pb2_grpc import (
+    ClickstreamServiceServicer,
+    add_ClickstreamServiceServicer_to_server,
 )
 from harness import ServerProcess, eventually, served
 
@@ -237,6 +243,42 @@ async def test_a_stream_gives_up_in_the_end(server: Restarting) -> None:
 async def _drain(pages: AsyncIterator[Any]) -> None:
     async for _ in pages:
         pass
+
+
+class Stopping(ClickstreamServiceServicer):
+    """Ends the first call of each kind as gRPC does when it comes just as the server stops, and answers the next."""
+
+    def __init__(self) -> None:
+        self._ended: set[str] = set()
+
+    async def _end_the_first(self, method: str, context: Any) -> None:
+        if method not in self._ended:
+            self._ended.add(method)
+            await context.abort(grpc.StatusCode.CANCELLED, "")
+
+    async def ListBatches(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._end_the_first("ListBatches", context)
+        return pb.ListBatchesResponse(next_page_token="found")
+
+    async def GetBatchSessions(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if not request.after_number:
+            yield pb.GetBatchSessionsResponse(last_number=1)
+            await self._end_the_first("GetBatchSessions", context)
+        yield pb.GetBatchSessionsResponse(last_number=2)
+
+
+async def test_a_call_that_comes_just_as_the_server_stops_is_made_again() -> None:
+    """What gRPC ends as CANCELLED, though nobody cancelled it, is tried again like UNAVAILABLE, calls and streams."""
+    server = grpc.aio.server()
+    add_ClickstreamServiceServicer_to_server(Stopping(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with ClickstreamClient(f"127.0.0.1:{port}") as client:
+            assert "found" == (await client.list_batches()).next_page_token
+            assert [1, 2] == [page.last_number async for page in client.get_batch_pages("b")]
+    finally:
+        await server.stop(0)
 
 
 # --- iterators ------------------------------------------------------------------------------------------------------

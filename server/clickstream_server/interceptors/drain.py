@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 from clickstream.errors import ShuttingDown
@@ -12,6 +13,7 @@ from clickstream_server.deadlines import deadline
 from clickstream_server.interceptors.wrapping import AroundInterceptor, Call
 
 _RETRY_AFTER_S = 1.0
+_MOMENT_S = 0.02
 _HEALTH = "/grpc.health.v1.Health/"
 """Health goes on answering, so that a probe learns of the drain instead of guessing from a refusal."""
 
@@ -25,12 +27,21 @@ class DrainInterceptor(AroundInterceptor):
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
+        self._refused = 0
 
     def drain(self) -> None:
         """Refuse new calls and end the streams; calls that answer once run on."""
         self._draining = True
         for stream in self._streams:
             stream.cancel()
+
+    async def told(self, most_s: float) -> None:
+        """Wait until those who call have been told to wait: no call was refused for a moment."""
+        give_up_at = monotonic() + most_s
+        refused = -1
+        while refused != self._refused and monotonic() < give_up_at:
+            refused = self._refused
+            await asyncio.sleep(_MOMENT_S)
 
     async def done(self) -> None:
         """Wait until no call runs: all that is left of them is to be sent."""
@@ -39,6 +50,7 @@ class DrainInterceptor(AroundInterceptor):
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
         if self._draining and not call.method.startswith(_HEALTH):
+            self._refused += 1
             raise ShuttingDown("the server is stopping; call another one or try again", retry_after_s=_RETRY_AFTER_S)
         task = asyncio.current_task()
         if call.streams and task is not None:
