@@ -60,7 +60,13 @@ async def started(folder: Path, driver: str) -> AsyncIterator[System]:
 
 async def _serve(uri: str, driver: str, stack: AsyncExitStack) -> tuple[int, str]:
     """`clickstream serve` on a free port; return its process and its address."""
-    settings = {"listen": "127.0.0.1:0", "mongodb-uri": uri, "mongodb-database": OURS, "mongodb-driver": driver}
+    settings = {
+        "listen": "127.0.0.1:0",
+        "ui-listen": "off",
+        "mongodb-uri": uri,
+        "mongodb-database": OURS,
+        "mongodb-driver": driver,
+    }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "clickstream_server", "serve"),
         *(f"--{name}={value}" for name, value in settings.items()),

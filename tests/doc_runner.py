@@ -152,7 +152,8 @@ class Walk:
             r"^run:.*\n\t@exec \$\(BIN\)/clickstream serve$", (ROOT / "Makefile").read_text(), re.MULTILINE
         )
         process = await asyncio.create_subprocess_exec(
-            *(".venv/bin/clickstream", "serve", "--listen=127.0.0.1:0", f"--data-dir={self.folder / '.data'}"),
+            *(".venv/bin/clickstream", "serve", "--listen=127.0.0.1:0", "--ui-listen=127.0.0.1:0"),
+            f"--data-dir={self.folder / '.data'}",
             cwd=self.folder,
             stdout=asyncio.subprocess.PIPE,
         )

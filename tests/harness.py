@@ -34,7 +34,10 @@ async def eventually(condition: Callable[[], Awaitable[Any]], what: str, patienc
 async def served(mongodb_uri: str, database: str, **settings: Any) -> AsyncIterator[ClickstreamClient]:
     """A server in this process on a free port, and a client of it."""
     chosen = Settings(
-        listen="127.0.0.1:0", mongodb_uri=mongodb_uri, mongodb_database=database, **{"drain_s": 1.0, **settings}
+        listen="127.0.0.1:0",
+        mongodb_uri=mongodb_uri,
+        mongodb_database=database,
+        **{"drain_s": 1.0, "ui_listen": "off", **settings},
     )
     async with app.running(chosen) as running, ClickstreamClient(running.address) as client:
         yield client
@@ -50,6 +53,7 @@ class ServerProcess:
         self.address = address
         self.output = output
         self.errors = ""
+        self.page = ""
 
     @property
     def pid(self) -> int:
@@ -76,6 +80,7 @@ class ServerProcess:
             await found.exited()
             raise AssertionError(f"the server did not start: {output} {found.errors}")
         found.address = first.split("serves on ")[1]
+        found.page = next((line.split()[1] for line in output if line.startswith("page:")), "")
         return found
 
     def signal(self, number: signal.Signals) -> None:
@@ -104,8 +109,12 @@ class ServerProcess:
 
 
 async def start_program(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
-    """Run `clickstream` with these arguments, and none of the settings that this environment may have."""
+    """Run `clickstream` with these arguments, and none of the settings that this environment may have.
+
+    Servers have no page unless it is asked for: many run at once, and they would quarrel about its port.
+    """
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CLICKSTREAM_")}
+    clean["CLICKSTREAM_UI_LISTEN"] = "off"
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "clickstream_server", *arguments),
         stdin=asyncio.subprocess.DEVNULL,

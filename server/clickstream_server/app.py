@@ -66,11 +66,12 @@ _SERVER_OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that serves: where it listens and what it stores to."""
+    """A server that serves: where it listens, what it stores to, and what there is to say of its page ("": nothing)."""
 
     address: str
     storage: str
     embedded_data_dir: str | None
+    page: str
 
 
 @asynccontextmanager
@@ -90,13 +91,19 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         add_TransferServiceServicer_to_server(TransferServicer(dao), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
         _add_reflection(server)
-        port = _bind(server, settings.listen)
+        address = _address(settings.listen, _bind(server, settings.listen))
+        storage = without_credentials(uri)
+        page = ""
+        if settings.ui_shown:
+            from clickstream_server.ui.page import page_served
+
+            page = await stack.enter_async_context(
+                page_served(settings, dao, dao.ping, address=address, storage=storage)
+            )
         await health.start()
         await server.start()
         try:
-            yield Running(
-                address=_address(settings.listen, port), storage=without_credentials(uri), embedded_data_dir=data_dir
-            )
+            yield Running(address=address, storage=storage, embedded_data_dir=data_dir, page=page)
         finally:
             await health.stop()
             await _stop(server, drain, settings.drain_s)

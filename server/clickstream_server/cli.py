@@ -145,9 +145,11 @@ def _announce(running: Any) -> None:
     host = running.address
     option = "" if host == DEFAULT_TARGET else f" --target {host}"
     data = f"{running.embedded_data_dir}  (embedded MongoDB at {running.storage})"
+    page = f"page:  {running.page}\n" if running.page else ""
     print(
         f"clickstream serves on {host}\n"
         f"data:  {data if running.embedded_data_dir else running.storage}\n"
+        f"{page}"
         f"try:   {program} ping{option}\n"
         f"       {program} replay --sample{option}\n"
         "Ctrl-C stops it.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from clickstream_server.storage.mongo.options import MongoOptions, ReadConcernNa
 ENV_PREFIX = "CLICKSTREAM_"
 CLIENT_VARIABLES = frozenset({f"{ENV_PREFIX}TARGET"})
 """What the other commands read; no setting of the server, and no misspelling of one."""
+UI_OFF = "off"
+_OFF_WHEN_EMPTY = "ui_listen"
 _DEFAULTS = Limits()
 _MONGO = MongoOptions()
 
@@ -24,6 +27,14 @@ _MONGO = MongoOptions()
 def default_data_dir() -> Path:
     """Where data of the user's programs lies by convention (the XDG base directory specification)."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "clickstream"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is an address that only this machine reaches. An IPv6 address may stand in brackets."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 class Settings(BaseModel):
@@ -51,6 +62,9 @@ class Settings(BaseModel):
     drain_s: float = Field(
         20.0, ge=0, le=3600, description="seconds that running calls may take after a stop was asked for"
     )
+    ui_listen: str = Field(
+        "127.0.0.1:50052", description="loopback address and port of the page to look at; `off`: no page"
+    )
     log_level: str = Field("warning", description="debug, info, warning or error")
     id_chars_max: int = Field(_DEFAULTS.id_chars_max, ge=1, description="characters of an id")
     event_type_chars_max: int = Field(_DEFAULTS.event_type_chars_max, ge=1, description="characters of an event_type")
@@ -69,6 +83,18 @@ class Settings(BaseModel):
         host, _, port = listen.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
             raise ValueError("must be an address and a port, such as 127.0.0.1:50051")
+        return listen
+
+    @field_validator("ui_listen")
+    @classmethod
+    def _loopback_or_off(cls, listen: str) -> str:
+        if listen.lower() in {"", UI_OFF}:
+            return UI_OFF
+        if not is_loopback(cls._address_and_port(listen).rpartition(":")[0]):
+            raise ValueError(
+                "must be a loopback address such as 127.0.0.1:50052, or off: "
+                "the page has no TLS and no tokens yet, and shows what people searched"
+            )
         return listen
 
     @field_validator("mongodb_uri")
@@ -107,6 +133,18 @@ class Settings(BaseModel):
         return MongoOptions(**values, given=given)
 
     @property
+    def ui_asked_for(self) -> bool:
+        """Whether the page's address was given, rather than left at its default."""
+        return "ui_listen" in self.model_fields_set
+
+    @property
+    def ui_shown(self) -> bool:
+        """Whether there is to be a page: by default, beside a server on loopback only."""
+        if self.ui_listen == UI_OFF:
+            return False
+        return self.ui_asked_for or is_loopback(self.listen.rpartition(":")[0])
+
+    @property
     def limits(self) -> Limits:
         """The contract's limits as the storage takes them."""
         return Limits(**{name: getattr(self, name) for name in Limits.__dataclass_fields__})
@@ -114,12 +152,13 @@ class Settings(BaseModel):
 
 def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     """Settings from flags (None: not given) and the environment. Raises StartFailure with what is wrong."""
+    variables = {name: environment.get(ENV_PREFIX + name.upper()) for name in Settings.model_fields}
     given = {
-        name: environment[ENV_PREFIX + name.upper()]
-        for name in Settings.model_fields
-        if environment.get(ENV_PREFIX + name.upper())
+        name: value
+        for source in (variables, flags)
+        for name, value in source.items()
+        if value not in {None, ""} or (value == "" and name == _OFF_WHEN_EMPTY)
     }
-    given |= {name: value for name, value in flags.items() if value not in {None, ""}}
     try:
         return Settings.model_validate(given)
     except ValidationError as error:

@@ -55,13 +55,15 @@ class ErrorInterceptor(AroundInterceptor):
         except Exception as error:
             if call.streams and isinstance(error, grpc.aio.InternalError):
                 return  # the client went away while an answer was being sent
-            error_id = request_id()
-            # Where and of what kind, not the text: it may hold a payload, and queries are personal data.
-            place = "".join(traceback.format_tb(error.__traceback__))
-            _log.error(
-                "internal error %s: %s in\n%s", error_id, getattr(error, "log_text", type(error).__name__), place
-            )
-            await _abort(call, InternalError(f"an internal error; its id in the log is {error_id}", error_id=error_id))
+            await _abort(call, internal_error(error, request_id()))
+
+
+def internal_error(error: Exception, error_id: str) -> InternalError:
+    """What to answer for an exception that nobody expected; what it was goes into the log, under this id."""
+    # Where and of what kind, not the text: it may hold a payload, and queries are personal data.
+    place = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("internal error %s: %s in\n%s", error_id, getattr(error, "log_text", type(error).__name__), place)
+    return InternalError(f"an internal error; its id in the log is {error_id}", error_id=error_id)
 
 
 def _pushback(remaining_s: float | None, retry_after_s: float) -> str:

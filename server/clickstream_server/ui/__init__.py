@@ -1,0 +1,1 @@
+"""The page to look at: read-only, on loopback. See ADR 10."""
