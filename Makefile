@@ -10,7 +10,7 @@ PROTOS := $(wildcard protos/clickstream/v1/*.proto)
 export CLICKSTREAM_DATA_DIR ?= $(CURDIR)/.data
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-polyglot tools bench check format generate clean
+.PHONY: help run demo test test-polyglot tools bench check format generate screenshot clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -49,6 +49,9 @@ format: $(VENV)/.dev ## put the code into its form
 
 generate: $(VENV)/.dev ## make client/clickstream/v1 from protos/
 	$(BIN)/python tools/generate.py
+
+screenshot: $(VENV)/.dev ## make the README's picture of the page (needs chromium and chromedriver)
+	$(BIN)/python tools/screenshot.py
 
 clean: ## remove what was installed and built (the data in .data stays)
 	rm -rf $(VENV) build *.egg-info client/*.egg-info server/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

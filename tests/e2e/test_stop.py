@@ -38,7 +38,7 @@ LONG_S = 3600.0
 
 
 def settings(uri: str, database: str, drain_s: float) -> Settings:
-    return Settings(listen="127.0.0.1:0", mongodb_uri=uri, mongodb_database=database, drain_s=drain_s)
+    return Settings(listen="127.0.0.1:0", ui_listen="off", mongodb_uri=uri, mongodb_database=database, drain_s=drain_s)
 
 
 async def fill(address: str) -> str:

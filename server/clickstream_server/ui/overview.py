@@ -59,10 +59,11 @@ class Overview:
         began = monotonic()
         try:
             with deadline(_LOOK_S_MAX):
-                await self._ping(_LOOK_S_MAX)
-                took_s = monotonic() - began
-                collecting = await self._dao.list_batches(statuses=[SessionBatchStatus.COLLECTING], page_size=1)
-                newest = await self._dao.list_batches(page_size=BATCHES_SHOWN)
+                took_s, collecting, newest = await asyncio.gather(
+                    self._round_trip_s(),
+                    self._dao.list_batches(statuses=[SessionBatchStatus.COLLECTING], page_size=1),
+                    self._dao.list_batches(page_size=BATCHES_SHOWN),
+                )
         except Exception as error:
             if not isinstance(error, ClickstreamError):
                 _log.exception("the page's look at the database failed")
@@ -80,3 +81,8 @@ class Overview:
             per_s=self._meter.per_s(),
             samples=self._meter.samples(),
         )
+
+    async def _round_trip_s(self) -> float:
+        began = monotonic()
+        await self._ping(_LOOK_S_MAX)
+        return monotonic() - began

@@ -82,7 +82,7 @@ function take(found) {
     state("away", `The database does not answer, since ${timeOfDay(since)}. ${kept()}Trying again every second.`);
     return;
   }
-  state("up", "The database answers.", `in ${took < 10 ? took.toFixed(1) : Math.round(took)} ms`);
+  state("up", "The database answers.", `Round trip ${took < 10 ? took.toFixed(1) : Math.round(took)} ms.`);
   overview = found;
   if (waiting) show(view, false);
   else view?.update(found);

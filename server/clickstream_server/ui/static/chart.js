@@ -44,7 +44,10 @@ export class RateChart {
     const most = Math.max(0, ...steps.map((step) => step.rate));
     const scale = niceAbove(most);
     const y = (value) => (HEIGHT - 1 - (value / scale) * (HEIGHT - 2)).toFixed(1);
-    const line = (step) => `M${step.from.toFixed(1)} ${y(step.rate)}H${step.to.toFixed(1)}`;
+    const line = (step, place, all) => {
+      const joined = place > 0 && all[place - 1].to.toFixed(1) === step.from.toFixed(1);
+      return `${joined ? "V" : `M${step.from.toFixed(1)} `}${y(step.rate)}H${step.to.toFixed(1)}`;
+    };
     const area = (step) => `M${step.from.toFixed(1)} ${HEIGHT}V${y(step.rate)}H${step.to.toFixed(1)}V${HEIGHT}Z`;
     const draw = (path, of, seen) => path.setAttribute("d", steps.filter((step) => step.seen === seen).map(of).join(""));
     draw(this.line, line, true);

@@ -13,7 +13,8 @@ const DEFAULT_ADDRESS = "127.0.0.1:50051";
 export async function ask(path, parameters = {}) {
   let answer;
   try {
-    answer = await fetch(`api/${path}?${new URLSearchParams(parameters)}`, { signal: AbortSignal.timeout(8000) });
+    const query = new URLSearchParams(parameters).toString();
+    answer = await fetch(`api/${path}${query && "?"}${query}`, { signal: AbortSignal.timeout(8000) });
   } catch {
     throw Object.assign(new Error("The server does not answer."), { status: 0 });
   }
