@@ -305,6 +305,13 @@ function eventRow(event, row, places) {
     h("td", {}, event.object_id ? h("code", { dir: "auto" }, event.object_id) : h("span", { class: "quiet" }, "the whole search")),
     h("td", { class: "figure" }, place ? count(place) : ""),
     h("td", { class: "figure" }, event.value ? money(event.value) : ""),
-    h("td", { class: "meta" }, isEmpty(event.meta) ? "" : cut(inOneLine(event.meta), META_CHARACTERS)),
+    h("td", { class: "meta" }, isEmpty(event.meta) ? "" : folded(event.meta)),
   );
+}
+
+/** One line of it, which opens to all. */
+function folded(value) {
+  const details = h("details", {}, h("summary", {}, cut(inOneLine(value), 160)));
+  details.addEventListener("toggle", () => { if (details.childElementCount === 1) details.append(jsonBlock(value)); });
+  return details;
 }
