@@ -84,7 +84,7 @@ class ClickstreamDao(ABC):
 
         `after_number`: start after this number. `limit` 0: all. `events_limit` None: all of a session's events, 0:
         none. `follow`: on a batch that collects (an empty `batch_id` means the one that does now) go on with sessions
-        as they are committed, with an empty page now and then, until the batch is sealed.
+        as they are committed, with an empty page at once if there are none and now and then, until the batch is sealed.
 
         Reading again after a page's `last_number` loses nothing and repeats nothing. Raises BatchNotFound,
         NoCollectingBatch, and MessageTooLarge if one session has more events than can be carried at once.

@@ -356,8 +356,12 @@ async def test_an_idle_stream_shows_signs_of_life(dao: ClickstreamDao, lively: N
     assert [((), 2, False)] * 2 == [(page.sessions, page.last_number, page.sealed) for page in signs]
 
 
-async def test_following_shows_signs_of_life_before_the_first_session(dao: ClickstreamDao, lively: None) -> None:
-    """A reader that follows from the end of the batch gets a sign of life although no session is left for it."""
+async def test_following_shows_a_sign_of_life_at_once(dao: ClickstreamDao, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that follows from the end of the batch gets an empty page at once, and not when the first is due.
+
+    A client takes a stream up again only if something had come.
+    """
+    monkeypatch.setattr(reader, "SIGN_OF_LIFE_S", 3600.0)
     batch_id = await filled(dao, 2)
     async with aclosing(dao.get_batch_pages(batch_id, follow=True, after_number=2)) as pages:
         page = await next_page(pages)

@@ -549,7 +549,8 @@ type GetBatchSessionsRequest struct {
 	// True: leave out the sessions that are marked irrelevant.
 	ExcludeIrrelevant bool `protobuf:"varint,5,opt,name=exclude_irrelevant,json=excludeIrrelevant,proto3" json:"exclude_irrelevant,omitempty"`
 	// True: on a batch that collects, keep the stream open and send sessions as they are committed, until the batch is
-	// sealed. While nothing comes, an answer without sessions is sent every few seconds as a sign of life.
+	// sealed. While nothing comes, an answer without sessions is sent as a sign of life: at once if there is
+	// nothing to begin with, and every few seconds.
 	Follow        bool `protobuf:"varint,6,opt,name=follow,proto3" json:"follow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

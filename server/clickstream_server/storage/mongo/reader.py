@@ -71,7 +71,7 @@ class BatchReader:
                 batch_id = (await self._batches.collecting()).batch_id
         async with self._watcher.watch(batch_id if query.follow else None) as changed:
             after, left, page_sessions = query.after_number, query.limit or None, FIRST_PAGE_SESSIONS
-            read = self._page
+            read, first = self._page, query.follow
             while True:
                 changed.clear()
                 wanted = page_sessions if left is None else min(page_sessions, left)
@@ -79,8 +79,9 @@ class BatchReader:
                 after, page_sessions = page.last_number, PAGE_SESSIONS
                 left = None if left is None else left - len(page.sessions)
                 ended = left == 0 or page.sealed or (complete and not query.follow)
-                if page.sessions or ended:
+                if page.sessions or ended or first:  # who waits learns at once that there is somebody to wait for
                     yield page
+                first = False
                 if ended:
                     return
                 read = self._page
