@@ -55,7 +55,8 @@ from clickstream.models import (
     SortBy,
     WriteOutcome,
 )
-from clickstream.sync_client import SyncClickstreamClient, SyncEventStream
+from clickstream.sync_client import SyncClickstreamClient
+from clickstream.sync_event_stream import SyncEventStream
 from clickstream.transfer import (
     EventAck,
     EventBatch,

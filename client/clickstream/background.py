@@ -20,8 +20,20 @@ S = TypeVar("S")
 READ_AHEAD = 2
 """So many items of a stream are read before the caller asks for them."""
 _CLOSED = "the client is closed"
+_IN_LOOP = (
+    "this runs in the client's own thread (on_failure does, for one), where a call would wait for itself: "
+    "hand the work to another thread"
+)
 _NOTHING: Any = object()
 _THREAD_NAME = "clickstream"
+
+
+class Carried(Exception):
+    """Takes what no event loop survives, such as SystemExit, from the caller's code that raised it to the caller."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Background:
@@ -29,7 +41,7 @@ class Background:
 
     def __init__(self, client: ClickstreamClient) -> None:
         self._client = client
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may make a call, too, in the thread that holds it
         self._running: set[Future[Any]] = set()
         self._closed = False
 
@@ -40,8 +52,17 @@ class Background:
             return future.result()
         except CancelledError:
             raise Cancelled(_CLOSED) from None
+        except Carried as carried:
+            raise carried.error from None
         finally:
             future.cancel()  # when the wait was interrupted, by Ctrl-C say, the call ends, too
+
+    def post(self, act: Callable[[], object]) -> None:
+        """Do this on the loop soon, and do not wait for it."""
+        with self._lock:
+            if self._closed:
+                raise Cancelled(_CLOSED)
+            _loop().call_soon_threadsafe(act)
 
     def iterate(self, items: Callable[[ClickstreamClient], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
         """The items of an asynchronous generator, a few of them read ahead."""
@@ -71,10 +92,11 @@ class Background:
             for future in running:
                 future.cancel()
             closing = asyncio.run_coroutine_threadsafe(self._client.close(), _loop())
-            if threading.current_thread().name != _THREAD_NAME:  # there, garbage is collected: it would wait for itself
+            if not _in_loop():  # there, garbage is collected: it would wait for itself
                 closing.result()
 
     def _submit(self, call: Callable[[ClickstreamClient], Coroutine[Any, Any, T]]) -> Future[T]:
+        check()
         forks.connecting()
         with self._lock:
             if self._closed:
@@ -120,8 +142,8 @@ class _Exchange(Generic[S, T]):
             item, error = _NOTHING, None
             try:
                 item = next(self._to_send, _NOTHING)
-            except Exception as raised:  # the call ends with it
-                error = raised
+            except BaseException as raised:  # the call ends with it
+                error = raised if isinstance(raised, Exception) else Carried(raised)
             loop.call_soon_threadsafe(_settle, wanted, item, error)
         if isinstance(self._to_send, Generator):
             self._to_send.close()
@@ -134,11 +156,13 @@ class _Exchange(Generic[S, T]):
     def answers(self) -> Generator[T, None, None]:
         """The caller's side."""
         while True:
-            forks.check()
+            check()
             match self._came.get():
                 case _Answer(item):
                     _loop().call_soon_threadsafe(self._room.release)
                     yield item
+                case _Ended(Carried(error=error)):
+                    raise error
                 case _Ended(error):
                     if error is not None:
                         raise error
@@ -168,7 +192,14 @@ def _settle(wanted: asyncio.Future[Any], item: Any, error: Exception | None) -> 
         wanted.set_exception(error)
 
 
-_starting = threading.Lock()
+def check() -> None:
+    """Raise what is wrong with a call from here: ForkedProcess, or RuntimeError in the loop's thread."""
+    forks.check()
+    if _in_loop():
+        raise RuntimeError(_IN_LOOP)
+
+
+_starting = threading.RLock()  # closing a client that is collected as garbage asks for the loop, in any thread
 _shared: asyncio.AbstractEventLoop | None = None
 
 
@@ -181,6 +212,14 @@ def _loop() -> asyncio.AbstractEventLoop:
             _shared.set_exception_handler(_handle_exception)
             threading.Thread(target=_shared.run_forever, name=_THREAD_NAME, daemon=True).start()
         return _shared
+
+
+def _in_loop() -> bool:
+    """Whether what runs now is called by the loop."""
+    try:
+        return asyncio.get_running_loop() is _shared
+    except RuntimeError:
+        return False
 
 
 def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -25,8 +25,19 @@ UNACKED_BYTES_MAX = 32 * 1024 * 1024
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 _OVERHEAD_BYTES = 64
+NOT_ENTERED = (
+    "the stream is not open: write `with client.event_stream() as stream` (`async with`, if it is asynchronous)"
+)
 
 FailureHandler = Callable[[SessionEvent, ItemFailure], None]
+
+
+def message_of(event: SessionEvent) -> event_pb2.SessionEvent:
+    """The event as it is sent. Raises InvalidField, or MessageTooLarge."""
+    message = wire.event_to_pb(event)
+    if message.ByteSize() > MESSAGE_BYTES_MAX - _OVERHEAD_BYTES:
+        raise MessageTooLarge(f"an event must fit into a message of {MESSAGE_BYTES_MAX} bytes")
+    return message
 
 
 @dataclass(slots=True)
@@ -109,19 +120,21 @@ class EventStream:
 
     async def send(self, event: SessionEvent) -> None:
         """Take an event; it is durable after the next `flush`. Raises what ended the stream for good."""
-        message = wire.event_to_pb(event)
-        if message.ByteSize() > MESSAGE_BYTES_MAX - _OVERHEAD_BYTES:
-            raise MessageTooLarge(f"an event must fit into a message of {MESSAGE_BYTES_MAX} bytes")
+        await self.take(event, message_of(event))
+
+    async def take(self, event: SessionEvent, message: event_pb2.SessionEvent) -> None:
+        """Take an event whose message is made already; see `send`."""
+        self._check_entered()
+        size = message.ByteSize()
         async with self._changed:
             await self._changed.wait_for(lambda: self._error or self._has_room())
-            self._raise_error()
+            self.raise_error()
             batch = self._filling
             if not batch.events:
                 batch.send_at = monotonic() + self._batch_s
                 self._changed.notify_all()
             batch.events.append(event)
             batch.messages.append(message)
-            size = message.ByteSize()
             batch.size += size
             self._pending_events += 1
             self._pending_bytes += size
@@ -130,11 +143,21 @@ class EventStream:
 
     async def flush(self) -> PushResult:
         """Wait until everything that was sent is durable; return the totals so far."""
+        self._check_entered()
         async with self._changed:
             self._seal()
             await self._changed.wait_for(lambda: self._error or not self._pending_events)
-            self._raise_error()
+            self.raise_error()
         return self.totals
+
+    def raise_error(self) -> None:
+        """Raise what ended the stream for good, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+    def _check_entered(self) -> None:
+        if self._working is None:
+            raise RuntimeError(NOT_ENTERED)
 
     def _has_room(self) -> bool:
         return self._pending_events < self._unacked_max and self._pending_bytes < UNACKED_BYTES_MAX
@@ -148,10 +171,6 @@ class EventStream:
             self._unsent += 1
             self._filling = _Batch()
             self._changed.notify_all()
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
 
     def _keep_failure(self, event: SessionEvent, failure: ItemFailure) -> None:
         self.failures.append((event, failure))

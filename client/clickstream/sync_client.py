@@ -13,12 +13,11 @@ from clickstream.background import Background
 from clickstream.client import DEFAULT_TARGET, ClickstreamClient
 from clickstream.dao import DEFAULT_EVENTS_LIMIT
 from clickstream.errors import InvalidField
-from clickstream.event_stream import EventStream, FailureHandler
+from clickstream.event_stream import FailureHandler
 from clickstream.export import ExportFilter, ExportPage
 from clickstream.models import (
     BatchList,
     BatchRelease,
-    ItemFailure,
     PushResult,
     RegisteredSession,
     Registration,
@@ -29,6 +28,7 @@ from clickstream.models import (
     SessionPage,
     SessionWithEvents,
 )
+from clickstream.sync_event_stream import SyncEventStream
 from clickstream.transfer import EventAck, EventBatch, ImportChunk, ImportConfig, ImportProgress, ImportSummary
 
 
@@ -112,7 +112,7 @@ class SyncClickstreamClient:
         follow: bool = False,
     ) -> Generator[SessionPage, None, None]:
         """See `ClickstreamDao.get_batch_pages`."""
-        return self._background.iterate(
+        yield from self._background.iterate(
             lambda client: client.get_batch_pages(
                 batch_id,
                 after_number=after_number,
@@ -179,8 +179,13 @@ class SyncClickstreamClient:
         batch_s: float = 0.05,
         unacked_events: int = 20_000,
     ) -> SyncEventStream:
-        """See `ClickstreamClient.event_stream`. `on_failure` is called in the client's thread, not in the caller's."""
+        """See `ClickstreamClient.event_stream`.
+
+        `on_failure` is called in the client's thread, not in the caller's: all calls wait for it, and it cannot call
+        the client itself.
+        """
         return SyncEventStream(
+            self,
             self._background,
             on_failure=on_failure,
             batch_events=batch_events,
@@ -191,13 +196,13 @@ class SyncClickstreamClient:
 
     def stream_events(self, batches: Iterable[EventBatch]) -> Generator[EventAck, None, None]:
         """See `ClickstreamClient.stream_events`. The batches are iterated in a thread of their own."""
-        return self._background.converse(ClickstreamClient.stream_events, iter(batches))
+        yield from self._background.converse(ClickstreamClient.stream_events, iter(batches))
 
     def import_sessions(
         self, config: ImportConfig, chunks: Iterable[ImportChunk]
     ) -> Generator[ImportProgress | ImportSummary, None, None]:
         """See `ClickstreamClient.import_sessions`. The chunks are iterated in a thread of their own."""
-        return self._background.converse(lambda client, sent: client.import_sessions(config, sent), iter(chunks))
+        yield from self._background.converse(lambda client, sent: client.import_sessions(config, sent), iter(chunks))
 
     def export_sessions(
         self,
@@ -208,54 +213,8 @@ class SyncClickstreamClient:
         resume_token: str = "",
     ) -> Generator[ExportPage, None, None]:
         """See `ClickstreamClient.export_sessions`."""
-        return self._background.iterate(
+        yield from self._background.iterate(
             lambda client: client.export_sessions(
                 chosen, events_limit=events_limit, limit=limit, resume_token=resume_token
             )
         )
-
-
-class SyncEventStream:
-    """EventStream for callers that are not asynchronous.
-
-        with client.event_stream() as stream:
-            stream.send(event)
-        print(stream.totals)
-
-    Several threads may send. Made by `SyncClickstreamClient.event_stream`.
-    """
-
-    def __init__(self, background: Background, **options: Any) -> None:
-        self._background = background
-        self._options = options
-
-    def __enter__(self) -> Self:
-        async def opened(client: ClickstreamClient) -> EventStream:
-            return await client.event_stream(**self._options).__aenter__()
-
-        self._stream = self._background.run(opened)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Wait until everything is durable; after an error inside, stop at once."""
-        self._background.run(lambda _: self._stream.__aexit__(kind, error, traceback))
-
-    def send(self, event: SessionEvent) -> None:
-        """See `EventStream.send`."""
-        self._background.run(lambda _: self._stream.send(event))
-
-    def flush(self) -> PushResult:
-        """See `EventStream.flush`."""
-        return self._background.run(lambda _: self._stream.flush())
-
-    @property
-    def totals(self) -> PushResult:
-        """The account of everything that is acknowledged."""
-        return self._stream.totals
-
-    @property
-    def failures(self) -> list[tuple[SessionEvent, ItemFailure]]:
-        """What was not stored, and why; empty with `on_failure`."""
-        return self._stream.failures

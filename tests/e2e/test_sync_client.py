@@ -188,6 +188,139 @@ async def test_an_error_of_the_chunks_comes_out(mongodb_uri: str, database: str)
     assert closed.wait(PATIENCE_S)
 
 
+async def test_an_event_needs_no_flush(mongodb_uri: str, database: str) -> None:
+    """An event that was sent is stored soon, although nothing follows it and the stream stays open."""
+    async with served(mongodb_uri, database) as asynchronous:
+        await asynchronous.register_session(Session(session_id="s"))
+        with SyncClickstreamClient(asynchronous.target) as client:
+            stream = client.event_stream()
+            await asyncio.to_thread(stream.__enter__)
+            for count in (1, 2):
+                stream.send(SessionEvent(session_id="s", event_id=str(count), object_id="o"))
+
+                async def stored(count: int = count) -> bool:
+                    found = await asynchronous.get_session("s")
+                    return found is not None and found.event_count == count
+
+                await eventually(stored, "the event is stored")
+            await asyncio.to_thread(stream.__exit__, None, None, None)
+
+
+async def test_events_keep_their_order(mongodb_uri: str, database: str) -> None:
+    """Of many events, gathered in threads and by size, none is lost or sent twice; one thread's stay in order."""
+    refused: list[str] = []
+    async with served(mongodb_uri, database) as asynchronous:
+        with SyncClickstreamClient(asynchronous.target) as client:
+
+            def produce() -> int:
+                with client.event_stream(
+                    on_failure=lambda event, _: refused.append(event.event_id), batch_events=7, unacked_events=20
+                ) as stream:
+                    for number in range(500):
+                        stream.send(SessionEvent(session_id="s", event_id=str(number), object_id="o"))
+                        stream.send(SessionEvent(session_id="s", event_id=f"bad {number}"))
+                return stream.totals.inserted
+
+            assert 500 == await asyncio.to_thread(produce)
+    assert [f"bad {number}" for number in range(500)] == refused
+
+
+async def test_a_stream_keeps_its_client(server: ServerProcess) -> None:
+    """Streams work of a client that nothing else holds."""
+    with SyncClickstreamClient(server.address).event_stream() as stream:
+        SyncClickstreamClient(server.address).register_session(Session(session_id="s"))
+        stream.send(SessionEvent(session_id="s", event_id="e", object_id="o"))
+    batch_id = SyncClickstreamClient(server.address).list_batches().batches[0].batch_id
+    pages = list(SyncClickstreamClient(server.address).get_batch_pages(batch_id))
+    assert [1] == [found.event_count for page in pages for found in page.sessions]
+
+
+async def test_an_error_inside_is_not_hidden(server: ServerProcess) -> None:
+    """An error inside an event stream comes out as it is, also when the client was closed meanwhile."""
+    with SyncClickstreamClient(server.address) as client, pytest.raises(ZeroDivisionError), client.event_stream():
+        client.close()
+        raise ZeroDivisionError
+
+
+async def test_an_event_stream_must_be_entered(server: ServerProcess) -> None:
+    """`send` and `flush` of a stream that is not open say so, in both clients, and do not wait for ever."""
+    event = SessionEvent(session_id="s", event_id="e", object_id="o")
+    with SyncClickstreamClient(server.address) as client:
+        stream = client.event_stream()
+        for call in (lambda: stream.send(event), stream.flush):
+            with pytest.raises(RuntimeError, match="not open"):
+                call()
+    async with ClickstreamClient(server.address) as asynchronous:
+        other = asynchronous.event_stream()
+        with pytest.raises(RuntimeError, match="not open"):
+            await other.send(event)
+        with pytest.raises(RuntimeError, match="not open"):
+            await other.flush()
+
+
+# --- what would stop the loop ---------------------------------------------------------------------------------------
+
+STOPPING = """
+import signal, sys, threading
+from clickstream import *
+
+class Own(BaseException): pass
+
+def raising(error):
+    raise error
+
+def chunks(error):
+    yield ImportChunk(1, [ImportItem(Session(session_id="a"))])
+    raise error
+
+def events(handler):
+    with client.event_stream(on_failure=handler) as stream:
+        stream.send(SessionEvent(session_id="s", event_id="bad"))
+
+def imported(error):
+    list(client.import_sessions(ImportConfig(import_id="i"), chunks(error)))
+
+def called_from_signals():
+    signal.signal(signal.SIGUSR1, lambda *_: client.list_batches())
+    done = threading.Event()
+    def disturb():
+        while not done.wait(0.003):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    for _ in range(1_000):
+        client.list_batches()
+    done.set()
+    thread.join()
+
+client = SyncClickstreamClient(sys.argv[1])
+try:
+    eval(sys.argv[2])
+except BaseException as error:
+    print(type(error).__name__)
+client.list_batches()
+print("works on")
+"""
+
+
+@pytest.mark.parametrize(
+    ("act", "told"),
+    [
+        ("events(lambda *_: sys.exit(3))", ["SystemExit"]),
+        ("events(lambda *_: raising(Own()))", ["Own"]),
+        ("events(lambda *_: client.list_batches())", ["RuntimeError"]),
+        ("imported(SystemExit())", ["SystemExit"]),
+        ("imported(Own())", ["Own"]),
+        ("called_from_signals()", []),
+    ],
+)
+async def test_nothing_stops_the_loop(server: ServerProcess, act: str, told: list[str]) -> None:
+    """What the caller's code does where the client runs it comes out as an error, and other calls work on."""
+    code, output, errors = await run_program("-c", STOPPING, server.address, act)
+
+    assert (0, [*told, "works on"]) == (code, output.splitlines()), errors
+
+
 # --- processes ------------------------------------------------------------------------------------------------------
 
 FORGETFUL = """
