@@ -1,0 +1,155 @@
+"""One pass over a sealed batch, or over a reader's part of it: in order or shuffled, and from a checkpoint on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TypedDict
+
+from clickstream.datasets.example import Example, example_of
+from clickstream.datasets.plan import Shard, Shuffle, Span
+from clickstream.datasets.reading import IncompleteEpoch, read_span, sealed_batch
+from clickstream.models import SessionBatch, SessionWithEvents
+from clickstream.sync_client import SyncClickstreamClient
+
+log = logging.getLogger(__name__)
+
+
+class State(TypedDict):
+    """A checkpoint: how many numbers of its part a reader has dealt with, and all that this depends on. Plain JSON."""
+
+    batch_id: str
+    session_counter: int
+    epoch: int
+    shuffle: list[int] | None
+    shard: list[int]
+    done: int
+
+
+@dataclass(slots=True)
+class EpochAccount:
+    """What became of the numbers of a reader's part.
+
+    `skipped`: dealt with before the checkpoint that it went on from. `irrelevant`: left out as such. `moved`: no longer
+    in the batch, since UpdateSession has moved the session on. At the end of the pass, `numbers` is the sum of all.
+    """
+
+    numbers: int
+    skipped: int = 0
+    examples: int = 0
+    irrelevant: int = 0
+    moved: int = 0
+
+    @property
+    def left(self) -> int:
+        """How many numbers are not dealt with yet."""
+        return self.numbers - self.done
+
+    @property
+    def done(self) -> int:
+        return self.skipped + self.examples + self.irrelevant + self.moved
+
+
+class Epoch(Iterator[Example]):
+    """One pass. Making it asks the server for the batch, so it is made in the process that reads."""
+
+    def __init__(
+        self,
+        client: SyncClickstreamClient,
+        batch_id: str,
+        *,
+        shard: Shard,
+        number: int,
+        shuffle: Shuffle | None,
+        include_irrelevant: bool,
+        state: State | None,
+    ) -> None:
+        self._client = client
+        self._include_irrelevant = include_irrelevant
+        self._begun = _begun(sealed_batch(client, batch_id), number, shuffle, shard)
+        self._places = shard.places(self._begun["session_counter"])
+        self.account = EpochAccount(len(self._places), skipped=0 if state is None else self._checked(state))
+        self._examples = self._in_order() if shuffle is None else self._shuffled(shuffle)
+
+    def __next__(self) -> Example:
+        return next(self._examples)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._examples.close()
+
+    def state(self) -> State:
+        """What another pass can go on from, after the example that came last."""
+        return {**self._begun, "done": self.account.done}
+
+    def _checked(self, state: State) -> int:
+        """How many numbers to skip. Raises ValueError for a state of another data set: it counts other numbers."""
+        for name, ours in self._begun.items():
+            if name != "done" and state.get(name) != ours:
+                raise ValueError(f"the checkpoint is of another data set: {name} {state.get(name)!r}, here {ours!r}")
+        if not 0 <= (done := state["done"]) <= len(self._places):
+            raise ValueError(f"the checkpoint has dealt with {done} numbers, and there are {len(self._places)}")
+        return done
+
+    def _in_order(self) -> Generator[Example, None, None]:
+        account = self.account
+        if account.left:
+            span = Span(self._places.start + account.done + 1, self._places.stop)
+            number = span.first
+            with closing(self._read(span)) as sessions:
+                for found in sessions:
+                    account.moved += found.session_number - number
+                    number = found.session_number + 1
+                    if (example := self._taken(found)) is not None:
+                        yield example
+            account.moved += span.last + 1 - number
+        self._finish()
+
+    def _shuffled(self, shuffle: Shuffle) -> Generator[Example, None, None]:
+        account, skip = self.account, self.account.skipped
+        for window in shuffle.windows(self._begun["session_counter"], self._places):
+            if skip >= len(window.numbers):
+                skip -= len(window.numbers)
+                continue
+            read = {found.session_number: found for span in window.spans for found in self._read(span)}
+            for number in window.numbers[skip:]:
+                found = read.pop(number, None)
+                if found is None:
+                    account.moved += 1
+                elif (example := self._taken(found)) is not None:
+                    yield example
+            skip = 0
+        self._finish()
+
+    def _taken(self, found: SessionWithEvents) -> Example | None:
+        """Count it; return its example unless it is to be left out."""
+        if found.session.is_irrelevant and not self._include_irrelevant:
+            self.account.irrelevant += 1
+            return None
+        self.account.examples += 1
+        return example_of(found)
+
+    def _read(self, span: Span) -> Generator[SessionWithEvents, None, None]:
+        return read_span(self._client, self._begun["batch_id"], span)
+
+    def _finish(self) -> None:
+        if self.account.left:
+            raise IncompleteEpoch(f"{self.account.left} numbers are not accounted for: {self.account}")
+        if self.account.moved:
+            log.warning(
+                "%d of %d numbers are no longer in the batch %s: UpdateSession has moved their sessions on",
+                *(self.account.moved, self.account.numbers, self._begun["batch_id"]),
+            )
+
+
+def _begun(batch: SessionBatch, epoch: int, shuffle: Shuffle | None, shard: Shard) -> State:
+    return {
+        "batch_id": batch.batch_id,
+        "session_counter": batch.session_counter,
+        "epoch": epoch,
+        "shuffle": None if shuffle is None else [shuffle.seed, shuffle.buffer_size],
+        "shard": list(shard),
+        "done": 0,
+    }

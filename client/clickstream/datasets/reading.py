@@ -1,0 +1,53 @@
+"""Reading numbers of a sealed batch, each accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+
+from clickstream.datasets.plan import Span
+from clickstream.errors import BatchNotFound, BatchStatusMismatch
+from clickstream.models import SessionBatch, SessionWithEvents
+from clickstream.sync_client import SyncClickstreamClient
+
+
+class IncompleteEpoch(RuntimeError):
+    """What came does not account for every number that was to be read. Training on it would be on less than it says."""
+
+
+def sealed_batch(client: SyncClickstreamClient, batch_id: str) -> SessionBatch:
+    """The batch. Raises BatchNotFound; BatchStatusMismatch while it collects, since its numbers are not final."""
+    batch = client.get_batch(batch_id)
+    if batch is None:
+        raise BatchNotFound.by_id(batch_id)
+    if not batch.sealed:
+        raise BatchStatusMismatch(
+            f"the batch {batch_id!r} is still collecting, so that a data set of it would have no certain end: "
+            "release it first"
+        )
+    return batch
+
+
+def read_span(client: SyncClickstreamClient, batch_id: str, span: Span) -> Generator[SessionWithEvents, None, None]:
+    """The sessions with these numbers that are still in the batch, in order, irrelevant ones too.
+
+    A number that is missing was moved on by UpdateSession: the server says how far it has read, and it has read past
+    that number. Raises IncompleteEpoch if the stream ends, or repeats itself, before it has read as far as asked.
+    """
+    reached = span.first - 1
+    with closing(client.get_batch_pages(batch_id, after_number=reached, limit=len(span.numbers))) as pages:
+        for page in pages:
+            for found in page.sessions:
+                if found.session_number > span.last:
+                    return
+                if found.session_number <= reached:
+                    raise IncompleteEpoch(f"number {found.session_number} came after number {reached}")
+                reached = found.session_number
+                yield found
+            reached = max(reached, page.last_number)
+            if reached >= span.last:
+                return
+    raise IncompleteEpoch(
+        f"the batch {batch_id!r} was to be read from number {span.first} to {span.last}, and the stream ended at "
+        f"number {reached}"
+    )

@@ -1,0 +1,102 @@
+"""A sealed batch as a data set for PyTorch's loaders. Needs the extra `[torch]`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.utils.data import IterableDataset, get_worker_info
+
+from clickstream.datasets.batch import BUFFER_SIZE, BatchExamples
+from clickstream.datasets.example import Example
+from clickstream.datasets.plan import Shard
+from clickstream.errors import ClickstreamError
+from clickstream.sync_client import SyncClickstreamClient
+
+
+class WorkerError(RuntimeError):
+    """What the service answered to a worker. The loader hands on text only, and cuts that of a ClickstreamError."""
+
+
+class BatchDataset(BatchExamples, IterableDataset):  # type: ignore[misc]  # torch is not installed where types are checked
+    """`BatchExamples`, shared out over the workers of a DataLoader and over distributed ranks.
+
+        dataset = BatchDataset(SyncClickstreamClient("127.0.0.1:50051"), batch_id, shuffle=True, seed=1)
+        for examples in DataLoader(dataset, batch_size=64, collate_fn=list):
+
+    All workers of all ranks together yield every example once, whatever their numbers. The rank is that of
+    torch.distributed, if that is initialized when the data set is iterated or sent to a worker, unless it is given.
+    `set_epoch` reaches workers that run already. With torchdata's StatefulDataLoader it can go on in mid-epoch.
+
+    The client must not have been used in this process before if workers are forked: they would raise ForkedProcess.
+    """
+
+    def __init__(
+        self,
+        client: SyncClickstreamClient,
+        batch_id: str,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        buffer_size: int = BUFFER_SIZE,
+        include_irrelevant: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        if (rank is None) != (world_size is None):
+            raise ValueError("rank and world_size go together: give both or neither")
+        super().__init__(
+            client,
+            batch_id,
+            shuffle=shuffle,
+            seed=seed,
+            buffer_size=buffer_size,
+            include_irrelevant=include_irrelevant,
+        )
+        self._process = None if rank is None or world_size is None else (rank, world_size)
+        self._shared_epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        return int(self._shared_epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._shared_epoch.fill_(epoch)
+
+    def __iter__(self) -> Iterator[Example]:
+        if get_worker_info() is None:
+            return super().__iter__()
+        with _readable_errors():
+            return _readable(super().__iter__())
+
+    def _reader(self) -> Shard:
+        worker = get_worker_info()
+        of_process = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        return Shard(*self._rank(), *of_process)
+
+    def _rank(self) -> tuple[int, int]:
+        if self._process is not None:
+            return self._process
+        if distributed.is_available() and distributed.is_initialized():
+            return distributed.get_rank(), distributed.get_world_size()
+        return 0, 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A spawned worker knows nothing of torch.distributed, so its rank goes along."""
+        return super().__getstate__() | {"_process": self._rank()}
+
+
+def _readable(examples: Iterator[Example]) -> Generator[Example, None, None]:
+    with _readable_errors():
+        yield from examples
+
+
+@contextmanager
+def _readable_errors() -> Generator[None, None, None]:
+    try:
+        yield
+    except ClickstreamError as error:
+        raise WorkerError(f"{type(error).__name__}: {error.message}") from error
