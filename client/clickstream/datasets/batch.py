@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from clickstream.datasets.epoch import Epoch, EpochAccount, State
@@ -73,7 +73,7 @@ class BatchExamples(Iterable[Example]):
         self._loaded = state
         self.set_epoch(state["epoch"])
 
-    def __iter__(self) -> Epoch:
+    def __iter__(self) -> Iterator[Example]:
         loaded, self._loaded = self._loaded, None
         self._latest = Epoch(
             self._client,

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice, tee
 from typing import TypedDict
 
 from clickstream.datasets.example import Example, example_of
 from clickstream.datasets.plan import Shard, Shuffle, Span
-from clickstream.datasets.reading import IncompleteEpoch, read_span, sealed_batch
+from clickstream.datasets.reading import IncompleteEpoch, ahead, read_span, sealed_batch
 from clickstream.models import SessionBatch, SessionWithEvents
 from clickstream.sync_client import SyncClickstreamClient
 
@@ -108,19 +109,19 @@ class Epoch(Iterator[Example]):
         self._finish()
 
     def _shuffled(self, shuffle: Shuffle) -> Generator[Example, None, None]:
-        account, skip = self.account, self.account.skipped
-        for window in shuffle.windows(self._begun["session_counter"], self._places):
-            if skip >= len(window.numbers):
-                skip -= len(window.numbers)
-                continue
-            read = {found.session_number: found for span in window.spans for found in self._read(span)}
-            for number in window.numbers[skip:]:
-                found = read.pop(number, None)
-                if found is None:
-                    account.moved += 1
-                elif (example := self._taken(found)) is not None:
-                    yield example
-            skip = 0
+        windows, read_ahead = tee(shuffle.windows(self._begun["session_counter"], self._places))
+        whole, skip = divmod(self.account.skipped, shuffle.buffer_size)
+        spans = (span for window in islice(read_ahead, whole, None) for span in window.spans)
+        with closing(ahead(lambda span: list(self._read(span)), spans)) as parts:
+            for window in islice(windows, whole, None):
+                read = {found.session_number: found for part in islice(parts, len(window.spans)) for found in part}
+                for number in window.numbers[skip:]:
+                    found = read.pop(number, None)
+                    if found is None:
+                        self.account.moved += 1
+                    elif (example := self._taken(found)) is not None:
+                        yield example
+                skip = 0
         self._finish()
 
     def _taken(self, found: SessionWithEvents) -> Example | None:

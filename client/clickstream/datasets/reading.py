@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from itertools import islice
+from typing import TypeVar
 
 from clickstream.datasets.plan import Span
 from clickstream.errors import BatchNotFound, BatchStatusMismatch
 from clickstream.models import SessionBatch, SessionWithEvents
 from clickstream.sync_client import SyncClickstreamClient
+
+S = TypeVar("S")
+T = TypeVar("T")
+READ_AHEAD = 2
 
 
 class IncompleteEpoch(RuntimeError):
@@ -51,3 +59,17 @@ def read_span(client: SyncClickstreamClient, batch_id: str, span: Span) -> Gener
         f"the batch {batch_id!r} was to be read from number {span.first} to {span.last}, and the stream ended at "
         f"number {reached}"
     )
+
+
+def ahead(read: Callable[[S], T], wanted: Iterable[S]) -> Generator[T, None, None]:
+    """`read` of each in turn, READ_AHEAD of them at work in threads: so the server works while the caller does."""
+    left = iter(wanted)
+    pool = ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="clickstream-read")
+    try:
+        running: deque[Future[T]] = deque(pool.submit(read, one) for one in islice(left, READ_AHEAD))
+        while running:
+            done = running.popleft().result()
+            running.extend(pool.submit(read, one) for one in islice(left, 1))
+            yield done
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
