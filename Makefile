@@ -10,7 +10,7 @@ PROTOS := $(wildcard protos/clickstream/v1/*.proto)
 export CLICKSTREAM_DATA_DIR ?= $(CURDIR)/.data
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-polyglot tools bench check format generate screenshot clean
+.PHONY: help run demo test test-polyglot test-torch tools bench check format generate screenshot clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -26,6 +26,9 @@ test: $(VENV)/.dev ## run all tests but those of test-polyglot
 
 test-polyglot: $(VENV)/.dev ## run the examples in Go, Node and Java on real servers, as far as these are installed
 	@$(BIN)/pytest -q -n 2 tests/polyglot $(ARGS)
+
+test-torch: $(VENV)-torch/.done ## what needs PyTorch; installs 5 GB into $(VENV)-torch, mostly CUDA
+	$(VENV)-torch/bin/pytest -n 2 tests/datasets tests/e2e/test_docs.py $(ARGS)
 
 tools: $(VENV)/.dev ## grpcurl and buf into .venv/bin, for docs/debugging.md (needs Go)
 	@if ! command -v go >/dev/null; then echo "There is no Go here: grpcurl is not installed, and tests skip its lines."; \
@@ -54,7 +57,7 @@ screenshot: $(VENV)/.dev ## make the README's picture of the page (needs chromiu
 	$(BIN)/python tools/screenshot.py
 
 clean: ## remove what was installed and built (the data in .data stays)
-	rm -rf $(VENV) build *.egg-info client/*.egg-info server/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-torch build *.egg-info client/*.egg-info server/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -71,3 +74,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.server
+
+# Apart, so that nobody needs PyTorch for the rest. Its pinned version without CUDA, put there before, would be kept.
+$(VENV)-torch/.done: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV)-torch …"
+	@$(BIN)/python -m venv $(VENV)-torch
+	@$(VENV)-torch/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch]'
+	@touch $@

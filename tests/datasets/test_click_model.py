@@ -58,7 +58,7 @@ async def trained(client: SyncClickstreamClient, batch_id: str) -> tuple[int, st
 
 
 async def test_it_finds_the_truth(own_client: SyncClickstreamClient) -> None:
-    """Trained on made-up clicks, it foretells others better than the rates by position do, and finds what was examined."""
+    """Trained on made-up clicks, it foretells others better than rates by position do, and finds what was seen."""
     random = Random(1)
     chunks = [ImportChunk(1, [search(number, random) for number in range(1500)])]
     for _ in own_client.import_sessions(ImportConfig(import_id="made"), chunks):

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from doc_runner import ROOT, Command, Walk, steps_of
 
-NOT_RUN: dict[str, dict[str, str]] = {"producers": {}, "backfills": {}, "consumers": {}, "debugging": {}}
+TORCH = {
+    f".venv/bin/python {name}.py": "needs PyTorch, which is large: `make test-torch` has it, and runs these lines, too"
+    for name in ("loader", "resume")
+}
+NOT_RUN: dict[str, dict[str, str]] = {
+    "producers": {},
+    "backfills": {},
+    "consumers": {},
+    "debugging": {},
+    "training": {
+        ".venv/bin/pip install": "a test installs nothing; what is missing is missing",
+        **({} if find_spec("torch") else TORCH),
+    },
+}
 """By page: how the lines begin that are not run, and why not."""
 GRPCURL = "grpcurl"
 
@@ -19,6 +33,7 @@ GRPCURL = "grpcurl"
 async def test_the_lines_of_a_page_print_what_it_says(name: str, tmp_path: Path) -> None:
     """Every command of the page, run as printed and in order, prints what stands below it."""
     (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     walk = Walk(tmp_path, ROOT / "docs" / f"{name}.md")
     steps = list(steps_of(walk.text))
     assert steps, "a page with nothing to run proves nothing"
