@@ -28,7 +28,7 @@ test-polyglot: $(VENV)/.dev ## run the examples in Go, Node and Java on real ser
 	@$(BIN)/pytest -q -n 2 tests/polyglot $(ARGS)
 
 test-torch: $(VENV)-torch/.done ## what needs PyTorch; installs 5 GB into $(VENV)-torch, mostly CUDA
-	$(VENV)-torch/bin/pytest -n 2 tests/datasets tests/e2e/test_docs.py $(ARGS)
+	$(VENV)-torch/bin/pytest -n 2 tests/datasets tests/e2e/test_readme.py tests/e2e/test_docs.py $(ARGS)
 
 tools: $(VENV)/.dev ## grpcurl and buf into .venv/bin, for docs/debugging.md (needs Go)
 	@if ! command -v go >/dev/null; then echo "There is no Go here: grpcurl is not installed, and tests skip its lines."; \

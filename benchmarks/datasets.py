@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
@@ -11,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, process_time
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -23,11 +25,28 @@ from clickstream.datasets import BatchExamples
 from clickstream.datasets.arrow import batch_to_arrow
 from clickstream.datasets.huggingface import batch_to_huggingface
 
-PLAIN = "plain stream"
 CHUNK = 500
 WORKERS = 2
 Reader = Callable[[], int]
 """Reads the batch; returns how many sessions came."""
+
+
+class Run(NamedTuple):
+    """Sessions a second, and what one takes of the processor in this process (workers are others)."""
+
+    rate: float
+    cpu_micros: float
+
+
+class Pair(NamedTuple):
+    """A reader and the plain stream, one right behind the other: a noisy neighbour troubles both."""
+
+    reader: Run
+    plain: Run
+
+    @property
+    def ratio(self) -> float:
+        return self.reader.rate / self.plain.rate
 
 
 def main() -> None:
@@ -35,27 +54,35 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=20_000, help="how many (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each reader runs (%(default)s)")
     given = parser.parse_args()
-    rates = asyncio.run(_measured(given.sessions, given.rounds))
-    _show(rates, given.sessions, Console(width=None if sys.stdout.isatty() else 120))
+    _show(asyncio.run(_measured(given.sessions, given.rounds)), given.sessions)
 
 
-async def _measured(sessions: int, rounds: int) -> dict[str, list[float]]:
-    """Sessions a second of each reader, by round. Every other round goes the other way around."""
+async def _measured(sessions: int, rounds: int) -> dict[str, list[Pair]]:
+    """Every reader in every round, each with a run of the plain stream right before or after it."""
     with TemporaryDirectory(prefix="clickstream-bench-") as folder:
         async with started(Path(folder), "motor") as system:
             client = SyncClickstreamClient(system.client.target)
-            readers = _readers(client, _filled(client, sessions))
-            rates: dict[str, list[float]] = {name: [] for name in readers}
+            batch_id = _filled(client, sessions)
+            readers = _readers(client, batch_id)
+            pairs: dict[str, list[Pair]] = {name: [] for name in readers}
             for number in range(rounds + 1):
-                for name in list(readers)[:: 1 if number % 2 else -1]:
-                    begun = perf_counter()
-                    came = readers[name]()
-                    seconds = perf_counter() - begun
-                    assert sessions == came, f"{name} read {came} sessions of {sessions}"
+                for name, reader in readers.items():
+                    order = (reader, _plain(client, batch_id))
+                    runs = [_run(one, sessions) for one in order[:: 1 if number % 2 else -1]]
+                    pair = Pair(*runs[:: 1 if number % 2 else -1])
+                    print(f"round {number} of {rounds}: {name} at {pair.ratio:.2f}", file=sys.stderr)
                     if number:  # the first warms up
-                        rates[name].append(sessions / seconds)
-                        print(f"round {number} of {rounds}: {name} took {seconds:.2f} s", file=sys.stderr)
-            return rates
+                        pairs[name].append(pair)
+            return pairs
+
+
+def _run(reader: Reader, sessions: int) -> Run:
+    gc.collect()
+    begun, cpu = perf_counter(), process_time()
+    came = reader()
+    seconds, cpu = perf_counter() - begun, process_time() - cpu
+    assert sessions == came, f"{came} sessions came of {sessions}"
+    return Run(sessions / seconds, cpu / sessions * 1e6)
 
 
 def _filled(client: SyncClickstreamClient, sessions: int) -> str:
@@ -68,9 +95,12 @@ def _filled(client: SyncClickstreamClient, sessions: int) -> str:
     return client.release_batch("bench").batch.batch_id
 
 
+def _plain(client: SyncClickstreamClient, batch_id: str) -> Reader:
+    return lambda: _count(client.get_batch_sessions(batch_id))
+
+
 def _readers(client: SyncClickstreamClient, batch_id: str) -> dict[str, Reader]:
     readers: dict[str, Reader] = {
-        PLAIN: lambda: _count(client.get_batch_sessions(batch_id)),
         "BatchExamples": lambda: _count(BatchExamples(client, batch_id)),
         "BatchExamples, shuffled": lambda: _count(BatchExamples(client, batch_id, shuffle=True)),
         "batch_to_arrow": lambda: sum(rows.num_rows for rows in batch_to_arrow(client, batch_id)),
@@ -107,14 +137,15 @@ def _count(found: Iterable[object]) -> int:
     return sum(1 for _ in found)
 
 
-def _show(rates: dict[str, list[float]], sessions: int, console: Console) -> None:
+def _show(pairs: dict[str, list[Pair]], sessions: int) -> None:
     table = Table(title=f"{sessions:,} sessions: median (lowest to highest round)", title_justify="left")
-    for heading in ("reader", "sessions a second", f"ratio to the {PLAIN}"):
+    for heading in ("reader", "sessions a second", "the plain stream's", "ratio", "µs here, its to plain"):
         table.add_column(heading, justify="left" if heading == "reader" else "right")
-    for name, found in rates.items():
-        ratios = [one / plain for one, plain in zip(found, rates[PLAIN], strict=True)]
-        table.add_row(name, _spread(found, ",.0f"), _spread(ratios, ".2f"))
-    console.print(table)
+    for name, found in pairs.items():
+        rates = (_spread([run.rate for run in runs], ",.0f") for runs in zip(*found, strict=True))
+        micros = (f"{median(run.cpu_micros for run in runs):.0f}" for runs in zip(*found, strict=True))
+        table.add_row(name, *rates, _spread([pair.ratio for pair in found], ".2f"), " to ".join(micros))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def _spread(figures: list[float], form: str) -> str:

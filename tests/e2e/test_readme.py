@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ NOT_RUN = {
     "grpcurl -plaintext": "grpcurl does not come with the project, and not every machine has it",
     "CLICKSTREAM_MONGODB_URI=": "no MongoDB has these names; the setting itself is what most tests use",
 }
+if not find_spec("torch"):
+    NOT_RUN[".venv/bin/python loader.py"] = "needs PyTorch, which is large: `make test-torch` has it, and runs it"
 """How the lines begin that are not run, and why not."""
 
 
