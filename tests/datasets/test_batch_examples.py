@@ -193,6 +193,8 @@ def test_sessions_that_moved_on_are_accounted_for(
     assert [number for number in range(1, 99) if number not in {1, 49, 50, 98}] == sorted(found)
     assert (98, 94, 4, 0) == (data.account.numbers, data.account.examples, data.account.moved, data.account.left)
     assert "4 of 98 numbers are no longer in the batch" in caplog.text
+    parts = [BatchExamples(own_client, batch_id, shard=Shard(0, 1, worker, 3), **order) for worker in range(3)]
+    assert sorted(found) == sorted(number for part in parts for number in numbers(part))
 
 
 @ORDERS
