@@ -87,7 +87,8 @@ class BatchWatcher:
             await stream.try_next()  # opens the stream
             self._wake(*self._readers)  # whatever happened before that
             async for change in stream:
-                self._wake(change["documentKey"]["_id"])
+                # Without one the collection was dropped or replaced, and the stream ends; another is opened then.
+                self._wake(*([change["documentKey"]["_id"]] if "documentKey" in change else self._readers))
 
     def _wake(self, *batch_ids: str) -> None:
         self.wakes += 1
