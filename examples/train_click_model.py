@@ -11,6 +11,7 @@ too much. It needs numpy, and no more of this project than the client.
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass, field
 from zlib import crc32
 
@@ -83,7 +84,8 @@ def log_likelihood(foretold: np.ndarray, clicked: np.ndarray) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("batch_id", help="a sealed batch")
-    parser.add_argument("--target", default="127.0.0.1:50051", help="the server (%(default)s)")
+    target = os.environ.get("CLICKSTREAM_TARGET", "127.0.0.1:50051")
+    parser.add_argument("--target", default=target, help="the server (%(default)s)")
     given = parser.parse_args()
     shown = Shown.read(given.target, given.batch_id)
     positions, objects = np.array(shown.positions, int), np.array(shown.objects, int)
