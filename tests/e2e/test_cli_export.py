@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -268,6 +269,24 @@ async def test_a_full_disk_is_told(client: ClickstreamClient) -> None:
 
     assert 1 == code
     assert "No space left on device" in complaints.splitlines()[-1]
+
+
+async def test_an_open_file_is_written_as_it_is(client: ClickstreamClient, tmp_path: Path) -> None:
+    """An output that is open already, pipe or file, is written to: nothing is made beside it, or takes its place."""
+    await fill(client, 200)
+    whole, piped = tmp_path / "whole.jsonl", await exported(client, "--output", "/dev/fd/1")
+    with whole.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "clickstream_server", "export", "--target", client.target),
+            *("--output", "/dev/fd/1"),
+            stdout=file,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, complaints = await process.communicate()
+
+    assert (0, 0) == (piped[0], process.returncode), (piped[2], complaints)
+    assert 201 == piped[1].count("\n")
+    assert piped[1] == whole.read_text()
 
 
 async def test_a_reader_that_goes_away_is_told(client: ClickstreamClient, tmp_path: Path) -> None:

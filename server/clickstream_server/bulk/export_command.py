@@ -23,7 +23,7 @@ from clickstream.errors import ClickstreamError, Unavailable
 from clickstream.export import ExportAccount, ExportFilter
 from clickstream.models import Money, SessionBatch, SessionWithEvents
 from clickstream_server.bulk.formats import WRITERS, Writer
-from clickstream_server.bulk.outputs import STDOUT, Output, compressed
+from clickstream_server.bulk.outputs import STDOUT, Output, compressed, has_part
 from clickstream_server.bulk.progress import BulkProgress, bulk_progress
 from clickstream_server.bulk.report import shown
 from clickstream_server.bulk.waiting import interruptible
@@ -45,7 +45,7 @@ class ExportOptions:
     @property
     def resumable(self) -> bool:
         """Whether what is written of it can be gone on with: text, in a file of its own, as it is."""
-        return self.output != STDOUT and self.format != "parquet" and not compressed(self.output)
+        return has_part(self.output) and self.format != "parquet" and not compressed(self.output)
 
     @property
     def key(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from clickstream_server.failures import StartFailure
 
 STDOUT = "-"
+_DESCRIPTORS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 _PIECE_BYTES = 1024 * 1024
 
 
@@ -26,8 +27,7 @@ class Output(io.RawIOBase):
         self.name = "standard output" if output == STDOUT else output
         self._count = 0
         self._path = None if output == STDOUT else Path(output)
-        special = self._path is not None and self._path.exists() and not self._path.is_file()
-        self.part = None if self._path is None or special else Path(f"{output}.part")
+        self.part = Path(f"{output}.part") if has_part(output) else None
         try:
             if self._path is None:
                 self._raw: Any = open(1, "wb", buffering=0, closefd=False)  # noqa: SIM115
@@ -126,6 +126,16 @@ def _locked(part: Path, *, keep: bool) -> Any:
     if not keep and raw.seekable():
         raw.truncate(0)
     return raw
+
+
+def has_part(output: str) -> bool:
+    """Whether it is a file that gets its name when it is complete.
+
+    Devices and named pipes have theirs, and so have files that are open already: /dev/stdout must not be replaced.
+    """
+    if output == STDOUT or output.startswith(_DESCRIPTORS):
+        return False
+    return Path(output).is_file() or not Path(output).exists()
 
 
 def compressed(output: str) -> bool:
