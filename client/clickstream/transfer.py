@@ -13,6 +13,9 @@ from clickstream.errors import ImportAborted, InvalidField
 from clickstream.export import ExportFilter, ExportPage
 from clickstream.models import ItemFailure, PushResult, Session, SessionEvent, WriteOutcome
 
+FELL_WITH_SESSION = "FELL_WITH_SESSION"
+"""The reason of what is valid, and fell with another part of its item in an import that is PER_SESSION."""
+
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:

@@ -199,6 +199,40 @@ async def test_atomic_sessions_fall_with_a_bad_event(client: ClickstreamClient, 
     assert 1 == (await stored(client))["s00001"].session.event_count
 
 
+async def test_what_made_a_session_fall_is_told_rather_than_what_fell(
+    client: ClickstreamClient, tmp_path: Path
+) -> None:
+    """With --atomic the reason of a refused row is its conflict, however many sound events stand before that one."""
+    file, errors = tmp_path / "a.jsonl", tmp_path / "errors.jsonl"
+    file.write_bytes(lines_of(row(1, {"event_id": "e20"})))
+    await imported(client, file)
+    file.write_bytes(lines_of(row(1, *({"event_id": f"e{n:02}"} for n in range(20)), {"event_id": "e20", "meta": {}})))
+    file.write_bytes(file.read_bytes().replace(b'"meta": {}', b'"meta": {"other": 1}'))
+
+    await imported(client, file, "--atomic", "--errors", errors)
+
+    found = json.loads(errors.read_text())
+    assert "CONTENT_CONFLICT" == found["reason"]
+    assert "events[20]: one of the same id is stored with other content, which stays" == found["message"]
+
+
+async def test_rows_that_fail_alike_are_counted_together(client: ClickstreamClient, tmp_path: Path) -> None:
+    """The summary has one line for a reason, wherever in their rows the faults are."""
+    file = tmp_path / "a.jsonl"
+    whole = [row(number) for number in range(30)]
+    cut = [json.dumps(row(number)).encode()[: 40 + number] + b"\n" for number in range(5)]
+    file.write_bytes(lines_of(*whole, *whole, *cut, *(b" " * number + b"\xff\n" for number in range(5))))
+
+    arguments = ("--max-failure-ratio", "1", "--target", client.target)
+    _, summary, _ = await run_program("import", str(file), *arguments, COLUMNS="160")
+
+    assert [
+        ("session_id: this session stands in an earlier line already", "30"),
+        ("Invalid JSON: EOF while parsing a string", "5"),
+        ("not UTF-8", "5"),
+    ] == re.findall(r"^(.*?) {2,}([0-9]+)  lines? ", summary, re.MULTILINE)
+
+
 async def test_replace_stores_the_new_content(client: ClickstreamClient, tmp_path: Path) -> None:
     """With --replace what is stored with other content is replaced, and nothing is refused."""
     await client.register_session(Session(session_id="s00001", search_query="old"))

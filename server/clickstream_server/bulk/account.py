@@ -13,6 +13,14 @@ REASONS_MAX = 100
 """Reasons are few by design; if a server words one for each row, those past this are counted together."""
 
 _OTHER = "other reasons"
+_VALUES = {
+    r"\[[0-9]+\]": "[]",
+    r", not [0-9]+\b": "",
+    r" at line 1 column [0-9]+": "",
+    r" \(byte [0-9]+ of the line\)": "",
+    r"\bin line [0-9]+ already": "in an earlier line already",
+}
+"""What differs in reasons from row to row, and what stands there when they are counted."""
 
 
 @dataclass(slots=True)
@@ -114,6 +122,7 @@ def disagreements(account: FileAccount, log: LogAccount) -> list[str]:
 
 
 def _without_values(reason: str) -> str:
-    """The reason without places and sizes, which differ from row to row: it is for counting."""
-    reason = re.sub(r"\[[0-9]+\]", "[]", reason)
-    return re.sub(r", not [0-9]+\b", "", reason)
+    """The reason without places and sizes, each part of it once: it is for counting."""
+    for value, instead in _VALUES.items():
+        reason = re.sub(value, instead, reason)
+    return "; ".join(dict.fromkeys(reason.split("; ")))

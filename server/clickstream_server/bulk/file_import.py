@@ -13,7 +13,7 @@ from typing import NamedTuple
 from clickstream.client import ClickstreamClient
 from clickstream.errors import ImportAborted
 from clickstream.models import ItemFailure, WriteOutcome
-from clickstream.transfer import ImportAtomicity, ImportChunk, ImportConfig, ImportProgress
+from clickstream.transfer import FELL_WITH_SESSION, ImportAtomicity, ImportChunk, ImportConfig, ImportProgress
 from clickstream_server.bulk.account import FileAccount, LogAccount
 from clickstream_server.bulk.progress import BulkProgress
 from clickstream_server.bulk.rows import WEIGHT_MAX, Refusal, Rows, Sendable, SourceRow
@@ -65,6 +65,13 @@ class _Failed:
     rows: tuple[SourceRow, ...]
     reason: str
     messages: list[str] = field(default_factory=list)
+
+    def add(self, reason: str, message: str) -> None:
+        """Another reason. What made the rest fall says more than what fell."""
+        if self.reason == FELL_WITH_SESSION != reason:
+            self.reason, self.messages = reason, []
+        if (reason != FELL_WITH_SESSION or not self.messages) and len(self.messages) < _MESSAGES_KEPT:
+            self.messages.append(message)
 
 
 class FileImport:
@@ -218,9 +225,7 @@ class FileImport:
         failed: dict[int, _Failed] = {}
         for failure, sendable in failures:
             what, rows, message = _placed(failure, sendable, of_log=account.log is not None)
-            entry = failed.setdefault(rows[0].line, _Failed(what, rows, failure.reason))
-            if len(entry.messages) < _MESSAGES_KEPT:
-                entry.messages.append(message)
+            failed.setdefault(rows[0].line, _Failed(what, rows, failure.reason)).add(failure.reason, message)
         for entry in failed.values():
             self._enter(Refusal(entry.rows, entry.reason, "; ".join(entry.messages), entry.what))
         account.failed_rows += len(failed)

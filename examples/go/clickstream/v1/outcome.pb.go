@@ -91,7 +91,8 @@ type ItemFailure struct {
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	// WRITE_OUTCOME_CONFLICT or WRITE_OUTCOME_REJECTED.
 	Outcome WriteOutcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=clickstream.v1.WriteOutcome" json:"outcome,omitempty"`
-	// A stable code to act on in a program: `INVALID_FIELD` or `CONTENT_CONFLICT`.
+	// A stable code to act on in a program: `INVALID_FIELD`, `CONTENT_CONFLICT`, or, in an import that is
+	// IMPORT_ATOMICITY_PER_SESSION, `FELL_WITH_SESSION`: valid in itself, but another part of its item was not stored.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What is wrong, in words, starting with the field's path where there is one.
 	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`

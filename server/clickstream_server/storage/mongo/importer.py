@@ -13,6 +13,7 @@ from typing import Any
 from clickstream.errors import InvalidField
 from clickstream.models import ItemFailure, Session, SessionEvent, WriteOutcome
 from clickstream.transfer import (
+    FELL_WITH_SESSION,
     ImportAtomicity,
     ImportChunk,
     ImportConfig,
@@ -86,9 +87,7 @@ class _Item:
             shown = self.session_id[:ID_SHOWN_MAX]
             found.append(_failure(index, shown, WriteOutcome.REJECTED, self.session_fault.message))
         elif self.session_outcome in _FAILED:
-            found.append(
-                _failure(index, self.session_id, self.session_outcome, f"session: {_WHY[self.session_outcome]}")
-            )
+            found.append(_fallen(index, self.session_id, self.session_outcome, "session"))
         for rejected, fault in zip(self.events.rejected, self.events.faults, strict=True):
             found.append(_failure(index, rejected.id, WriteOutcome.REJECTED, fault.message))
         for place, document, outcome in zip(
@@ -96,7 +95,7 @@ class _Item:
         ):
             if outcome in _FAILED:
                 event_id = document["_id"]["event_id"]
-                found.append(_failure(index, event_id, outcome, f"events[{place}]: {_WHY[outcome]}"))
+                found.append(_fallen(index, event_id, outcome, f"events[{place}]"))
         return found
 
 
@@ -105,11 +104,19 @@ _WHY = {
     WriteOutcome.CONFLICT: "one of the same id is stored with other content, which stays",
     WriteOutcome.REJECTED: "fell with its session or another of its events, since the import is PER_SESSION",
 }
+_REASON = {WriteOutcome.CONFLICT: CONTENT_CONFLICT, WriteOutcome.REJECTED: FELL_WITH_SESSION}
+"""Of what is valid in itself."""
 
 
-def _failure(index: int, failed_id: str, outcome: WriteOutcome, message: str) -> ItemFailure:
-    reason = CONTENT_CONFLICT if outcome is WriteOutcome.CONFLICT else InvalidField.reason
+def _failure(
+    index: int, failed_id: str, outcome: WriteOutcome, message: str, *, reason: str = InvalidField.reason
+) -> ItemFailure:
     return ItemFailure(index=index, id=failed_id[:_ID_SHOWN_MAX], outcome=outcome, reason=reason, message=message)
+
+
+def _fallen(index: int, failed_id: str, outcome: WriteOutcome, place: str) -> ItemFailure:
+    """The failure of a part that is valid in itself."""
+    return _failure(index, failed_id, outcome, f"{place}: {_WHY[outcome]}", reason=_REASON[outcome])
 
 
 @dataclass(frozen=True, slots=True)
