@@ -18,7 +18,19 @@ from grpc import StatusCode
 from pydantic import BaseModel
 
 import clickstream
-from clickstream import client, dao, errors, event_stream, export, forks, models, sync_client, transfer, wire
+from clickstream import (
+    client,
+    dao,
+    errors,
+    event_stream,
+    export,
+    forks,
+    models,
+    sync_client,
+    sync_event_stream,
+    transfer,
+    wire,
+)
 from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
@@ -27,6 +39,9 @@ from clickstream_server.transfer_servicer import TransferServicer
 RPCS = [method.name for method in clickstream_service_pb2.DESCRIPTOR.services_by_name["ClickstreamService"].methods]
 TRANSFER_RPCS = [method.name for method in transfer_service_pb2.DESCRIPTOR.services_by_name["TransferService"].methods]
 NOON = datetime(2026, 3, 1, 12, 0, 0, 1, tzinfo=UTC)
+
+
+PUBLIC_MODULES = (client, dao, errors, event_stream, export, forks, models, sync_client, sync_event_stream, transfer)
 
 
 def snake_case(name: str) -> str:
@@ -317,11 +332,7 @@ def test_every_enum_value_comes_back(values: Any, to_pb: Callable[[Any], Any], f
 
 def test_all_is_complete_and_sorted() -> None:
     """`clickstream.__all__` lists every public class of the package, in order, and each can be imported."""
-    public = {
-        name
-        for module in (client, dao, errors, event_stream, export, forks, models, sync_client, transfer)
-        for name in public_classes(module)
-    }
+    public = {name for module in PUBLIC_MODULES for name in public_classes(module)}
 
     assert sorted(public) == clickstream.__all__
     assert set(clickstream.__all__) <= set(vars(clickstream))

@@ -185,8 +185,14 @@ class Frozen:
         self.uri = uri
         self._pid = mongod_pid(data_dir)
 
-    def begin(self) -> None:
+    async def begin(self) -> None:
+        """Stop all of its threads, which takes them a moment."""
         os.kill(self._pid, signal.SIGSTOP)
+        await eventually(self._stands, "mongod stands still")
+
+    async def _stands(self) -> bool:
+        tasks = Path(f"/proc/{self._pid}/task").iterdir()
+        return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
     def end(self) -> None:
         os.kill(self._pid, signal.SIGCONT)
@@ -225,7 +231,7 @@ async def test_a_producer_waits_for_a_database_that_stands_still(frozen: Frozen)
 
             await stream.send(event(0))
             await stream.flush()
-            frozen.begin()
+            await frozen.begin()
             producing = asyncio.create_task(produce())
             held_at = await stands_still(lambda: sent)
             acked = stream.totals
@@ -258,7 +264,7 @@ async def test_the_server_stops_reading_while_the_database_stands_still(frozen: 
                 written = number
             await call.done_writing()
 
-        frozen.begin()
+        await frozen.begin()
         producing = asyncio.create_task(produce())
         held_at = await stands_still(lambda: written)
         frozen.end()
