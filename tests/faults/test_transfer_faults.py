@@ -188,9 +188,9 @@ class Frozen:
     async def begin(self) -> None:
         """Stop all of its threads, which takes them a moment."""
         os.kill(self._pid, signal.SIGSTOP)
-        await eventually(self._stands, "mongod stands still")
+        await eventually(lambda: holds(self._stands()), "mongod stands still")
 
-    async def _stands(self) -> bool:
+    def _stands(self) -> bool:
         tasks = Path(f"/proc/{self._pid}/task").iterdir()
         return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
