@@ -17,8 +17,18 @@ from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from harness import served
 
+BACKENDS = ["motor", "pymongo", "client", "sync-client"]
+SHARED = {"bad_input", "bounds", "import_conflicts", "import_dry_run", "import_rules", "values"}
+"""Modules whose questions are answered by code that both clients share: the synchronous one is spared them."""
 
-@pytest.fixture(params=["motor", "pymongo", "client", "sync-client"])
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "dao" in metafunc.fixturenames:
+        spared = metafunc.module.__name__.removeprefix("test_") in SHARED
+        metafunc.parametrize("dao", BACKENDS[:3] if spared else BACKENDS, indirect=True)
+
+
+@pytest.fixture
 async def dao(request: pytest.FixtureRequest, mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamDao]:
     """An empty store behind the interface."""
     if request.param == "client":
