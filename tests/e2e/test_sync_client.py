@@ -281,14 +281,18 @@ def imported(error):
     list(client.import_sessions(ImportConfig(import_id="i"), chunks(error)))
 
 def called_from_signals():
-    signal.signal(signal.SIGUSR1, lambda *_: client.list_batches())
-    done = threading.Event()
+    handled, done = threading.Semaphore(1), threading.Event()
+    def handle(*_):
+        client.list_batches()
+        handled.release()
+    signal.signal(signal.SIGUSR1, handle)
     def disturb():
-        while not done.wait(0.003):
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        while not done.wait(0.001):
+            if handled.acquire(timeout=1.0):  # one after the other: on a slow machine they would pile up
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
     thread = threading.Thread(target=disturb)
     thread.start()
-    for _ in range(1_000):
+    for _ in range(500):
         client.list_batches()
     done.set()
     thread.join()
