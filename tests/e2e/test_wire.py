@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -483,20 +482,3 @@ async def test_money_and_moments_survive_the_wire(client: ClickstreamClient) -> 
     found = (await client.get_session("money")).events[0]
 
     assert ("12.500", moment) == (found.value.text, found.created_at)
-
-
-# --- many at once ---------------------------------------------------------------------------------------------------
-
-
-async def test_a_burst_of_calls_is_answered_without_retries(client: ClickstreamClient) -> None:
-    """3,000 registrations at once over one new connection all succeed, for a client that retries nothing, too."""
-    options = [*LARGE, ("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(client.target, options=options) as channel:
-        stub = ClickstreamServiceStub(channel)
-        requests = [
-            pb.RegisterSessionRequest(session=session_pb2.Session(session_id=f"burst-{number}"))
-            for number in range(3000)
-        ]
-        answers = await asyncio.gather(*(stub.RegisterSession(request) for request in requests))
-
-    assert {f"burst-{number}" for number in range(3000)} == {answer.session.session.session_id for answer in answers}
