@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Context, Decimal
+from typing import Any, Protocol
 
 from clickstream.models import Money, SessionEvent, SessionWithEvents
 
@@ -37,6 +38,18 @@ class ExportedSession:
     totals: tuple[Money, ...] = ()
 
 
+class _Accountable(Protocol):
+    """What an account is kept of: an ExportedSession, or a message with the same parts."""
+
+    @property
+    def session(self) -> Any:
+        """A SessionWithEvents, or the message of that name."""
+
+    @property
+    def totals(self) -> Sequence[Money]:
+        """See ExportedSession."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExportAccount:
     """What an export holds so far; at its end this is the trailer."""
@@ -46,7 +59,7 @@ class ExportAccount:
     totals: tuple[Money, ...] = ()
     digest: bytes = EMPTY_DIGEST
 
-    def after(self, sessions: Iterable[ExportedSession]) -> ExportAccount:
+    def after(self, sessions: Iterable[_Accountable]) -> ExportAccount:
         """The account with these sessions added."""
         session_count, event_count, digest = self.session_count, self.event_count, self.digest
         values = list(self.totals)
@@ -80,7 +93,7 @@ def totals_of(events: Iterable[SessionEvent]) -> tuple[Money, ...]:
     return sum_by_currency(event.value for event in events if event.value is not None)
 
 
-def _row(found: SessionWithEvents) -> bytes:
+def _row(found: Any) -> bytes:
     parts = [found.session.session_id, found.batch_id, str(found.session_number), str(found.event_count)]
     parts.extend(event.event_id for event in found.events)
     return "".join(f"{part}\0" for part in parts).encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -10,7 +9,6 @@ from google.protobuf.duration_pb2 import Duration
 from clickstream import wire
 from clickstream.errors import InvalidField
 from clickstream.export import ExportAccount, ExportedSession, ExportFilter, ExportPage
-from clickstream.models import Money, Session
 from clickstream.transfer import (
     EventAck,
     ImportAtomicity,
@@ -22,8 +20,8 @@ from clickstream.transfer import (
     ImportSummary,
     OutcomeCounts,
 )
-from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
+from clickstream.wire_values import moment_from_pb, optional_moment_fields
 
 _MODE_TO_PB: dict[ImportMode, Any] = {mode: pb.ImportMode.Value(f"IMPORT_MODE_{mode}") for mode in ImportMode}
 _MODE_FROM_PB = {number: mode for mode, number in _MODE_TO_PB.items()} | {0: ImportMode.SKIP_EXISTING}
@@ -68,15 +66,11 @@ def import_config_from_pb(message: pb.ImportConfig) -> ImportConfig:
 
 def import_item_to_pb(item: ImportItem) -> pb.ImportItem:
     """Raises what stands in the item as an error: that cannot be sent."""
-    message = pb.ImportItem()
     for part in (item.session, *item.events):
         if isinstance(part, InvalidField):
             raise part
-        if isinstance(part, Session):
-            message.session.CopyFrom(wire.session_to_pb(part))
-        elif part is not None:
-            message.events.append(wire.event_to_pb(part))
-    return message
+    session = item.session and wire.session_fields(item.session)  # type: ignore[arg-type]  # no error: raised above
+    return pb.ImportItem(session=session, events=map(wire.event_fields, item.events))  # type: ignore[arg-type]
 
 
 def import_chunk_from_pb(message: pb.ImportChunk) -> ImportChunk:
@@ -152,8 +146,8 @@ def export_filter_to_pb(chosen: ExportFilter) -> pb.ExportFilter:
         batch_id=chosen.batch_id,
         session_ids=chosen.session_ids,
         user_id=chosen.user_id,
-        created_from=wire.optional_moment_to_pb(chosen.created_from),
-        created_to=wire.optional_moment_to_pb(chosen.created_to),
+        created_from=optional_moment_fields(chosen.created_from),
+        created_to=optional_moment_fields(chosen.created_to),
         event_types=chosen.event_types,
         exclude_irrelevant=chosen.exclude_irrelevant,
     )
@@ -164,22 +158,16 @@ def export_filter_from_pb(message: pb.ExportFilter) -> ExportFilter:
         batch_id=message.batch_id,
         session_ids=tuple(message.session_ids),
         user_id=message.user_id,
-        created_from=wire.moment_from_pb(message, "created_from"),
-        created_to=wire.moment_from_pb(message, "created_to"),
+        created_from=moment_from_pb(message, "created_from"),
+        created_to=moment_from_pb(message, "created_to"),
         event_types=tuple(message.event_types),
         exclude_irrelevant=message.exclude_irrelevant,
     )
 
 
-def exported_session_to_pb(exported: ExportedSession) -> pb.ExportedSession:
-    return pb.ExportedSession(
-        session=wire.session_with_events_to_pb(exported.session), totals=map(_money_to_pb, exported.totals)
-    )
-
-
 def exported_session_from_pb(message: pb.ExportedSession) -> ExportedSession:
     return ExportedSession(
-        wire.session_with_events_from_pb(message.session), tuple(map(_money_from_pb, message.totals))
+        wire.session_with_events_from_pb(message.session), tuple(map(wire.money_from_pb, message.totals))
     )
 
 
@@ -187,13 +175,13 @@ def export_trailer_to_pb(account: ExportAccount) -> pb.ExportTrailer:
     return pb.ExportTrailer(
         session_count=account.session_count,
         event_count=account.event_count,
-        totals=map(_money_to_pb, account.totals),
+        totals=map(wire.money_fields, account.totals),
         sha256=account.digest,
     )
 
 
 def export_trailer_from_pb(message: pb.ExportTrailer) -> ExportAccount:
-    totals = tuple(map(_money_from_pb, message.totals))
+    totals = tuple(map(wire.money_from_pb, message.totals))
     return ExportAccount(message.session_count, message.event_count, totals, message.sha256)
 
 
@@ -203,12 +191,3 @@ def export_page_from_pb(message: pb.ExportSessionsResponse) -> ExportPage:
         message.resume_token,
         export_trailer_from_pb(message.trailer) if message.HasField("trailer") else None,
     )
-
-
-def _money_to_pb(money: Money) -> event_pb2.Money:
-    return event_pb2.Money(currency_code=money.currency_code, amount=money.text)
-
-
-def _money_from_pb(message: event_pb2.Money) -> Money:
-    """A sum may have more digits than an amount that can be stored, so it is not checked as one."""
-    return Money.model_construct(currency_code=message.currency_code, amount=Decimal(message.amount))

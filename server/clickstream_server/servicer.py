@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from clickstream import wire
-from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
+from clickstream.dao import DEFAULT_EVENTS_LIMIT
 from clickstream.errors import BatchNotFound, InvalidField, MessageTooLarge, SessionNotFound
-from clickstream.models import SessionPage, SessionWithEvents
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import clickstream_service_pb2_grpc as pb_grpc
+from clickstream.v1 import session_pb2
 from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
 from clickstream_server.interceptors.wrapping import Context
+from clickstream_server.message_dao import MessageDao, MessagePage
 
 STREAM_MESSAGE_BYTES = 1024 * 1024
 """A message of a stream is sent once it has this size: well below what any client takes, well above a packet."""
@@ -24,9 +25,9 @@ M = TypeVar("M")
 
 
 class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
-    """`clickstream.v1.ClickstreamService` over any ClickstreamDao."""
+    """`clickstream.v1.ClickstreamService` over any MessageDao."""
 
-    def __init__(self, dao: ClickstreamDao) -> None:
+    def __init__(self, dao: MessageDao) -> None:
         self._dao = dao
 
     async def RegisterSession(self, request: pb.RegisterSessionRequest, context: Context) -> pb.RegisterSessionResponse:
@@ -50,15 +51,15 @@ class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         limit = request.events_limit if request.HasField("events_limit") else DEFAULT_EVENTS_LIMIT
-        found = await self._dao.get_session(request.session_id, events_limit=limit)
+        found = await self._dao.get_session_message(request.session_id, events_limit=limit)
         if found is None:
             raise SessionNotFound.by_id(request.session_id)
-        return pb.GetSessionResponse(session=_within_a_message(found))
+        return pb.GetSessionResponse(session=fitting(found))
 
     async def GetBatchSessions(
         self, request: pb.GetBatchSessionsRequest, context: Context
     ) -> AsyncIterator[pb.GetBatchSessionsResponse]:
-        pages = self._dao.get_batch_pages(
+        pages = self._dao.get_batch_messages(
             request.batch_id,
             after_number=request.after_number,
             limit=request.limit,
@@ -117,7 +118,7 @@ def _read(request: Message, field: str, from_pb: Callable[[Any], M]) -> M:
         raise error.under(field) from None
 
 
-def too_large(found: SessionWithEvents) -> MessageTooLarge:
+def too_large(found: session_pb2.SessionWithEvents) -> MessageTooLarge:
     """The error for a session that no message can hold."""
     return MessageTooLarge(
         f"session {found.session.session_id!r} and its {len(found.events)} events do not fit into one message of "
@@ -126,14 +127,14 @@ def too_large(found: SessionWithEvents) -> MessageTooLarge:
     )
 
 
-def _within_a_message(found: SessionWithEvents) -> Any:
-    message = wire.session_with_events_to_pb(found)
-    if message.ByteSize() > MESSAGE_BYTES_MAX - 1024:
+def fitting(found: session_pb2.SessionWithEvents) -> session_pb2.SessionWithEvents:
+    """What was found, if a message can hold it. Raises MessageTooLarge."""
+    if found.ByteSize() > MESSAGE_BYTES_MAX - 1024:
         raise too_large(found)
-    return message
+    return found
 
 
-def _answers(page: SessionPage) -> Iterator[pb.GetBatchSessionsResponse]:
+def _answers(page: MessagePage) -> Iterator[pb.GetBatchSessionsResponse]:
     """A page as messages of a good size. Only the last carries `sealed`, and what the page says of its end.
 
     A session that does not fit into a message ends it with MessageTooLarge, after all that comes before it.
@@ -141,18 +142,13 @@ def _answers(page: SessionPage) -> Iterator[pb.GetBatchSessionsResponse]:
     answer = pb.GetBatchSessionsResponse()
     size = 0
     for found in page.sessions:
-        try:
-            message = _within_a_message(found)
-        except MessageTooLarge:
-            if answer.sessions:
-                yield answer
-            raise
-        size += message.ByteSize()
-        if size > STREAM_MESSAGE_BYTES and answer.sessions:
+        own_size = found.ByteSize()
+        if answer.sessions and size + own_size > STREAM_MESSAGE_BYTES:
             yield answer
-            answer, size = pb.GetBatchSessionsResponse(), message.ByteSize()
-        answer.sessions.append(message)
+            answer, size = pb.GetBatchSessionsResponse(), 0
+        answer.sessions.append(fitting(found))
         answer.last_number = found.session_number
+        size += own_size
     answer.last_number = page.last_number
     answer.sealed = page.sealed
     yield answer

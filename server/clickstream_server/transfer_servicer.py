@@ -8,18 +8,19 @@ from contextlib import aclosing
 from clickstream import transfer_wire, wire
 from clickstream.errors import InvalidField
 from clickstream.export import ExportFilter
-from clickstream.transfer import EventBatch, ImportChunk, ImportConfig, TransferDao
+from clickstream.transfer import EventBatch, ImportChunk, ImportConfig
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.v1 import transfer_service_pb2_grpc as pb_grpc
 from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
 from clickstream_server.interceptors.wrapping import Context
+from clickstream_server.message_dao import MessageDao
 from clickstream_server.servicer import too_large
 
 
 class TransferServicer(pb_grpc.TransferServiceServicer):
-    """`clickstream.v1.TransferService` over any TransferDao."""
+    """`clickstream.v1.TransferService` over any MessageDao."""
 
-    def __init__(self, dao: TransferDao) -> None:
+    def __init__(self, dao: MessageDao) -> None:
         self._dao = dao
 
     async def StreamEvents(
@@ -43,21 +44,16 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
     async def ExportSessions(
         self, request: pb.ExportSessionsRequest, context: Context
     ) -> AsyncIterator[pb.ExportSessionsResponse]:
-        pages = self._dao.export_sessions(
+        answers = self._dao.export_messages(
             _filter(request),
             events_limit=request.events_limit if request.HasField("events_limit") else None,
             limit=request.limit,
             resume_token=request.resume_token,
         )
-        async with aclosing(pages):
-            async for page in pages:
-                answer = pb.ExportSessionsResponse(
-                    sessions=map(transfer_wire.exported_session_to_pb, page.sessions), resume_token=page.resume_token
-                )
-                if page.trailer is not None:
-                    answer.trailer.CopyFrom(transfer_wire.export_trailer_to_pb(page.trailer))
+        async with aclosing(answers):
+            async for answer in answers:
                 if answer.ByteSize() > MESSAGE_BYTES_MAX:  # then it holds one session: a page is much smaller
-                    raise too_large(page.sessions[0].session)
+                    raise too_large(answer.sessions[0].session)
                 yield answer
 
 

@@ -32,8 +32,12 @@ from clickstream import (
     wire,
 )
 from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
+from clickstream.values import micros_from_datetime
+from clickstream_server.message_dao import MessageDao
 from clickstream_server.servicer import ClickstreamServicer
+from clickstream_server.storage.mongo import documents
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from clickstream_server.storage.mongo.messages import session_message
 from clickstream_server.transfer_servicer import TransferServicer
 
 RPCS = [method.name for method in clickstream_service_pb2.DESCRIPTOR.services_by_name["ClickstreamService"].methods]
@@ -102,7 +106,7 @@ def test_every_bulk_rpc_has_all_of_its_parts(rpc: str) -> None:
     assert rpc in vars(TransferServicer)
     assert method in clickstream.TransferDao.__abstractmethods__
     assert method in vars(clickstream.ClickstreamClient)
-    assert method in vars(MongoClickstreamDao)
+    assert method in vars(MessageDao) | vars(MongoClickstreamDao)
     assert method in calls_on("transfer")
 
 
@@ -242,6 +246,25 @@ BATCH = models.SessionBatch(
 FAILURE = models.ItemFailure(
     index=3, id="e", outcome=models.WriteOutcome.CONFLICT, reason="CONTENT_CONFLICT", message="no", retryable=True
 )
+
+
+def as_stored_and_read(found: models.SessionWithEvents) -> Any:
+    """The message that readers get once this is stored: a server makes it of the documents."""
+    session = documents.session_to_document(found.session, content_hash=b"", created_at=micros(found.session))
+    place = {"batch_id": found.batch_id, "session_number": found.session_number}
+    events = [
+        documents.event_to_document(event, event_id=event.event_id, content_hash=b"", created_at=micros(event))
+        for event in found.events
+    ]
+    registered_at = micros_from_datetime(found.registered_at)
+    return session_message(session | place | {"registered_at": registered_at}, events, found.event_count)
+
+
+def micros(found: models.Session | models.SessionEvent) -> int:
+    assert found.created_at is not None
+    return micros_from_datetime(found.created_at)
+
+
 EXAMPLES: list[tuple[BaseModel, Callable[[Any], Any], Callable[[Any], Any]]] = [
     (SESSION, wire.session_to_pb, wire.session_from_pb),
     (models.Session(session_id="s"), wire.session_to_pb, wire.session_from_pb),
@@ -249,8 +272,12 @@ EXAMPLES: list[tuple[BaseModel, Callable[[Any], Any], Callable[[Any], Any]]] = [
     (models.SessionEvent(session_id="s"), wire.event_to_pb, wire.event_from_pb),
     (models.RegisteredSession(**PLACE), wire.registered_session_to_pb, wire.registered_session_from_pb),
     (
-        models.SessionWithEvents(**PLACE, events=(EVENT,), event_count=2**40),
-        wire.session_with_events_to_pb,
+        models.SessionWithEvents(
+            **PLACE,
+            events=(EVENT, models.SessionEvent(session_id="s", object_id="o", created_at=NOON)),
+            event_count=2**40,
+        ),
+        as_stored_and_read,
         wire.session_with_events_from_pb,
     ),
     (BATCH, wire.batch_to_pb, wire.batch_from_pb),

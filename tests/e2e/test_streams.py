@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from clickstream import ClickstreamClient, MessageTooLarge, Session, SessionEvent, SessionPage, SessionWithEvents
+from clickstream import ClickstreamClient, MessageTooLarge, Session, SessionEvent, SessionWithEvents
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1.clickstream_service_pb2_grpc import (
     ClickstreamServiceStub,
@@ -20,6 +20,7 @@ from clickstream.v1.clickstream_service_pb2_grpc import (
 )
 from clickstream_server.interceptors import server_interceptors
 from clickstream_server.interceptors.drain import DrainInterceptor
+from clickstream_server.message_dao import MessagePage
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import connect
@@ -109,10 +110,10 @@ class WatchedDao(MongoClickstreamDao):
         self.pages_given = 0
         self.began, self.ended = asyncio.Event(), asyncio.Event()
 
-    async def get_batch_pages(self, batch_id: str, **options: Any) -> AsyncGenerator[SessionPage, None]:
+    async def get_batch_messages(self, batch_id: str, **options: Any) -> AsyncGenerator[MessagePage, None]:
         self.began.set()
         try:
-            async for page in super().get_batch_pages(batch_id, **options):
+            async for page in super().get_batch_messages(batch_id, **options):
                 self.pages_given += 1
                 yield page
         finally:

@@ -8,9 +8,9 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
+from clickstream.dao import DEFAULT_EVENTS_LIMIT
 from clickstream.errors import InvalidField, SessionNotFound
-from clickstream.export import ExportFilter, ExportPage
+from clickstream.export import ExportFilter
 from clickstream.models import (
     BatchList,
     BatchRelease,
@@ -21,8 +21,6 @@ from clickstream.models import (
     SessionBatch,
     SessionBatchStatus,
     SessionEvent,
-    SessionPage,
-    SessionWithEvents,
 )
 from clickstream.transfer import (
     EventAck,
@@ -31,12 +29,14 @@ from clickstream.transfer import (
     ImportConfig,
     ImportProgress,
     ImportSummary,
-    TransferDao,
 )
+from clickstream.v1 import session_pb2
+from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.values import micros_from_datetime
 from clickstream_server.canonical import canonical_session, content_hash
 from clickstream_server.clock import now_micros
 from clickstream_server.limits import Limits, check_id, check_not_negative, check_session
+from clickstream_server.message_dao import MessageDao, MessagePage
 from clickstream_server.storage.mongo import documents, indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
@@ -46,13 +46,14 @@ from clickstream_server.storage.mongo.event_stream import EventStreamer
 from clickstream_server.storage.mongo.events import EventStore, FoundEvents, TooManyBytes
 from clickstream_server.storage.mongo.exporter import Exporter
 from clickstream_server.storage.mongo.importer import Importer
+from clickstream_server.storage.mongo.messages import session_message
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering
 from clickstream_server.storage.mongo.paging import EVENTS_BYTES_MAX, too_large
 from clickstream_server.storage.mongo.reader import BatchQuery, BatchReader
 from clickstream_server.storage.mongo.registrar import Registrar
 
 
-class MongoClickstreamDao(ClickstreamDao, TransferDao):
+class MongoClickstreamDao(MessageDao):
     """The interface on a MongoDB replica set or sharded cluster, over Motor or PyMongo Async.
 
     `client` comes from `driver.connect` and stays the caller's to close. `timeout_s` bounds every step in the database;
@@ -130,9 +131,9 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
             raise SessionNotFound.by_id(session_id)
         return documents.registered_from_document(changed)
 
-    async def get_session(
+    async def get_session_message(
         self, session_id: str, *, events_limit: int | None = DEFAULT_EVENTS_LIMIT
-    ) -> SessionWithEvents | None:
+    ) -> session_pb2.SessionWithEvents | None:
         check_id("session_id", session_id, self._limits)
         check_not_negative(events_limit=events_limit)
         async with storage_call(self._timeout_s):
@@ -140,7 +141,7 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
             if found is None:
                 return None
             events = await self._events_of(session_id, events_limit)
-        return SessionWithEvents(**documents.registered_fields(found), events=events.events, event_count=events.count)
+        return session_message(found, events.documents, events.count)
 
     async def get_session_events(
         self, session_id: str, *, limit: int | None = DEFAULT_EVENTS_LIMIT
@@ -149,7 +150,8 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
         check_id("session_id", session_id, self._limits)
         check_not_negative(limit=limit)
         async with storage_call(self._timeout_s):
-            return (await self._events_of(session_id, limit)).events
+            events = await self._events_of(session_id, limit)
+        return tuple(map(documents.event_from_document, events.documents))
 
     async def _events_of(self, session_id: str, limit: int | None) -> FoundEvents:
         try:
@@ -157,7 +159,7 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
         except TooManyBytes:
             raise too_large(session_id) from None
 
-    async def get_batch_pages(
+    async def get_batch_messages(
         self,
         batch_id: str,
         *,
@@ -166,7 +168,7 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
         events_limit: int | None = None,
         exclude_irrelevant: bool = False,
         follow: bool = False,
-    ) -> AsyncGenerator[SessionPage, None]:
+    ) -> AsyncGenerator[MessagePage, None]:
         check_not_negative(after_number=after_number, limit=limit, events_limit=events_limit)
         if batch_id or not follow:
             check_id("batch_id", batch_id, self._limits)
@@ -219,14 +221,9 @@ class MongoClickstreamDao(ClickstreamDao, TransferDao):
             async for answer in answers:
                 yield answer
 
-    async def export_sessions(
-        self,
-        chosen: ExportFilter,
-        *,
-        events_limit: int | None = None,
-        limit: int = 0,
-        resume_token: str = "",
-    ) -> AsyncGenerator[ExportPage, None]:
+    async def export_messages(
+        self, chosen: ExportFilter, *, events_limit: int | None = None, limit: int = 0, resume_token: str = ""
+    ) -> AsyncGenerator[pb_transfer.ExportSessionsResponse, None]:
         check_not_negative(events_limit=events_limit, limit=limit)
         pages = self._exporter.pages(chosen, events_limit=events_limit, limit=limit, resume_token=resume_token)
         async with aclosing(pages):

@@ -134,8 +134,15 @@ def event_to_document(event: SessionEvent, *, event_id: str, content_hash: bytes
     return document
 
 
-def event_from_document(document: Document) -> SessionEvent:
+def value_from_document(document: Document) -> Money | None:
+    """What an event was worth."""
     value = document.get("value")
+    if value is None:
+        return None
+    return Money(currency_code=value["currency_code"], amount=value["amount"].to_decimal())
+
+
+def event_from_document(document: Document) -> SessionEvent:
     return SessionEvent(
         event_id=document["_id"]["event_id"],
         session_id=document["_id"]["session_id"],
@@ -143,9 +150,7 @@ def event_from_document(document: Document) -> SessionEvent:
         event_type=document["event_type"],
         created_at=datetime_from_micros(document["created_at"]),
         meta=document.get("meta", {}),
-        value=None
-        if value is None
-        else Money(currency_code=value["currency_code"], amount=value["amount"].to_decimal()),
+        value=value_from_document(document),
     )
 
 

@@ -44,7 +44,7 @@ class FoundEvents:
     for, what all of these are worth.
     """
 
-    events: tuple[SessionEvent, ...] = ()
+    documents: Sequence[Document] = ()
     count: int = 0
     totals: tuple[Money, ...] = ()
     size: int = 0
@@ -179,14 +179,14 @@ class EventStore:
 
     async def of_session(self, session_id: str, *, limit: int | None, bytes_max: int) -> FoundEvents:
         """A session's earliest events and how many it has. Raises TooManyBytes past `bytes_max` of BSON."""
-        events: Sequence[SessionEvent] = ()
+        events: Sequence[Document] = ()
         if limit != 0:
             found = await self._all_of([session_id], bytes_max, None, limit=limit or 0)
             events = found.get(session_id, ())
         if limit is None or len(events) < limit:
-            return FoundEvents(tuple(events), len(events))
+            return FoundEvents(events, len(events))
         counts = await self._counts([session_id], None)
-        return FoundEvents(tuple(events), max(len(events), counts.get(session_id, 0)))
+        return FoundEvents(events, max(len(events), counts.get(session_id, 0)))
 
     async def of_sessions(
         self, session_ids: Sequence[str], *, limit: int | None, bytes_max: int, session: Any
@@ -194,25 +194,23 @@ class EventStore:
         """The earliest events of many sessions, in few queries. Raises TooManyBytes past `bytes_max` of BSON."""
         if limit is None:
             found = await self._all_of(session_ids, bytes_max, session)
-            return {session_id: FoundEvents(tuple(events), len(events)) for session_id, events in found.items()}
+            return {session_id: FoundEvents(events, len(events)) for session_id, events in found.items()}
         counts = await self._counts(session_ids, session)
         if limit == 0:
             return {session_id: FoundEvents((), count) for session_id, count in counts.items()}
         alone = len(session_ids) == 1
         at_once = [session_id for session_id, count in counts.items() if not alone and count <= limit + _SURPLUS_MAX]
         found = await self._all_of(at_once, bytes_max, session) if at_once else {}
-        results = {
-            session_id: FoundEvents(tuple(events[:limit]), counts[session_id]) for session_id, events in found.items()
-        }
+        results = {session_id: FoundEvents(events[:limit], counts[session_id]) for session_id, events in found.items()}
         for session_id in counts.keys() - results.keys():
             found = await self._all_of([session_id], bytes_max, session, limit=limit)
-            results[session_id] = FoundEvents(tuple(found.get(session_id, ())), counts[session_id])
+            results[session_id] = FoundEvents(found.get(session_id, ()), counts[session_id])
         return results
 
     async def _all_of(
         self, session_ids: Sequence[str], bytes_max: int, session: Any, *, limit: int = 0
-    ) -> dict[str, list[SessionEvent]]:
-        found: dict[str, list[SessionEvent]] = {}
+    ) -> dict[str, list[Document]]:
+        found: dict[str, list[Document]] = {}
         size = 0
         cursor = self._events.with_options(codec_options=RAW_CODEC).find(
             {"_id.session_id": {"$in": list(session_ids)}}, session=session
@@ -222,8 +220,8 @@ class EventStore:
                 size += len(raw.raw)
                 if size > bytes_max:
                     raise TooManyBytes
-                event = documents.event_from_document(decode(raw.raw, CODEC))
-                found.setdefault(event.session_id, []).append(event)
+                event = decode(raw.raw, CODEC)
+                found.setdefault(event["_id"]["session_id"], []).append(event)
         finally:
             await cursor.close()
         return found
@@ -238,7 +236,7 @@ class EventStore:
         query: Document = {"_id.session_id": {"$in": list(session_ids)}}
         if types:
             query["event_type"] = {"$in": list(types)}
-        kept: dict[str, list[SessionEvent]] = {}
+        kept: dict[str, list[Document]] = {}
         values: dict[str, list[Money]] = {}
         counts: Counter[str] = Counter()
         sizes: Counter[str] = Counter()
@@ -246,21 +244,22 @@ class EventStore:
         cursor = self._events.with_options(codec_options=RAW_CODEC).find(query, session=session)
         try:
             async for raw in cursor.sort(IN_ORDER):
-                event = documents.event_from_document(decode(raw.raw, CODEC))
-                counts[event.session_id] += 1
-                if event.value is not None:
-                    _add_value(values.setdefault(event.session_id, []), event.value)
-                if limit is None or counts[event.session_id] <= limit:
+                event = decode(raw.raw, CODEC)
+                session_id = event["_id"]["session_id"]
+                counts[session_id] += 1
+                if (value := documents.value_from_document(event)) is not None:
+                    _add_value(values.setdefault(session_id, []), value)
+                if limit is None or counts[session_id] <= limit:
                     size += len(raw.raw)
-                    sizes[event.session_id] += len(raw.raw)
+                    sizes[session_id] += len(raw.raw)
                     if size > bytes_max:
                         raise TooManyBytes
-                    kept.setdefault(event.session_id, []).append(event)
+                    kept.setdefault(session_id, []).append(event)
         finally:
             await cursor.close()
         return {
             session_id: FoundEvents(
-                tuple(kept.get(session_id, ())), count, sum_by_currency(values.get(session_id, ())), sizes[session_id]
+                kept.get(session_id, ()), count, sum_by_currency(values.get(session_id, ())), sizes[session_id]
             )
             for session_id, count in counts.items()
         }

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -14,9 +14,12 @@ from typing import Any
 
 from pymongo import ASCENDING
 
+from clickstream import transfer_wire
 from clickstream.errors import BatchNotFound, InvalidField
-from clickstream.export import EMPTY_DIGEST, ExportAccount, ExportedSession, ExportFilter, ExportPage
+from clickstream.export import EMPTY_DIGEST, ExportAccount, ExportFilter
 from clickstream.models import Money
+from clickstream.v1 import session_pb2
+from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.values import micros_from_datetime
 from clickstream_server.limits import Limits, check_id
 from clickstream_server.storage.mongo import indexes
@@ -25,6 +28,7 @@ from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import RAW_CODEC, settle
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
+from clickstream_server.storage.mongo.messages import exported_message
 from clickstream_server.storage.mongo.paging import (
     EVENTS_BYTES_MAX,
     FIRST_PAGE_SESSIONS,
@@ -32,7 +36,6 @@ from clickstream_server.storage.mongo.paging import (
     FoundSession,
     read_page,
 )
-from clickstream_server.storage.mongo.reader import session_with_events
 
 SESSION_IDS_MAX = 10_000
 PART_BYTES = 1024 * 1024
@@ -107,8 +110,8 @@ class Exporter:
 
     async def pages(
         self, chosen: ExportFilter, *, events_limit: int | None, limit: int, resume_token: str
-    ) -> AsyncGenerator[ExportPage, None]:
-        """Yield pages; the last has the trailer."""
+    ) -> AsyncGenerator[pb.ExportSessionsResponse, None]:
+        """Yield the answers; the last has the trailer."""
         if len(chosen.session_ids) > SESSION_IDS_MAX:
             raise InvalidField.at("filter.session_ids", f"must be {SESSION_IDS_MAX} at most")
         if chosen.batch_id:
@@ -125,10 +128,11 @@ class Exporter:
             parts = _parts(found)
             for part in parts:
                 position = part[-1].position if part else place.position
-                sessions = tuple(read.exported for read in part)
-                place = _Place(position, place.account.after(sessions))
-                is_last = ended and part is parts[-1]
-                yield ExportPage(sessions, _token(place, key), place.account if is_last else None)
+                place = _Place(position, place.account.after(part))
+                trailer = transfer_wire.export_trailer_to_pb(place.account) if ended and part is parts[-1] else None
+                yield pb.ExportSessionsResponse(
+                    sessions=[read.message for read in part], resume_token=_token(place, key), trailer=trailer
+                )
             if ended:
                 return
             page_sessions = PAGE_SESSIONS
@@ -164,9 +168,14 @@ class Exporter:
 class _Read:
     """A session that was read, its size in bytes of BSON with its events, and the position after it."""
 
-    exported: ExportedSession
+    message: pb.ExportedSession
+    totals: Sequence[Money]
     size: int
     position: list[Any]
+
+    @property
+    def session(self) -> session_pb2.SessionWithEvents:
+        return self.message.session
 
 
 def _parts(found: list[_Read]) -> list[list[_Read]]:
@@ -183,8 +192,8 @@ def _parts(found: list[_Read]) -> list[list[_Read]]:
 
 
 def _exported(read: FoundSession, scan: Scan) -> _Read:
-    exported = ExportedSession(session_with_events(read.document, read.events), read.events.totals)
-    return _Read(exported, read.size + read.events.size, scan.position_of(read.document))
+    message = exported_message(read.document, read.events.documents, read.events.count, read.events.totals)
+    return _Read(message, read.events.totals, read.size + read.events.size, scan.position_of(read.document))
 
 
 def _filter_key(chosen: ExportFilter) -> str:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Hashable
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from pymongo import ASCENDING
 
 from clickstream.errors import BatchNotFound
-from clickstream.models import SessionPage, SessionWithEvents
-from clickstream_server.storage.mongo import documents, indexes
+from clickstream_server.message_dao import MessagePage
+from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import RAW_CODEC, settle
 from clickstream_server.storage.mongo.errors import storage_call
-from clickstream_server.storage.mongo.events import EventStore, FoundEvents
+from clickstream_server.storage.mongo.events import EventStore
+from clickstream_server.storage.mongo.messages import session_message
 from clickstream_server.storage.mongo.paging import (
     EVENTS_BYTES_MAX,
     FIRST_PAGE_SESSIONS,
@@ -54,7 +55,7 @@ class BatchReader:
         self._events = events
         self._timeout_s = timeout_s
         self._watcher = BatchWatcher(database)
-        self._shared: dict[Hashable, asyncio.Task[tuple[SessionPage, bool]]] = {}
+        self._shared: dict[Hashable, asyncio.Task[tuple[MessagePage, bool]]] = {}
 
     async def close(self) -> None:
         await self._watcher.close()
@@ -63,7 +64,7 @@ class BatchReader:
                 read.cancel()
             await asyncio.wait(reading)
 
-    async def pages(self, query: BatchQuery) -> AsyncGenerator[SessionPage, None]:
+    async def pages(self, query: BatchQuery) -> AsyncGenerator[MessagePage, None]:
         """Yield pages until the batch is read, or, following, until it is sealed."""
         batch_id = query.batch_id
         if not batch_id:
@@ -88,9 +89,9 @@ class BatchReader:
                 if complete and await changed.wait(SIGN_OF_LIFE_S):
                     read = self._shared_page
                 elif complete:
-                    yield page.model_copy(update={"sessions": ()})
+                    yield replace(page, sessions=())
 
-    async def _shared_page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> tuple[SessionPage, bool]:
+    async def _shared_page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> tuple[MessagePage, bool]:
         """As `_page`, once for all readers who were woken together at the same place."""
         key = (self._watcher.wakes, batch_id, after, wanted, query.events_limit, query.exclude_irrelevant)
         read = self._shared.get(key)
@@ -101,12 +102,12 @@ class BatchReader:
             read.add_done_callback(partial(self._forget, key))
         return await asyncio.shield(read)
 
-    def _forget(self, key: Hashable, read: asyncio.Task[tuple[SessionPage, bool]]) -> None:
+    def _forget(self, key: Hashable, read: asyncio.Task[tuple[MessagePage, bool]]) -> None:
         del self._shared[key]
         if not read.cancelled():
             read.exception()  # asyncio complains of one that nobody took, as when all readers are gone
 
-    async def _page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> tuple[SessionPage, bool]:
+    async def _page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> tuple[MessagePage, bool]:
         """The next page, and whether it reached the end of what the batch holds now."""
         async with (
             storage_call(self._timeout_s),
@@ -116,7 +117,7 @@ class BatchReader:
             if batch is None:
                 raise BatchNotFound.by_id(batch_id)
             if after >= batch.session_counter:
-                return SessionPage(sessions=(), last_number=after, sealed=batch.sealed), True
+                return MessagePage(sessions=(), last_number=after, sealed=batch.sealed), True
             where: Document = {"batch_id": batch_id, "session_number": {"$gt": after}}
             if query.exclude_irrelevant:
                 where["is_irrelevant"] = {"$ne": True}
@@ -125,11 +126,6 @@ class BatchReader:
                 self._events.of_sessions, limit=query.events_limit, bytes_max=EVENTS_BYTES_MAX, session=session
             )
             found, complete = await read_page(cursor, wanted, read_events)
-        sessions = tuple(session_with_events(read.document, read.events) for read in found)
+        sessions = tuple(session_message(read.document, read.events.documents, read.events.count) for read in found)
         last_number = batch.session_counter if complete else sessions[-1].session_number
-        return SessionPage(sessions=sessions, last_number=last_number, sealed=complete and batch.sealed), complete
-
-
-def session_with_events(document: Document, events: FoundEvents) -> SessionWithEvents:
-    """A session as readers get it."""
-    return SessionWithEvents(**documents.registered_fields(document), events=events.events, event_count=events.count)
+        return MessagePage(sessions=sessions, last_number=last_number, sealed=complete and batch.sealed), complete

@@ -1,0 +1,74 @@
+"""Moments and JSON values <-> protobuf's well-known types: pure functions, used by `clickstream.wire`."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from google.protobuf import struct_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from clickstream.errors import InvalidField
+from clickstream.values import EPOCH, INTEGER_MAX, Path, path_text
+
+Fields = dict[str, Any]
+"""A message's fields as plain values and dicts, which the constructors take."""
+
+
+def moment_fields(micros: int) -> Fields:
+    """Microseconds since 1970 as the fields of a Timestamp."""
+    seconds, rest = divmod(micros, 1_000_000)
+    return {"seconds": seconds, "nanos": rest * 1000}
+
+
+def optional_moment_fields(moment: datetime | None) -> Fields | None:
+    if moment is None:
+        return None
+    since = moment - EPOCH
+    return {"seconds": since.days * 86_400 + since.seconds, "nanos": since.microseconds * 1000}
+
+
+def moment_from_pb(message: Any, field: str) -> Any:
+    """The field's moment cut to whole microseconds, or None if it is unset; a Timestamp has the years 1 to 9999."""
+    if not message.HasField(field):
+        return None
+    stamp: Timestamp = getattr(message, field)
+    seconds, nanos = stamp.seconds, stamp.nanos
+    if not -62_135_596_800 <= seconds <= 253_402_300_799:
+        raise InvalidField.at(field, "must lie between the years 1 and 9999")
+    if not 0 <= nanos <= 999_999_999:
+        raise InvalidField.at(field, "must have between 0 and 999,999,999 nanos")
+    return EPOCH + timedelta(0, seconds, nanos // 1000)
+
+
+def value_to_pb(value: Any) -> struct_pb2.Value | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return struct_pb2.Value(string_value=value)
+    if isinstance(value, dict):
+        return struct_pb2.Value(struct_value=value)  # type: ignore[arg-type]  # it takes a plain dict
+    return struct_pb2.Value(list_value=value)  # and a plain list
+
+
+def value_from_pb(value: struct_pb2.Value, path: Path) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return value.string_value
+    if kind == "number_value":
+        number = value.number_value
+        return int(number) if number.is_integer() and -INTEGER_MAX <= number <= INTEGER_MAX else number
+    if kind == "struct_value":
+        return struct_from_pb(value.struct_value, path)
+    if kind == "list_value":
+        return [value_from_pb(item, (path, place)) for place, item in enumerate(value.list_value.values)]
+    if kind == "bool_value":
+        return value.bool_value
+    if kind == "null_value":
+        return None
+    raise InvalidField.at(path_text(path), "is a Value of no kind; null is null_value")
+
+
+def struct_from_pb(struct: struct_pb2.Struct, path: Path) -> dict[str, Any]:
+    fields = struct.fields  # its items() is the slow one of collections.abc
+    return {key: value_from_pb(fields[key], (path, key)) for key in fields}

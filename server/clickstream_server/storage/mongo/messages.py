@@ -1,0 +1,73 @@
+"""BSON documents -> protobuf messages: what readers get. Pure; the models' own conversions are in `documents.py`.
+
+The constructors take plain dicts, also for the messages and Structs inside, and then all of it is done in C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from clickstream import wire
+from clickstream.models import Money, Order
+from clickstream.v1 import session_pb2
+from clickstream.v1 import transfer_service_pb2 as pb_transfer
+from clickstream.wire_values import Fields, moment_fields, value_to_pb
+from clickstream_server.storage.mongo.documents import Document
+
+
+def session_message(document: Document, events: Iterable[Document], event_count: int) -> session_pb2.SessionWithEvents:
+    """A session with its events as readers get it."""
+    return session_pb2.SessionWithEvents(**_session_with_events(document, events, event_count))
+
+
+def exported_message(
+    document: Document, events: Iterable[Document], event_count: int, totals: Sequence[Money]
+) -> pb_transfer.ExportedSession:
+    """A session with its events as exports have it."""
+    return pb_transfer.ExportedSession(
+        session=_session_with_events(document, events, event_count),
+        totals=map(wire.money_fields, totals),
+    )
+
+
+def _session_with_events(document: Document, events: Iterable[Document], event_count: int) -> Fields:
+    return {
+        "session": _session(document),
+        "batch_id": document["batch_id"],
+        "session_number": document["session_number"],
+        "registered_at": moment_fields(document["registered_at"]),
+        "events": [_event(event) for event in events],
+        "event_count": event_count,
+    }
+
+
+def _session(document: Document) -> Fields:
+    get = document.get
+    sort_by = get("sort_by")
+    return {
+        "session_id": document["_id"],
+        "search_query": value_to_pb(get("search_query")),
+        "search_results": get("search_results"),  # stored under the message's names
+        "search_meta": get("search_meta"),
+        "payload_filter": get("payload_filter"),
+        "sort_by": None if sort_by is None else sort_by | {"order": wire.order_to_pb(Order(sort_by["order"]))},
+        "user_id": get("user_id"),
+        "created_at": moment_fields(document["created_at"]),
+        "is_irrelevant": get("is_irrelevant", False),
+        "is_payload_search": get("is_payload_search", False),
+    }
+
+
+def _event(document: Document) -> Fields:
+    get, key, value = document.get, document["_id"], document.get("value")
+    return {
+        "event_id": key["event_id"],
+        "session_id": key["session_id"],
+        "object_id": get("object_id"),
+        "event_type": document["event_type"],
+        "created_at": moment_fields(document["created_at"]),
+        "meta": get("meta"),
+        "value": None
+        if value is None
+        else {"currency_code": value["currency_code"], "amount": format(value["amount"].to_decimal(), "f")},
+    }
