@@ -5,14 +5,15 @@ Handles to clients, databases and collections are `Any` in this package: the two
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from inspect import isawaitable
+from struct import Struct
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.dbref import DBRef
-from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient
 from pymongo.read_concern import ReadConcern
@@ -20,6 +21,8 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from clickstream_server.storage.mongo.options import MongoOptions, driver_options
+
+_LENGTH = Struct("<i")
 
 DriverName = Literal["motor", "pymongo"]
 
@@ -45,7 +48,19 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     uuid_representation=UuidRepresentation.STANDARD,
     type_registry=TypeRegistry([_PlainObject()]),
 )
-RAW_CODEC: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument, tz_aware=True)
+
+
+def raw_documents(batch: bytes) -> Iterator[bytes]:
+    """The documents of a batch as `find_raw_batches` gives it: BSON laid end to end, each beginning with its length.
+
+    A cursor that gives documents costs a turn through the driver for each (Motor: as much as decoding it), and does not
+    tell their size.
+    """
+    at = 0
+    while at < len(batch):
+        (size,) = _LENGTH.unpack_from(batch, at)
+        yield batch[at : at + size]
+        at += size
 
 
 def connect(uri: str, driver: DriverName, options: MongoOptions | None = None, **more: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bson import decode
+from bson import decode, decode_all
 from pymongo import ASCENDING, ReplaceOne
 from pymongo.errors import BulkWriteError
 
@@ -20,7 +20,7 @@ from clickstream_server.clock import now_micros
 from clickstream_server.limits import Limits, check_event
 from clickstream_server.storage.mongo import documents, indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
-from clickstream_server.storage.mongo.driver import CODEC, RAW_CODEC, settle
+from clickstream_server.storage.mongo.driver import CODEC, raw_documents, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable
 from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.numbering import event_outcome
@@ -212,16 +212,14 @@ class EventStore:
     ) -> dict[str, list[Document]]:
         found: dict[str, list[Document]] = {}
         size = 0
-        cursor = self._events.with_options(codec_options=RAW_CODEC).find(
-            {"_id.session_id": {"$in": list(session_ids)}}, session=session
-        )
+        cursor = self._events.find_raw_batches({"_id.session_id": {"$in": list(session_ids)}}, session=session)
         try:
-            async for raw in cursor.sort(IN_ORDER).limit(limit):
-                size += len(raw.raw)
+            async for batch in cursor.sort(IN_ORDER).limit(limit):
+                size += len(batch)
                 if size > bytes_max:
                     raise TooManyBytes
-                event = decode(raw.raw, CODEC)
-                found.setdefault(event["_id"]["session_id"], []).append(event)
+                for event in decode_all(batch, CODEC):
+                    found.setdefault(event["_id"]["session_id"], []).append(event)
         finally:
             await cursor.close()
         return found
@@ -241,20 +239,21 @@ class EventStore:
         counts: Counter[str] = Counter()
         sizes: Counter[str] = Counter()
         size = 0
-        cursor = self._events.with_options(codec_options=RAW_CODEC).find(query, session=session)
+        cursor = self._events.find_raw_batches(query, session=session)
         try:
-            async for raw in cursor.sort(IN_ORDER):
-                event = decode(raw.raw, CODEC)
-                session_id = event["_id"]["session_id"]
-                counts[session_id] += 1
-                if (value := documents.value_from_document(event)) is not None:
-                    _add_value(values.setdefault(session_id, []), value)
-                if limit is None or counts[session_id] <= limit:
-                    size += len(raw.raw)
-                    sizes[session_id] += len(raw.raw)
-                    if size > bytes_max:
-                        raise TooManyBytes
-                    kept.setdefault(session_id, []).append(event)
+            async for batch in cursor.sort(IN_ORDER):
+                for raw in raw_documents(batch):
+                    event = decode(raw, CODEC)
+                    session_id = event["_id"]["session_id"]
+                    counts[session_id] += 1
+                    if (value := documents.value_from_document(event)) is not None:
+                        _add_value(values.setdefault(session_id, []), value)
+                    if limit is None or counts[session_id] <= limit:
+                        size += len(raw)
+                        sizes[session_id] += len(raw)
+                        if size > bytes_max:
+                            raise TooManyBytes
+                        kept.setdefault(session_id, []).append(event)
         finally:
             await cursor.close()
         return {

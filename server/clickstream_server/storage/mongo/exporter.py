@@ -25,7 +25,7 @@ from clickstream_server.limits import Limits, check_id
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import RAW_CODEC, settle
+from clickstream_server.storage.mongo.driver import settle
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.messages import exported_message
@@ -103,7 +103,7 @@ class Exporter:
     ) -> None:
         self._limits = limits
         self._client = client
-        self._sessions = database[indexes.SESSIONS].with_options(codec_options=RAW_CODEC)
+        self._sessions = database[indexes.SESSIONS]
         self._batches = batches
         self._events = events
         self._timeout_s = timeout_s
@@ -152,7 +152,9 @@ class Exporter:
             storage_call(self._timeout_s),
             await settle(self._client.start_session(snapshot=True)) as session,
         ):
-            cursor = self._sessions.find(scan.after(position), session=session).sort(order).limit(wanted + 1)
+            cursor = (
+                self._sessions.find_raw_batches(scan.after(position), session=session).sort(order).limit(wanted + 1)
+            )
             read_events = partial(
                 self._events.collect,
                 limit=events_limit,

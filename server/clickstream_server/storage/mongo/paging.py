@@ -10,7 +10,7 @@ from bson import decode
 
 from clickstream.errors import MessageTooLarge
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import CODEC
+from clickstream_server.storage.mongo.driver import CODEC, raw_documents
 from clickstream_server.storage.mongo.events import FoundEvents, TooManyBytes
 
 FIRST_PAGE_SESSIONS = 64
@@ -34,8 +34,8 @@ async def read_page(
 ) -> tuple[list[FoundSession], bool]:
     """The next `wanted` sessions at most, with their events, and whether there are no more.
 
-    `cursor` gives raw sessions, one more than wanted if there are so many. The page is shorter where it would be too
-    large. Raises MessageTooLarge if the events of one session alone are.
+    `cursor` gives raw batches of sessions, one more than wanted if there are so many. The page is shorter where it
+    would be too large. Raises MessageTooLarge if the events of one session alone are.
     """
     found, complete = await _read_sessions(cursor, wanted)
     while found:
@@ -55,11 +55,12 @@ async def _read_sessions(cursor: Any, wanted: int) -> tuple[list[FoundSession], 
     found: list[FoundSession] = []
     size = 0
     try:
-        async for raw in cursor:
-            if len(found) == wanted or size > SESSIONS_BYTES_MAX:
-                return found, False
-            size += len(raw.raw)
-            found.append(FoundSession(decode(raw.raw, CODEC), len(raw.raw)))
+        async for batch in cursor:
+            for raw in raw_documents(batch):
+                if len(found) == wanted or size > SESSIONS_BYTES_MAX:
+                    return found, False
+                size += len(raw)
+                found.append(FoundSession(decode(raw, CODEC), len(raw)))
     finally:
         await cursor.close()
     return found, True

@@ -16,7 +16,7 @@ from clickstream_server.message_dao import MessagePage
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import RAW_CODEC, settle
+from clickstream_server.storage.mongo.driver import settle
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.messages import session_message
@@ -50,7 +50,7 @@ class BatchReader:
         self, client: Any, database: Any, batches: BatchStore, events: EventStore, *, timeout_s: float
     ) -> None:
         self._client = client
-        self._sessions = database[indexes.SESSIONS].with_options(codec_options=RAW_CODEC)
+        self._sessions = database[indexes.SESSIONS]
         self._batches = batches
         self._events = events
         self._timeout_s = timeout_s
@@ -121,7 +121,11 @@ class BatchReader:
             where: Document = {"batch_id": batch_id, "session_number": {"$gt": after}}
             if query.exclude_irrelevant:
                 where["is_irrelevant"] = {"$ne": True}
-            cursor = self._sessions.find(where, session=session).sort("session_number", ASCENDING).limit(wanted + 1)
+            cursor = (
+                self._sessions.find_raw_batches(where, session=session)
+                .sort("session_number", ASCENDING)
+                .limit(wanted + 1)
+            )
             read_events = partial(
                 self._events.of_sessions, limit=query.events_limit, bytes_max=EVENTS_BYTES_MAX, session=session
             )
