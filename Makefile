@@ -3,6 +3,9 @@
 # The first that runs and is new enough: a name on PATH may be a shim (pyenv's, say) of a version that is not there.
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
   $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$python; break; }; done)
+# The system's Python, if it has PyTorch. /usr/bin first: what comes with Debian is there, whatever else is on PATH.
+TORCH_PYTHON ?= $(shell for python in /usr/bin/python3 python3; do \
+  $$python -c 'import sys, ensurepip, torch; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
@@ -10,7 +13,7 @@ PROTOS := $(wildcard protos/clickstream/v1/*.proto)
 export CLICKSTREAM_DATA_DIR ?= $(CURDIR)/.data
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-polyglot test-torch tools bench check format generate screenshot clean
+.PHONY: help run demo test test-polyglot test-torch test-torch-pypi test-torch-system tools bench check format generate screenshot clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -27,8 +30,18 @@ test: $(VENV)/.dev ## run all tests but those of test-polyglot
 test-polyglot: $(VENV)/.dev ## run the examples in Go, Node and Java on real servers, as far as these are installed
 	@$(BIN)/pytest -q -n 2 tests/polyglot $(ARGS)
 
-test-torch: $(VENV)-torch/.done ## what needs PyTorch; installs 5 GB into $(VENV)-torch, mostly CUDA
+test-torch: ## what needs PyTorch, with the system's; TORCH=pypi installs a current one, 5 GB and mostly CUDA
+	@if [ '$(TORCH)' = pypi ]; then $(MAKE) --no-print-directory test-torch-pypi; \
+	elif python=$(TORCH_PYTHON); [ -n "$$python" ]; then \
+	  $(MAKE) --no-print-directory test-torch-system TORCH_PYTHON="$$python"; \
+	else echo "No Python of this system has PyTorch and venv (on Debian: apt install python3-torch python3-venv):"; \
+	  echo "what needs it is skipped. make test-torch TORCH=pypi installs 5 GB, mostly CUDA, into $(VENV)-torch."; fi
+
+test-torch-pypi: $(VENV)-torch/.done
 	$(VENV)-torch/bin/pytest -n 2 tests/datasets tests/e2e/test_readme.py tests/e2e/test_docs.py $(ARGS)
+
+test-torch-system: $(VENV)-torch-system/.done
+	$(VENV)-torch-system/bin/pytest -n 2 tests/datasets/test_torch.py tests/e2e/test_readme.py $(ARGS)
 
 tools: $(VENV)/.dev ## grpcurl and buf into .venv/bin, for docs/debugging.md (needs Go)
 	@if ! command -v go >/dev/null; then echo "There is no Go here: grpcurl is not installed, and tests skip its lines."; \
@@ -57,7 +70,7 @@ screenshot: $(VENV)/.dev ## make the README's picture of the page (needs chromiu
 	$(BIN)/python tools/screenshot.py
 
 clean: ## remove what was installed and built (the data in .data stays)
-	rm -rf $(VENV) $(VENV)-torch build *.egg-info client/*.egg-info server/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-torch $(VENV)-torch-system build *.egg-info client/*.egg-info server/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -79,5 +92,13 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)-torch/.done: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV)-torch …"
 	@$(BIN)/python -m venv $(VENV)-torch
-	@$(VENV)-torch/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch]'
+	@$(VENV)-torch/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch]' torchdata
+	@touch $@
+
+# Little on top of the system's packages: pandas and pyarrow would bring a numpy that an older PyTorch cannot use.
+$(VENV)-torch-system/.done: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV)-torch-system …"
+	@$(TORCH_PYTHON) -m venv --system-site-packages $(VENV)-torch-system
+	@$(VENV)-torch-system/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[server]' pytest pytest-asyncio pytest-xdist
 	@touch $@

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,7 @@ from made import RELEVANT
 
 from clickstream import SyncClickstreamClient
 
-pytest.importorskip("torch", reason="needs PyTorch, which `make test-torch` installs: it is several gigabytes")
-pytest.importorskip("torchdata", reason="needs torchdata, which `make test-torch` installs")
+pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
 
 from clickstream.datasets.torch import BatchDataset  # only where it can be imported
 
@@ -26,6 +26,10 @@ PROGRAM = Path(__file__).with_name("torch_program.py")
 PATIENCE_S = 120.0
 """PyTorch takes seconds to be imported, in each process anew."""
 STARTS = pytest.mark.parametrize("start", ["fork", "spawn"])
+
+NEEDS_TORCHDATA = pytest.mark.skipif(
+    not find_spec("torchdata"), reason="needs torchdata, and with it PyTorch 2: make test-torch TORCH=pypi"
+)
 
 
 async def trained(client: SyncClickstreamClient, batch_id: str, **todo: Any) -> tuple[list[dict[str, Any]], int, str]:
@@ -101,6 +105,7 @@ async def test_each_epoch_has_its_order(client: SyncClickstreamClient, batch_id:
     assert 2 == len({line["pid"] for line in lines})
 
 
+@NEEDS_TORCHDATA
 @pytest.mark.parametrize("number", [0, 2])
 @pytest.mark.parametrize("dataset", [{}, {"shuffle": True, "buffer_size": 50}], ids=["in order", "shuffled"])
 async def test_a_stateful_loader_goes_on(

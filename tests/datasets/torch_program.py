@@ -13,7 +13,6 @@ from typing import Any
 import torch.distributed
 import torch.multiprocessing
 from torch.utils.data import DataLoader
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from clickstream import SyncClickstreamClient
 from clickstream.datasets.torch import BatchDataset
@@ -23,13 +22,20 @@ def numbers_and_pid(examples: list[dict[str, Any]]) -> tuple[list[int], int]:
     return [example["session_number"] for example in examples], os.getpid()
 
 
+def loader_class(todo: dict[str, Any]) -> type[DataLoader]:
+    if "checkpoints" not in todo:
+        return DataLoader
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    return StatefulDataLoader
+
+
 def main(target: str, batch_id: str, todo: dict[str, Any]) -> None:
     client = SyncClickstreamClient(target)
     if todo.get("connect_first"):
         client.get_batch(batch_id)
     dataset = BatchDataset(client, batch_id, **todo.get("dataset", {}))
-    kind = StatefulDataLoader if "checkpoints" in todo else DataLoader
-    loader = kind(dataset, batch_size=10, collate_fn=numbers_and_pid, **todo.get("loader", {}))
+    loader = loader_class(todo)(dataset, batch_size=10, collate_fn=numbers_and_pid, **todo.get("loader", {}))
     if todo.get("load"):
         loader.load_state_dict(torch.load(todo["load"]))
     for epoch in todo.get("epochs", [0]):

@@ -12,7 +12,7 @@ import pytest
 from doc_runner import ROOT, Command, Walk, steps_of
 
 TORCH = {
-    f".venv/bin/python {script}": "needs PyTorch, which is large: `make test-torch` has it, and runs these lines, too"
+    f".venv/bin/python {script}": "needs PyTorch, which is large: `make test-torch TORCH=pypi` runs these lines, too"
     for script in ("loader.py", "-W ignore resume.py")
 }
 NOT_RUN: dict[str, dict[str, str]] = {

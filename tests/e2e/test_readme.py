@@ -23,6 +23,8 @@ NOT_RUN = {
 }
 if not find_spec("torch"):
     NOT_RUN[".venv/bin/python loader.py"] = "needs PyTorch, which is large: `make test-torch` has it, and runs it"
+if not find_spec("pandas"):
+    NOT_RUN[".venv/bin/python frame.py"] = "needs pandas, which cannot be beside an older PyTorch"
 """How the lines begin that are not run, and why not."""
 
 
