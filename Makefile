@@ -13,7 +13,8 @@ PROTOS := $(wildcard protos/clickstream/v1/*.proto)
 export CLICKSTREAM_DATA_DIR ?= $(CURDIR)/.data
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-polyglot test-torch test-torch-pypi test-torch-system tools bench check format generate screenshot clean
+# Every target that `make help` lists, and the parts of some.
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*## .*/\1/p' $(MAKEFILE_LIST)) test-torch-pypi test-torch-system
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -24,8 +25,11 @@ run: $(VENV)/.server ## serve on 127.0.0.1:50051 with an embedded MongoDB, until
 demo: $(VENV)/.server ## the whole way on one screen: serve, replay, release, read back (LOG=FILE for a log of your own)
 	@exec $(BIN)/clickstream demo $(if $(LOG),"$(LOG)")
 
-test: $(VENV)/.dev ## run all tests but those of test-polyglot
+test: $(VENV)/.dev ## run all tests but the long ones of test-faults, and test-polyglot
 	$(BIN)/pytest -n 4 --ignore=tests/polyglot $(ARGS)
+
+test-faults: $(VENV)/.dev ## break servers, MongoDB and the network under load, and report what became of it (10 minutes)
+	$(BIN)/pytest -q -m '' tests/faults $(ARGS)
 
 test-polyglot: $(VENV)/.dev ## run the examples in Go, Node and Java on real servers, as far as these are installed
 	@$(BIN)/pytest -q -n 2 tests/polyglot $(ARGS)

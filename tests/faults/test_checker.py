@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from faults.checker import (
     CONFLICT,
     DUPLICATE,
+    Asked,
     Event,
     History,
     Place,
@@ -113,6 +116,40 @@ def test_an_event_stored_with_other_content_is_found() -> None:
     assert any("stored 0 times" in breach for breach in breaches(history, stored))
 
 
+def test_a_session_that_nobody_sent_is_found() -> None:
+    """A stored session that nobody asked for, or not with this content, breaks promise 1."""
+    for content in ("x", "y"):
+        history, stored = kept()
+        history.unanswered.append(Asked("f", "x"))
+        stored.sessions.append(StoredSession("f", content, Place("d", 3)))
+        stored.counters["d"] = 3
+
+        expected = [] if content == "x" else ["1: session f with 'y' was sent by nobody"]
+        assert expected == breaches(history, stored)
+
+
+def test_an_import_that_was_lost_or_changed_is_found() -> None:
+    """A session that an import acknowledged and that is not stored as it was sent breaks promise 1."""
+    for content in ("x", "y"):
+        history, stored = kept()
+        history.imported.append(Asked("e", content))
+
+        expected = [] if content == "x" else ["1: session e was imported and is stored 0 times"]
+        assert expected == breaches(history, stored)
+
+
+def test_an_event_that_was_not_acknowledged_is_stored_once_at_most() -> None:
+    """An event that was sent and not acknowledged may be there or not; one that nobody sent breaks promise 1."""
+    history, stored = kept()
+    history.unanswered_events += [Event("a", "3", CLICK), Event("a", "4", CLICK)]
+    stored.events.append(Event("a", "3", CLICK))
+    assert [] == breaches(history, stored)
+
+    stored.events.append(Event("a", "5", CLICK))
+
+    assert ["1: 4 events are stored, and only 3 were sent"] == breaches(history, stored)
+
+
 def test_a_gap_is_found() -> None:
     """A number below the counter that nobody ever held breaks promise 2."""
     history, stored = kept()
@@ -121,10 +158,11 @@ def test_a_gap_is_found() -> None:
     assert ["2: batch d skipped [3], and 0 moves may have run twice"] == breaches(history, stored)
 
 
-def test_a_gap_is_excused_by_a_move_in_flight_at_a_kill_and_only_one() -> None:
-    """An update that a kill may have made run twice accounts for one number that nobody was told of, not for two."""
+@pytest.mark.parametrize("broken", [{"kills": [6.5]}, {"outages": [(5.0, 6.5)]}, {"outages": [(6.5, 9.0)]}])
+def test_a_gap_is_excused_by_a_move_in_flight_at_a_fault_and_only_one(broken: dict[str, Any]) -> None:
+    """An update that a fault may have made run twice accounts for one number that nobody was told of, not for two."""
     history, stored = kept()
-    history.kills = [6.5]
+    history = replace(history, **broken)
     stored.counters["d"] = 3
     assert [] == breaches(history, stored)
 
@@ -136,6 +174,7 @@ def test_a_gap_is_excused_by_a_move_in_flight_at_a_kill_and_only_one() -> None:
 def test_a_doubled_number_is_found() -> None:
     """Two stored sessions under one number break promise 2."""
     history, stored = kept()
+    history.unanswered.append(Asked("f", "x"))
     stored.sessions.append(StoredSession("f", "x", Place("d", 2)))
 
     assert ["2: Place(batch_id='d', number=2) was given to ['e', 'f']"] == breaches(history, stored)
@@ -152,6 +191,7 @@ def test_a_number_given_out_again_after_a_move_is_found() -> None:
 def test_a_number_beyond_the_counter_is_found() -> None:
     """A session numbered above its batch's counter breaks promise 2."""
     history, stored = kept()
+    history.unanswered.append(Asked("f", "x"))
     stored.sessions.append(StoredSession("f", "x", Place("d", 5)))
 
     assert ["2: batch d counts to 2 and gave out [5]"] == breaches(history, stored)
@@ -203,6 +243,7 @@ def test_a_counter_that_rises_after_the_release_is_found() -> None:
     """A counter that is not what the release told breaks promise 4."""
     history, stored = kept()
     stored.counters["b"] = 4
+    history.unanswered.append(Asked("f", "x"))
     stored.sessions.append(StoredSession("f", "x", Place("b", 4)))
     history.readings.clear()
 

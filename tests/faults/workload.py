@@ -13,6 +13,7 @@ from faults.checker import INSERTED, Event, History, Place, Reading, Release, Wr
 
 from clickstream import (
     ClickstreamClient,
+    DeadlineExceeded,
     NoCollectingBatch,
     RegisteredSession,
     Session,
@@ -25,6 +26,7 @@ from clickstream import (
 from clickstream.values import micros_from_datetime
 
 T = TypeVar("T")
+AWAY = (Unavailable, DeadlineExceeded)
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -58,19 +60,22 @@ class Workload:
     # --- writing ----------------------------------------------------------------------------------------------------
 
     async def _write(self, writer: int, count: int) -> None:
-        """Register, click and update. Every third session goes to all servers at once, every fourth is sent again."""
         for number in range(count):
-            session_id = f"s-{writer}-{number}"
-            here = self.clients[(writer + number) % len(self.clients)]
-            if number % 3 == 0:
-                await asyncio.gather(*(self._register(session_id, f"by {at}", at) for at in range(len(self.clients))))
-            else:
-                await self._register(session_id, "first", self.clients.index(here))
-            if number % 4 == 0:
-                await self._register(session_id, "again", writer % len(self.clients))
-            await self._push(session_id, here)
-            if number % 5 == 0:
-                await self._update(session_id, f"update {number}", here)
+            await self._write_session(writer, number)
+
+    async def _write_session(self, writer: int, number: int) -> None:
+        """Register, click and update. Every third session goes to all servers at once, every fourth is sent again."""
+        session_id = f"s-{writer}-{number}"
+        here = self.clients[(writer + number) % len(self.clients)]
+        if number % 3 == 0:
+            await asyncio.gather(*(self._register(session_id, f"by {at}", at) for at in range(len(self.clients))))
+        else:
+            await self._register(session_id, "first", self.clients.index(here))
+        if number % 4 == 0:
+            await self._register(session_id, "again", writer % len(self.clients))
+        await self._push(session_id, here)
+        if number % 5 == 0:
+            await self._update(session_id, f"update {number}", here)
 
     async def _register(self, session_id: str, content: str, at: int) -> None:
         session = Session(session_id=session_id, search_query=content)
@@ -129,7 +134,7 @@ class Workload:
         for turn in range(self.clients.index(first), 100):
             try:
                 return await call(self.clients[turn % len(self.clients)])
-            except Unavailable:
+            except AWAY:
                 continue
         raise AssertionError("no server answered in a hundred calls")
 
@@ -142,11 +147,11 @@ class Workload:
             try:
                 async with aclosing(client.get_batch_pages("", follow=True)) as pages:
                     async for page in pages:
-                        _note(reading, page)
+                        self._note(reading, page)
             except NoCollectingBatch:
                 await asyncio.sleep(0.01)
-            except Unavailable:
-                continue  # the server was away before the first page came
+            except AWAY:
+                pass  # before the first page came, or for longer than the client goes on trying
             if reading.seen:
                 self.history.readings.append(reading)
 
@@ -155,7 +160,7 @@ class Workload:
         while not self._finished.is_set():
             try:
                 collecting = (await client.list_batches(statuses=[SessionBatchStatus.COLLECTING])).batches
-            except Unavailable:
+            except AWAY:
                 continue
             if not collecting:
                 await asyncio.sleep(0.01)
@@ -170,15 +175,14 @@ class Workload:
             pages = client.get_batch_pages(reading.batch_id, after_number=reading.last_number)
             async with aclosing(pages):
                 async for page in pages:
-                    _note(reading, page)
-        except Unavailable:
+                    self._note(reading, page)
+        except AWAY:
             pass  # and on, after the last number that came
 
-
-def _note(reading: Reading, page: SessionPage) -> None:
-    for found in page.sessions:
-        reading.batch_id = reading.batch_id or found.batch_id
-        assert reading.batch_id == found.batch_id
-        reading.seen.append((found.session_number, found.session.session_id))
-    reading.last_number = page.last_number
-    reading.sealed = page.sealed
+    def _note(self, reading: Reading, page: SessionPage) -> None:
+        for found in page.sessions:
+            reading.batch_id = reading.batch_id or found.batch_id
+            assert reading.batch_id == found.batch_id
+            reading.seen.append((found.session_number, found.session.session_id))
+        reading.last_number = page.last_number
+        reading.sealed = page.sealed

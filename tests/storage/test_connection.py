@@ -64,6 +64,16 @@ async def test_the_uri_counts_before_the_defaults(
     assert expected == await made_with(with_options("mongodb://localhost", in_uri), **settings)
 
 
+@pytest.mark.parametrize(("in_uri", "expected"), [("", (3.0, 2.0)), ("connectTimeoutMS=7000", (7.0, 2.0))])
+async def test_a_member_that_says_nothing_is_given_up_soon(in_uri: str, expected: tuple[float, float]) -> None:
+    """A member is given up when it says nothing for five seconds, unless the URI says how long."""
+    client = connect(with_options("mongodb://localhost", in_uri), "pymongo")
+    found = client.options.pool_options.connect_timeout, client._topology_settings.heartbeat_frequency
+    await client.close()
+
+    assert expected == found
+
+
 @pytest.mark.parametrize(
     ("in_uri", "settings", "named"),
     [

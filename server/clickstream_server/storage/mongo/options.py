@@ -33,6 +33,11 @@ _SETTING_OF = {
     "readConcernLevel": "read_concern",
 }
 
+_NOTICED_MS = {"connectTimeoutMS": 3000, "heartbeatFrequencyMS": 2000}
+"""A member that says nothing for the sum of both is given up, with what was asked of it: it is frozen, or the network
+in between drops everything. The driver's defaults make that 30 s; what was asked goes on at the next primary.
+"""
+
 
 def driver_options(uri: str, options: MongoOptions) -> dict[str, Any]:
     """The driver's arguments, which count for more than the URI. Raises ValueError for what cannot be had."""
@@ -48,6 +53,7 @@ def driver_options(uri: str, options: MongoOptions) -> dict[str, Any]:
     if "minPoolSize" not in in_uri and "min_pool_size" not in options.given:
         # Who lowers only the maximum need not know of the minimum. (No maximum: 0.)
         chosen["minPoolSize"] = min(chosen["minPoolSize"], chosen["maxPoolSize"] or chosen["minPoolSize"])
+    chosen |= {name: most for name, most in _NOTICED_MS.items() if name not in in_uri}
     # Journaled as majority is by default, also where a replica set's configuration says otherwise.
     return chosen | {"journal": True}
 

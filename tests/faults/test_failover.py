@@ -1,0 +1,191 @@
+"""A replica set of three under everything that clients do, while something breaks.
+
+The long form runs with `make test-faults`, and reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from faults.checker import breaches, read_stored
+from faults.mixed import MixedLoad
+from faults.network import Fault
+from faults.replica_set import Member, ReplicaSet
+from faults.report import outcome_of
+from pymongo import AsyncMongoClient
+
+from clickstream import ClickstreamClient
+from harness import ServerProcess
+
+Disturb = Callable[[ReplicaSet, Member], Awaitable[None]]
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="module")
+async def replica_set(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ReplicaSet]:
+    found = ReplicaSet(tmp_path_factory.mktemp("replica-set"))
+    try:
+        await found.start()
+        yield found
+    finally:
+        await found.stop()
+
+
+class Scene:
+    """Two servers on the replica set, and the load on them."""
+
+    def __init__(self, replica_set: ReplicaSet, settings: dict[str, Any], servers: list[ServerProcess]) -> None:
+        self.replica_set = replica_set
+        self._settings = settings
+        self._servers = servers
+        self.load: MixedLoad
+
+    async def lose_primary(self, begin: Disturb, end: Disturb, *, elected: bool = True, answers: int = 5) -> None:
+        """Disturb the primary; wait until everyone is served again; release; end it; wait until everyone is served."""
+        await self.load.goes_on(answers)
+        primary = await self.replica_set.primary()
+        began = monotonic()
+        await begin(self.replica_set, primary)
+        if elected:
+            await self.replica_set.another_than(primary)
+        await self._served_on(answers)
+        await end(self.replica_set, primary)
+        await self.replica_set.whole()
+        await self.load.goes_on(answers)
+        self.load.history.outages.append((began, monotonic()))
+
+    async def lose_server(self) -> None:
+        """`kill -9` of a server, which comes back at its address."""
+        await self.load.goes_on()
+        began = monotonic()
+        await self._servers[0].kill()
+        await self._served_on()
+        self._servers[0] = await ServerProcess.start(listen=self._servers[0].address, **self._settings)
+        await self.load.goes_on()
+        self.load.history.outages.append((began, monotonic()))
+
+    async def _served_on(self, answers: int = 5) -> None:
+        await self.load.goes_on(answers)
+        await self.load.release(f"release {uuid4()}", *self.load.clients)
+
+    async def survives(self, name: str, disturb: Callable[[], Awaitable[None]], record: Record) -> None:
+        """Run the load while it is disturbed; put a line into the report; and no promise is broken."""
+        before = await self.replica_set.term()
+        history = await self.load.run_during(disturb)
+        stored = await read_stored(self.replica_set.uri, self._settings["mongodb_database"])
+        elections = await self.replica_set.term() - before
+        record("fault", outcome_of(name, self.load, stored, elections))
+        assert [] == breaches(history, stored)
+        assert all(reading.sealed for reading in history.readings)
+
+
+@asynccontextmanager
+async def scene(replica_set: ReplicaSet, driver: str) -> AsyncIterator[Scene]:
+    """Begins on a replica set that is whole; afterwards it is whole again, and nothing is left in it."""
+    await replica_set.whole()
+    database = f"test_{uuid4().hex[:12]}"
+    settings = {"mongodb_uri": replica_set.uri, "mongodb_database": database, "mongodb_driver": driver}
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(_clean, replica_set, database)
+        servers: list[ServerProcess] = []
+        stack.push_async_callback(_kill, servers)
+        servers += [await ServerProcess.start(**settings), await ServerProcess.start(**settings)]
+        clients = [await stack.enter_async_context(ClickstreamClient(server.address)) for server in servers]
+        found = Scene(replica_set, settings, servers)
+        found.load = MixedLoad(clients)
+        yield found
+
+
+async def _kill(servers: list[ServerProcess]) -> None:
+    for server in servers:
+        await server.kill()
+
+
+async def _clean(replica_set: ReplicaSet, database: str) -> None:
+    await replica_set.mend()
+    async with AsyncMongoClient[dict[str, Any]](replica_set.uri) as client:
+        await client.admin.command("killAllSessions", [])
+        await client.drop_database(database)
+
+
+async def kill(_: ReplicaSet, member: Member) -> None:
+    await member.kill()
+
+
+async def start(_: ReplicaSet, member: Member) -> None:
+    await member.start()
+
+
+async def freeze(_: ReplicaSet, member: Member) -> None:
+    member.freeze()
+
+
+async def thaw(_: ReplicaSet, member: Member) -> None:
+    member.thaw()
+
+
+async def cut(replica_set: ReplicaSet, member: Member) -> None:
+    replica_set.network.disturb(Fault.CUT, member.number)
+
+
+async def cut_from_members(replica_set: ReplicaSet, member: Member) -> None:
+    replica_set.network.disturb(Fault.CUT, member.number, clients=False)
+
+
+async def slow(replica_set: ReplicaSet, member: Member) -> None:
+    replica_set.network.disturb(Fault.SLOW, member.number)
+
+
+async def half_open(replica_set: ReplicaSet, member: Member) -> None:
+    replica_set.network.disturb(Fault.HALF_OPEN, member.number)
+
+
+async def heal(replica_set: ReplicaSet, _: Member) -> None:
+    replica_set.network.heal()
+
+
+FAULTS = {
+    "primary killed": (kill, start),
+    "primary frozen": (freeze, thaw),
+    "primary cut off": (cut, heal),
+    "primary cut off from the members only": (cut_from_members, heal),
+    "primary behind a half-open network": (half_open, heal),
+    "primary behind a slow network": (slow, heal),
+}
+
+
+async def test_a_primary_that_is_killed_and_one_that_is_frozen(
+    replica_set: ReplicaSet, record_property: Record
+) -> None:
+    """The short form: two primaries are lost, one by `kill -9`, one for a while, and no promise is broken."""
+    async with scene(replica_set, "motor") as found:
+
+        async def disturb() -> None:
+            await found.lose_primary(kill, start, answers=2)
+            await found.lose_primary(freeze, thaw, answers=2)
+
+        await found.survives("killed, then frozen, motor", disturb, record_property)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_the_primary_is_lost(replica_set: ReplicaSet, fault: str, driver: str, record_property: Record) -> None:
+    """Whatever happens to the primary, no promise is broken, and everyone is served again while it lasts."""
+    begin, end = FAULTS[fault]
+    async with scene(replica_set, driver) as found:
+        await found.survives(
+            f"{fault}, {driver}", lambda: found.lose_primary(begin, end, elected=begin is not slow), record_property
+        )
+
+
+@pytest.mark.long
+async def test_a_server_is_lost(replica_set: ReplicaSet, record_property: Record) -> None:
+    """`kill -9` of a server under load, and its return, break no promise."""
+    async with scene(replica_set, "motor") as found:
+        await found.survives("server killed, motor", found.lose_server, record_property)
