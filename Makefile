@@ -13,8 +13,7 @@ PROTOS := $(wildcard protos/clickstream/v1/*.proto)
 export CLICKSTREAM_DATA_DIR ?= $(CURDIR)/.data
 
 .DEFAULT_GOAL := help
-# Every target that `make help` lists, and the parts of some.
-.PHONY: $(shell sed -nE 's/^([a-z-]+):.*## .*/\1/p' $(MAKEFILE_LIST)) test-torch-pypi test-torch-system
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(MAKEFILE_LIST)) # all that are no files
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -54,11 +53,12 @@ tools: $(VENV)/.dev ## grpcurl and buf into .venv/bin, for docs/debugging.md (ne
 bench: $(VENV)/.server ## what the bulk streams cost against doing it by hand (ARGS='memory --items 100000' for memory)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-check: $(VENV)/.dev ## format, lint, types, and whether the generated code matches the protos
+check: $(VENV)/.dev ## format, lint, types; whether the protos keep what is released, and the generated code is theirs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/released.binpb --exclude-imports
 	$(BIN)/mypy
 	$(BIN)/python tools/generate.py --check
 

@@ -25,7 +25,7 @@ from clickstream.v1.transfer_service_pb2_grpc import add_TransferServiceServicer
 from clickstream_server.config import Settings
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.failures import StartFailure
-from clickstream_server.health import HealthMonitor
+from clickstream_server.health import HealthMonitor, health_served
 from clickstream_server.interceptors import server_interceptors
 from clickstream_server.interceptors.drain import DrainInterceptor
 from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
@@ -101,6 +101,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 page_served(settings, dao, dao.ping, address=address, storage=storage)
             )
         await health.start()
+        if settings.health_listen:
+            await stack.enter_async_context(health_served(settings.health_listen, health.servicer))
         await server.start()
         try:
             yield Running(address=address, storage=storage, embedded_data_dir=data_dir, page=page)

@@ -65,6 +65,9 @@ class Settings(BaseModel):
     ui_listen: str = Field(
         "127.0.0.1:50052", description="loopback address and port of the page to look at; `off`: no page"
     )
+    health_listen: str = Field(
+        "", description="one more address and port for health checks, without TLS and tokens; empty: none"
+    )
     log_level: str = Field("warning", description="debug, info, warning or error")
     id_chars_max: int = Field(_DEFAULTS.id_chars_max, ge=1, description="characters of an id")
     event_type_chars_max: int = Field(_DEFAULTS.event_type_chars_max, ge=1, description="characters of an event_type")
@@ -84,6 +87,11 @@ class Settings(BaseModel):
         if not host or not port.isdigit() or int(port) > 65535:
             raise ValueError("must be an address and a port, such as 127.0.0.1:50051")
         return listen
+
+    @field_validator("health_listen")
+    @classmethod
+    def _address_and_port_or_none(cls, listen: str) -> str:
+        return cls._address_and_port(listen) if listen else listen
 
     @field_validator("ui_listen")
     @classmethod

@@ -1,17 +1,25 @@
-"""Health as `grpc.health.v1` has it: SERVING while the database takes calls."""
+"""Health as `grpc.health.v1` has it: SERVING while the database takes calls; under `liveness`: while the process works.
+
+Whoever restarts servers must ask for `liveness`: a restart does not bring a lost database back, and loses what waits.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from grpc_health.v1 import health_pb2
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from clickstream.errors import ClickstreamError
+from clickstream_server.failures import StartFailure
 
+LIVENESS = "liveness"
+_STATUS = health_pb2.HealthCheckResponse
 _LOOK_EVERY_S = 1.0
 _PING_S = 2.0
 _log = logging.getLogger(__name__)
@@ -29,15 +37,16 @@ class HealthMonitor:
 
     async def start(self) -> None:
         """Look once, so that the first answer is true, then go on looking."""
+        await self.servicer.set(LIVENESS, _STATUS.SERVING)
         await self._look()
         self._task = asyncio.create_task(self._keep_looking())
 
     async def stop(self) -> None:
-        """Say NOT_SERVING for good."""
+        """Say NOT_SERVING for good. Liveness goes on, so that nobody kills the process before its last call is done."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await self.servicer.enter_graceful_shutdown()
+        await self._say(_STATUS.NOT_SERVING)
 
     async def _keep_looking(self) -> None:
         while True:
@@ -57,6 +66,29 @@ class HealthMonitor:
             level = logging.INFO if serving and self._serving is None else logging.WARNING
             _log.log(level, "the database %s", "answers" if serving else "does not answer")
             self._serving = serving
-            status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-            for name in self._names:
-                await self.servicer.set(name, status)
+            await self._say(_STATUS.SERVING if serving else _STATUS.NOT_SERVING)
+
+    async def _say(self, status: int) -> None:
+        for name in self._names:
+            await self.servicer.set(name, status)
+
+
+@asynccontextmanager
+async def health_served(listen: str, servicer: Any) -> AsyncIterator[None]:
+    """Serve health, and nothing else, on an address of its own, without TLS and tokens. Raises StartFailure.
+
+    For probes that know neither, as Kubernetes' do not.
+    """
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise StartFailure(f"CLICKSTREAM_HEALTH_LISTEN: cannot listen on {listen}")
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(0)

@@ -20,6 +20,7 @@ from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream_server.embedded import EmbeddedMongo
+from clickstream_server.health import LIVENESS
 from harness import eventually, mongod_pid, served
 
 SERVICE = "clickstream.v1.ClickstreamService"
@@ -81,7 +82,10 @@ async def watched(stub: health_pb2_grpc.HealthStub, service: str) -> list[int]:
 
 
 async def test_health_follows_the_database(outage: Outage) -> None:
-    """Check and Watch turn NOT_SERVING for the server and the service while MongoDB is away, and back by themselves."""
+    """Check and Watch turn NOT_SERVING for the server and the service while MongoDB is away, and back by themselves.
+
+    Who asks whether to restart the server is told that it lives.
+    """
     async with served(outage.uri, "health") as client, grpc.aio.insecure_channel(client.target) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         names = ("", SERVICE)
@@ -91,6 +95,7 @@ async def test_health_follows_the_database(outage: Outage) -> None:
         await outage.begin()
         for name in names:
             await eventually(lambda name=name: _is(stub, name, NOT_SERVING), f"{name!r} does not serve")
+        assert SERVING == await health(stub, LIVENESS)
         await outage.end()
         for name in names:
             await eventually(lambda name=name: _is(stub, name, SERVING), f"{name!r} serves")

@@ -1,0 +1,104 @@
+"""Health for whoever starts, balances and restarts servers: what it says when, and on which port."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pymongo import AsyncMongoClient
+
+from clickstream import ClickstreamClient, Session
+from clickstream.errors import ClickstreamError
+from clickstream_server import app
+from clickstream_server.app import SERVICES
+from clickstream_server.config import Settings
+from clickstream_server.failures import StartFailure
+from clickstream_server.health import LIVENESS
+from harness import eventually, served
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+DEADLINE_S = 20.0
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+async def said(address: str, service: str) -> int:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE_S)
+    return answer.status
+
+
+async def test_the_health_port_answers_health_and_nothing_else(mongodb_uri: str, database: str) -> None:
+    """Both ports know the same names, and the services are not to be had on the one for health."""
+    health = free_address()
+    async with served(mongodb_uri, database, health_listen=health) as client, ClickstreamClient(health) as wrong:
+        names = ["", LIVENESS, *SERVICES]
+        assert [SERVING] * len(names) * 2 == [await said(at, name) for at in (client.target, health) for name in names]
+
+        with pytest.raises(ClickstreamError) as raised:
+            await wrong.list_batches()
+
+    assert grpc.StatusCode.UNIMPLEMENTED == raised.value.code
+
+
+async def test_a_server_that_drains_lives(mongodb_uri: str, database: str) -> None:
+    """While the last calls run, nothing more is to be sent to the server, and nobody is to restart it."""
+    health = free_address()
+    settings = Settings(
+        listen="127.0.0.1:0",
+        ui_listen="off",
+        health_listen=health,
+        mongodb_uri=mongodb_uri,
+        mongodb_database=database,
+        drain_s=DEADLINE_S,
+    )
+    async with AsyncExitStack() as serving, AsyncExitStack() as stack:
+        running = await serving.enter_async_context(app.running(settings))
+        mongo = await stack.enter_async_context(AsyncMongoClient(mongodb_uri))
+        client = await stack.enter_async_context(ClickstreamClient(running.address, deadline_s=DEADLINE_S))
+        await mongo.admin.command("fsync", 1, lock=True)  # writes wait
+        try:
+            registering = asyncio.create_task(client.register_session(Session(session_id="s")))
+            await eventually(lambda: _waits(mongo), "the session waits for its number")
+            stopping = asyncio.create_task(serving.aclose())
+            await eventually(lambda: _says(health, "", NOT_SERVING), "the server drains")
+
+            assert [NOT_SERVING, NOT_SERVING, SERVING] == [await said(health, name) for name in (*SERVICES, LIVENESS)]
+            assert not registering.done()
+        finally:
+            await mongo.admin.command("fsyncUnlock")
+        await stopping
+
+        assert 1 == (await registering).session.session_number
+
+
+async def _waits(mongo: AsyncMongoClient) -> bool:
+    cursor = await mongo.admin.aggregate([{"$currentOp": {}}, {"$match": {"waitingForLock": True}}])
+    return bool(await cursor.to_list())
+
+
+async def _says(address: str, service: str, status: int) -> bool:
+    return status == await said(address, service)
+
+
+async def test_a_health_port_that_is_taken_keeps_the_server_from_starting(mongodb_uri: str, database: str) -> None:
+    """Probes that ask another program would restart this one for nothing, so it says so and stops."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+
+        with pytest.raises(StartFailure, match=f"CLICKSTREAM_HEALTH_LISTEN: cannot listen on {taken}"):
+            async with served(mongodb_uri, database, health_listen=taken):
+                pass
