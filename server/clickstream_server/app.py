@@ -29,10 +29,12 @@ from clickstream_server.health import HealthMonitor, health_served
 from clickstream_server.interceptors import server_interceptors
 from clickstream_server.interceptors.drain import DrainInterceptor
 from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
+from clickstream_server.observe.observing import observing
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import connect, settle, without_credentials
 from clickstream_server.storage.mongo.errors import UNKNOWN_CONCERN_CODES, UnexpectedDriverError
+from clickstream_server.storage.observer import NOBODY, StorageObserver
 from clickstream_server.transfer_servicer import TransferServicer
 
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -66,12 +68,16 @@ _SERVER_OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that serves: where it listens, what it stores to, and what there is to say of its page ("": nothing)."""
+    """A server that serves: where it listens, what it stores to, and what there is to say of its page ("": nothing).
+
+    `metrics`: where Prometheus finds it; empty: nowhere.
+    """
 
     address: str
     storage: str
     embedded_data_dir: str | None
     page: str
+    metrics: str = ""
 
 
 @asynccontextmanager
@@ -83,14 +89,20 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             embedded = EmbeddedMongo(settings.data_dir, settings.mongod)
             stack.push_async_callback(embedded.stop)
             uri, data_dir = await embedded.start(), str(settings.data_dir.resolve())
-        dao = await stack.enter_async_context(opened_dao(uri, settings))
+        observed = await stack.enter_async_context(observing(settings))
+        dao = await stack.enter_async_context(opened_dao(uri, settings, observed.storage))
         drain = DrainInterceptor()
         health = HealthMonitor(dao.ping, SERVICES)
-        server = grpc.aio.server(interceptors=server_interceptors(drain), options=_SERVER_OPTIONS)
+        observed.look_at(dao, serving=lambda: health.serving, draining=lambda: drain.draining)
+        server = grpc.aio.server(interceptors=server_interceptors(drain, observed.interceptor), options=_SERVER_OPTIONS)
         add_ClickstreamServiceServicer_to_server(ClickstreamServicer(dao), server)  # type: ignore[no-untyped-call]
         add_TransferServiceServicer_to_server(TransferServicer(dao), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
         _add_reflection(server)
+        if settings.channelz:
+            from grpc_channelz.v1 import channelz
+
+            channelz.add_channelz_servicer(server)
         address = _address(settings.listen, _bind(server, settings.listen))
         storage = without_credentials(uri)
         page = ""
@@ -100,12 +112,17 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             page = await stack.enter_async_context(
                 page_served(settings, dao, dao.ping, address=address, storage=storage)
             )
+        metrics = ""
+        if settings.metrics_shown:
+            from clickstream_server.observe.endpoint import metrics_served
+
+            metrics = await stack.enter_async_context(metrics_served(settings.metrics_listen, observed.counted))
         await health.start()
         if settings.health_listen:
             await stack.enter_async_context(health_served(settings.health_listen, health.servicer))
         await server.start()
         try:
-            yield Running(address=address, storage=storage, embedded_data_dir=data_dir, page=page)
+            yield Running(address=address, storage=storage, embedded_data_dir=data_dir, page=page, metrics=metrics)
         finally:
             await health.stop()
             await _stop(server, drain, settings.drain_s)
@@ -138,20 +155,30 @@ def _describe_reflection_v1() -> None:
 
 
 @asynccontextmanager
-async def opened_dao(uri: str, settings: Settings) -> AsyncIterator[MongoClickstreamDao]:
+async def opened_dao(
+    uri: str, settings: Settings, observer: StorageObserver = NOBODY
+) -> AsyncIterator[MongoClickstreamDao]:
     """The storage, connected, checked and ready. Raises StartFailure."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # an option that cannot be used is not to be passed over
             client = connect(
-                uri, settings.mongodb_driver, settings.mongo_options, serverSelectionTimeoutMS=int(_CONNECT_S * 1000)
+                uri,
+                settings.mongodb_driver,
+                settings.mongo_options,
+                observer,
+                serverSelectionTimeoutMS=int(_CONNECT_S * 1000),
             )
     except (ConfigurationError, InvalidURI, ValueError, UserWarning) as error:
         raise StartFailure(f"CLICKSTREAM_MONGODB_URI cannot be used: {error}") from error
     try:
         await _check_topology(client, uri)
         dao = MongoClickstreamDao(
-            client, settings.mongodb_database, limits=settings.limits, timeout_s=settings.storage_timeout_s
+            client,
+            settings.mongodb_database,
+            limits=settings.limits,
+            timeout_s=settings.storage_timeout_s,
+            observer=observer,
         )
         await _open(dao, uri)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from enum import IntEnum
 from time import perf_counter
+from typing import Any
 
 REQUEST_ID = "x-request-id"
 SERVER_TIMING = "server-timing"
@@ -22,13 +23,21 @@ class Stage(IntEnum):
 class CallRecord:
     """One call: it begins when this is made, and waits at first. It is in one stage at a time."""
 
-    __slots__ = ("_since", "_spent_s", "_stage", "request_id")
+    __slots__ = ("_since", "_spent_s", "_stage", "began", "caller", "gone", "reason", "request_id", "trace")
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
+        self.caller = ""
+        """The name of the caller's token, once it is known."""
+        self.gone = False
+        """Whether its client went away before it had the answer."""
+        self.reason = ""
+        """Why it was refused, as its error says it."""
+        self.trace: Any = None
+        """What its trace is known by, where there is one: see `observe.tracing`."""
         self._spent_s = [0.0] * len(Stage)
         self._stage = Stage.QUEUE
-        self._since = perf_counter()
+        self.began = self._since = perf_counter()
 
     def enter(self, stage: Stage) -> None:
         """From now on its time goes to this stage."""
@@ -57,6 +66,12 @@ def begin_call(request_id: str) -> None:
 def call_record() -> CallRecord | None:
     """The record of the call that runs now; None where what runs is no call."""
     return _record.get()
+
+
+def note_gone() -> None:
+    """The client of the call that runs now went away."""
+    if (record := _record.get()) is not None:
+        record.gone = True
 
 
 def enter(stage: Stage) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
@@ -94,9 +93,10 @@ def _add_demo(commands: Any) -> None:
 async def _serve(given: argparse.Namespace) -> int:
     from clickstream_server import app
     from clickstream_server.config import Settings, load_settings, unknown_settings
+    from clickstream_server.observe.logs import set_up_logging
 
     settings = load_settings({name: getattr(given, name) for name in Settings.model_fields}, os.environ)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(settings.log_level, settings.log_format)
     for name in unknown_settings(os.environ):
         print(f"clickstream: {name} is not a setting and is ignored", file=sys.stderr)
     _collect_garbage_less_often()
@@ -146,10 +146,11 @@ def _announce(running: Any) -> None:
     option = "" if host == DEFAULT_TARGET else f" --target {host}"
     data = f"{running.embedded_data_dir}  (embedded MongoDB at {running.storage})"
     page = f"page:  {running.page}\n" if running.page else ""
+    metrics = f"metrics: {running.metrics}\n" if running.metrics else ""
     print(
         f"clickstream serves on {host}\n"
         f"data:  {data if running.embedded_data_dir else running.storage}\n"
-        f"{page}"
+        f"{page}{metrics}"
         f"try:   {program} ping{option}\n"
         f"       {program} replay --sample{option}\n"
         "Ctrl-C stops it.",

@@ -6,19 +6,20 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from clickstream_server.failures import StartFailure
 from clickstream_server.limits import Limits
+from clickstream_server.observe.logs import LogFormat
 from clickstream_server.storage.mongo.driver import DriverName
 from clickstream_server.storage.mongo.options import MongoOptions, ReadConcernName, check_write_concern
 
 ENV_PREFIX = "CLICKSTREAM_"
 CLIENT_VARIABLES = frozenset({f"{ENV_PREFIX}TARGET"})
 """What the other commands read; no setting of the server, and no misspelling of one."""
-UI_OFF = "off"
+OFF = "off"
 _OFF_WHEN_EMPTY = "ui_listen"
 _DEFAULTS = Limits()
 _MONGO = MongoOptions()
@@ -69,6 +70,15 @@ class Settings(BaseModel):
         "", description="one more address and port for health checks, without TLS and tokens; empty: none"
     )
     log_level: str = Field("warning", description="debug, info, warning or error")
+    log_format: LogFormat = Field("text", description=" or ".join(get_args(LogFormat)))
+    slow_call_s: float = Field(1.0, gt=0, description="seconds after which a call is logged as slow")
+    metrics_listen: str = Field(
+        OFF, description="address and port that Prometheus asks, such as 127.0.0.1:9464; `off`: no metrics"
+    )
+    traces: Literal["off", "otlp"] = Field(
+        "off", description="`otlp` sends traces as the variables of OpenTelemetry say; `off`: none"
+    )
+    channelz: bool = Field(False, description="serve gRPC's account of connections, for debugging: true or false")
     id_chars_max: int = Field(_DEFAULTS.id_chars_max, ge=1, description="characters of an id")
     event_type_chars_max: int = Field(_DEFAULTS.event_type_chars_max, ge=1, description="characters of an event_type")
     search_results_max: int = Field(_DEFAULTS.search_results_max, ge=0, description="search results of a session")
@@ -79,6 +89,11 @@ class Settings(BaseModel):
     age_s_max: float | None = Field(
         _DEFAULTS.age_s_max, gt=0, description="seconds that created_at may lie back; unset: any"
     )
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _address_or_off(cls, listen: str) -> str:
+        return OFF if listen.lower() == OFF else cls._address_and_port(listen)
 
     @field_validator("listen")
     @classmethod
@@ -96,8 +111,8 @@ class Settings(BaseModel):
     @field_validator("ui_listen")
     @classmethod
     def _loopback_or_off(cls, listen: str) -> str:
-        if listen.lower() in {"", UI_OFF}:
-            return UI_OFF
+        if listen.lower() in {"", OFF}:
+            return OFF
         if not is_loopback(cls._address_and_port(listen).rpartition(":")[0]):
             raise ValueError(
                 "must be a loopback address such as 127.0.0.1:50052, or off: "
@@ -148,9 +163,14 @@ class Settings(BaseModel):
     @property
     def ui_shown(self) -> bool:
         """Whether there is to be a page: by default, beside a server on loopback only."""
-        if self.ui_listen == UI_OFF:
+        if self.ui_listen == OFF:
             return False
         return self.ui_asked_for or is_loopback(self.listen.rpartition(":")[0])
+
+    @property
+    def metrics_shown(self) -> bool:
+        """Whether anything is to be counted."""
+        return self.metrics_listen != OFF
 
     @property
     def limits(self) -> Limits:

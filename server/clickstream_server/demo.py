@@ -25,7 +25,7 @@ from clickstream_server.bulk.import_command import log_config, sample
 from clickstream_server.bulk.progress import bulk_progress
 from clickstream_server.bulk.report import print_account, shown
 from clickstream_server.bulk.sources import Format, opened
-from clickstream_server.config import ENV_PREFIX, UI_OFF, load_settings
+from clickstream_server.config import ENV_PREFIX, OFF, load_settings
 from clickstream_server.failures import StartFailure
 
 RELEASE_ID = "demo"
@@ -117,7 +117,7 @@ async def _on_a_server(screen: Screen, replay: FileImport, log: LogAccount, fold
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # so that everything is cleaned up
     mongod = os.environ.get(f"{ENV_PREFIX}MONGOD")
-    settings = load_settings({"listen": "127.0.0.1:0", "ui_listen": UI_OFF, "data_dir": folder, "mongod": mongod}, {})
+    settings = load_settings({"listen": "127.0.0.1:0", "ui_listen": OFF, "data_dir": folder, "mongod": mongod}, {})
     account = replay.account
     async with running(settings) as server, ClickstreamClient(server.address) as client:
         screen.step("start", f"a server on {server.address}, with a MongoDB of its own")

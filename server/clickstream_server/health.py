@@ -35,6 +35,11 @@ class HealthMonitor:
         self._serving: bool | None = None
         self.servicer: Any = health_aio.HealthServicer()
 
+    @property
+    def serving(self) -> bool:
+        """Whether the database took calls when it was asked last."""
+        return self._serving is True
+
     async def start(self) -> None:
         """Look once, so that the first answer is true, then go on looking."""
         await self.servicer.set(LIVENESS, _STATUS.SERVING)

@@ -6,9 +6,15 @@ import grpc.aio
 
 from clickstream_server.interceptors.drain import DrainInterceptor
 from clickstream_server.interceptors.errors import ErrorInterceptor
+from clickstream_server.interceptors.observe import ObserveInterceptor
 from clickstream_server.interceptors.trailers import TrailerInterceptor
 
 
-def server_interceptors(drain: DrainInterceptor) -> list[grpc.aio.ServerInterceptor]:
-    """Errors stand outside of all that may raise, so that it reaches the client in the contract's form."""
-    return [TrailerInterceptor(), ErrorInterceptor(), drain]
+def server_interceptors(
+    drain: DrainInterceptor, observe: ObserveInterceptor | None = None
+) -> list[grpc.aio.ServerInterceptor]:
+    """Errors stand outside of all that may raise, so that it reaches the client in the contract's form.
+
+    What observes stands outside of them, and sees what the client gets.
+    """
+    return [TrailerInterceptor(), *filter(None, [observe]), ErrorInterceptor(), drain]

@@ -29,6 +29,11 @@ class DrainInterceptor(AroundInterceptor):
         self._draining = False
         self._refused = 0
 
+    @property
+    def draining(self) -> bool:
+        """Whether new calls are refused."""
+        return self._draining
+
     def drain(self) -> None:
         """Refuse new calls and end the streams; calls that answer once run on."""
         self._draining = True

@@ -13,7 +13,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from clickstream.errors import ClickstreamError, InternalError, MessageTooLarge, ShuttingDown, to_status
-from clickstream_server.call_record import Stage, enter
+from clickstream_server.call_record import Stage, call_record, enter, note_gone
 from clickstream_server.interceptors.trailers import request_id, trailers
 from clickstream_server.interceptors.unreadable import unreadable
 from clickstream_server.interceptors.wrapping import AroundInterceptor, Call, Handler
@@ -54,6 +54,7 @@ class ErrorInterceptor(AroundInterceptor):
             await _abort(call, ShuttingDown("the server is stopping", retry_after_s=1.0))
         except Exception as error:
             if call.streams and isinstance(error, grpc.aio.InternalError):
+                note_gone()
                 return  # the client went away while an answer was being sent
             await _abort(call, internal_error(error, request_id()))
 
@@ -96,9 +97,15 @@ async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 async def _abort(call: Call, error: ClickstreamError) -> NoReturn:
     status = to_status(error)
+    if (record := call_record()) is not None:
+        record.reason = error.reason
     metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
     if error.retry_after_s is not None:
         metadata.append(("grpc-retry-pushback-ms", _pushback(call.context.time_remaining(), error.retry_after_s)))
     # What is passed to abort takes the place of what was set before.
-    await call.context.abort(error.code, status.message, (*metadata, *trailers(timed=not call.streams)))
+    try:
+        await call.context.abort(error.code, status.message, (*metadata, *trailers(timed=not call.streams)))
+    except grpc.aio.InternalError:
+        note_gone()  # nobody takes the answer; gRPC would log that with its traceback
+        raise asyncio.CancelledError from None
     raise AssertionError("abort raises")

@@ -51,6 +51,8 @@ from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numberi
 from clickstream_server.storage.mongo.paging import EVENTS_BYTES_MAX, too_large
 from clickstream_server.storage.mongo.reader import BatchQuery, BatchReader
 from clickstream_server.storage.mongo.registrar import Registrar
+from clickstream_server.storage.mongo.watcher import Lag
+from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 
 class MongoClickstreamDao(MessageDao):
@@ -60,14 +62,23 @@ class MongoClickstreamDao(MessageDao):
     a nearer deadline (see `clickstream_server.deadlines`) bounds it more.
     """
 
-    def __init__(self, client: Any, database: str, *, limits: Limits | None = None, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        client: Any,
+        database: str,
+        *,
+        limits: Limits | None = None,
+        timeout_s: float = 10.0,
+        observer: StorageObserver = NOBODY,
+    ) -> None:
+        self._observer = observer
         self._database = database_of(client, database)
         self._sessions = self._database[indexes.SESSIONS]
         self._limits = limits or Limits()
         self._timeout_s = timeout_s
         self._batches = BatchStore(client, self._database)
         self._events = EventStore(self._database, self._limits)
-        self._registrar = Registrar(client, self._database, timeout_s=timeout_s)
+        self._registrar = Registrar(client, self._database, timeout_s=timeout_s, observer=observer)
         self._exporter = Exporter(
             client, self._database, self._batches, self._events, self._limits, timeout_s=timeout_s
         )
@@ -82,6 +93,15 @@ class MongoClickstreamDao(MessageDao):
         """Refuse new registrations, finish those that wait, stop watching."""
         await self._registrar.close()
         await self._reader.close()
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many calls wait for their numbers now, and how many bytes they have."""
+        return self._registrar.waiting
+
+    def lags(self) -> list[Lag]:
+        """How far each reader that follows a batch is behind."""
+        return self._reader.lags()
 
     async def ping(self, most_s: float) -> None:
         """Raise Unavailable unless the database has a primary that answers now."""
@@ -111,15 +131,19 @@ class MongoClickstreamDao(MessageDao):
             )
         except InvalidField as error:
             raise error.under("session") from None
-        return await self._registrar.submit(
+        done = await self._registrar.submit(
             Numbering(session, content_hash(canonical), content_bytes=len(canonical), intent=intent)
         )
+        self._observer.stored("session", "update" if intent is Intent.UPDATE else "register", done.outcome, 1)
+        return done
 
     async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
         prepared = self._events.prepare_call(events)
         async with storage_call(self._timeout_s):
             outcomes = await self._events.insert(prepared.documents)
-        return prepared.result(outcomes)
+        result = prepared.result(outcomes)
+        self._observer.stored_all("event", "push", result)
+        return result
 
     async def mark_session_irrelevant(self, session_id: str) -> RegisteredSession:
         check_id("session_id", session_id, self._limits)
@@ -209,14 +233,17 @@ class MongoClickstreamDao(MessageDao):
             return await self._batches.update_status(batch_id, status, expected_status)
 
     async def stream_events(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
-        async with aclosing(EventStreamer(self._events, timeout_s=self._timeout_s).run(batches)) as acks:
+        streamer = EventStreamer(self._events, timeout_s=self._timeout_s, observer=self._observer)
+        async with aclosing(streamer.run(batches)) as acks:
             async for ack in acks:
                 yield ack
 
     async def import_sessions(
         self, config: ImportConfig, chunks: AsyncIterable[ImportChunk]
     ) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
-        importer = Importer(config, self._database, self._registrar, self._limits, timeout_s=self._timeout_s)
+        importer = Importer(
+            config, self._database, self._registrar, self._limits, timeout_s=self._timeout_s, observer=self._observer
+        )
         async with aclosing(importer.run(chunks)) as answers:
             async for answer in answers:
                 yield answer

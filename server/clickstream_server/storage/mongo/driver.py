@@ -20,7 +20,9 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
+from clickstream_server.storage.mongo.monitors import monitors
 from clickstream_server.storage.mongo.options import MongoOptions, driver_options
+from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 _LENGTH = Struct("<i")
 
@@ -63,7 +65,13 @@ def raw_documents(batch: bytes) -> Iterator[bytes]:
         at += size
 
 
-def connect(uri: str, driver: DriverName, options: MongoOptions | None = None, **more: Any) -> Any:
+def connect(
+    uri: str,
+    driver: DriverName,
+    options: MongoOptions | None = None,
+    observer: StorageObserver = NOBODY,
+    **more: Any,
+) -> Any:
     """A client of the chosen driver, with the promises' read and write concerns on all that is done through it.
 
     Nothing is sent before its first use. Raises ValueError or a ConfigurationError of the driver for a URI that cannot
@@ -71,6 +79,8 @@ def connect(uri: str, driver: DriverName, options: MongoOptions | None = None, *
     """
     client_class: Any = {"motor": AsyncIOMotorClient, "pymongo": AsyncMongoClient}[driver]
     chosen = driver_options(uri, options or MongoOptions())
+    if observer is not NOBODY:  # reports cost time
+        chosen["event_listeners"] = monitors(observer)
     return client_class(uri, tz_aware=True, uuidRepresentation="standard", appname=APP_NAME, **chosen, **more)
 
 

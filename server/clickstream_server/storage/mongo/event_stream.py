@@ -14,6 +14,7 @@ from clickstream.transfer import EventAck, EventBatch
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore, PreparedEvents
 from clickstream_server.storage.mongo.pipeline import in_order
+from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 EVENTS_PER_WRITE = 2_000
 """A bulk write is sent once it has so many events, or at once if no more requests wait."""
@@ -39,8 +40,9 @@ class _Waiting:
 class EventStreamer:
     """Runs the server's side of one stream."""
 
-    def __init__(self, events: EventStore, *, timeout_s: float) -> None:
+    def __init__(self, events: EventStore, *, timeout_s: float, observer: StorageObserver = NOBODY) -> None:
         self._events = events
+        self._observer = observer
         self._timeout_s = timeout_s
         self._waiting: deque[_Waiting] = deque()
         self._events_ahead = 0
@@ -117,6 +119,7 @@ class EventStreamer:
         for request in group:
             size = len(request.prepared.documents)
             result = request.prepared.result(outcomes[at : at + size])
+            self._observer.stored_all("event", "stream", result)
             acks.append(EventAck(acked_sequence=request.sequence, result=result))
             at += size
         return acks

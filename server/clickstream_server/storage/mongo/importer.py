@@ -36,6 +36,7 @@ from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, plan
 from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.registrar import Registrar
+from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 CHUNKS_IN_FLIGHT = 3
 ITEMS_AHEAD_MAX = 10_000
@@ -119,14 +120,26 @@ def _fallen(index: int, failed_id: str, outcome: WriteOutcome, place: str) -> It
     return _failure(index, failed_id, outcome, f"{place}: {_WHY[outcome]}", reason=_REASON[outcome])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Chunk:
-    """A chunk that was read. `weight`: its sessions and events; `size`: about how many bytes they have."""
+    """A chunk that was read. `weight`: its sessions and events; `size`: about how many bytes they have.
+
+    `sessions` and `events` are what became of them, once they are stored.
+    """
 
     sequence: int
     items: list[_Item]
     weight: int
     size: int
+    sessions: OutcomeCounts = field(default_factory=OutcomeCounts)
+    events: OutcomeCounts = field(default_factory=OutcomeCounts)
+
+    def count(self) -> None:
+        """Take the account of its items."""
+        self.sessions = OutcomeCounts.of(
+            item.session_outcome for item in self.items if item.session_outcome is not None
+        )
+        self.events = OutcomeCounts.of(outcome for item in self.items for outcome in item.all_event_outcomes())
 
 
 @dataclass(slots=True)
@@ -143,7 +156,14 @@ class Importer:
     """Runs one import."""
 
     def __init__(
-        self, config: ImportConfig, database: Any, registrar: Registrar, limits: Limits, *, timeout_s: float
+        self,
+        config: ImportConfig,
+        database: Any,
+        registrar: Registrar,
+        limits: Limits,
+        *,
+        timeout_s: float,
+        observer: StorageObserver = NOBODY,
     ) -> None:
         check_id("config.import_id", config.import_id, limits)
         if not 0 <= config.max_failure_ratio <= 1:
@@ -152,6 +172,7 @@ class Importer:
         self._limits = replace(limits, age_s_max=None)  # what is imported may be of any age
         self._events = EventStore(database, self._limits)
         self._registrar = registrar
+        self._observer = observer
         self._timeout_s = timeout_s
         self._intent = Intent.REPLACE if config.mode is ImportMode.REPLACE_EXISTING else Intent.REGISTER
         self._atomic = config.atomicity is ImportAtomicity.PER_SESSION
@@ -224,6 +245,10 @@ class Importer:
                 self._ahead -= chunk.weight
                 self._bytes_ahead -= chunk.size
                 self._changed.notify_all()
+        chunk.count()
+        if self._foretold is None:
+            self._observer.stored_all("session", "import", chunk.sessions)
+            self._observer.stored_all("event", "import", chunk.events)
         return chunk
 
     async def _store(self, items: list[_Item]) -> None:
@@ -320,12 +345,8 @@ class Importer:
             tally.failed += bool(found)
             failures.extend(found)
         tally.processed += len(items)
-        tally.sessions = tally.sessions.plus(
-            OutcomeCounts.of(item.session_outcome for item in items if item.session_outcome is not None)
-        )
-        tally.events = tally.events.plus(
-            OutcomeCounts.of(outcome for item in items for outcome in item.all_event_outcomes())
-        )
+        tally.sessions = tally.sessions.plus(chunk.sessions)
+        tally.events = tally.events.plus(chunk.events)
         return ImportProgress(
             acked_sequence=chunk.sequence,
             processed=tally.processed,

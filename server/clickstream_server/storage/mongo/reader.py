@@ -26,7 +26,7 @@ from clickstream_server.storage.mongo.paging import (
     PAGE_SESSIONS,
     read_page,
 )
-from clickstream_server.storage.mongo.watcher import BatchWatcher
+from clickstream_server.storage.mongo.watcher import BatchWatcher, Lag
 
 SIGN_OF_LIFE_S = 5.0
 
@@ -57,6 +57,10 @@ class BatchReader:
         self._watcher = BatchWatcher(database)
         self._shared: dict[Hashable, asyncio.Task[tuple[MessagePage, bool]]] = {}
 
+    def lags(self) -> list[Lag]:
+        """How far each reader that follows is behind."""
+        return self._watcher.lags()
+
     async def close(self) -> None:
         await self._watcher.close()
         if reading := list(self._shared.values()):
@@ -70,7 +74,7 @@ class BatchReader:
         if not batch_id:
             async with storage_call(self._timeout_s):
                 batch_id = (await self._batches.collecting()).batch_id
-        async with self._watcher.watch(batch_id if query.follow else None) as changed:
+        async with self._watcher.watch(batch_id if query.follow else None, query.after_number) as changed:
             after, left, page_sessions = query.after_number, query.limit or None, FIRST_PAGE_SESSIONS
             read, first = self._page, query.follow
             while True:
@@ -82,6 +86,7 @@ class BatchReader:
                 ended = left == 0 or page.sealed or (complete and not query.follow)
                 if page.sessions or ended or first:  # who waits learns at once that there is somebody to wait for
                     yield page
+                changed.took(page, complete=complete)
                 first = False
                 if ended:
                     return
@@ -116,6 +121,7 @@ class BatchReader:
             batch = await self._batches.get(batch_id, session=session)
             if batch is None:
                 raise BatchNotFound.by_id(batch_id)
+            self._watcher.learn(batch_id, batch.session_counter)
             if after >= batch.session_counter:
                 return MessagePage(sessions=(), last_number=after, sealed=batch.sealed), True
             where: Document = {"batch_id": batch_id, "session_number": {"$gt": after}}

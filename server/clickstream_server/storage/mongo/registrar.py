@@ -28,6 +28,7 @@ from clickstream_server.storage.mongo.documents import Document, EventKey, event
 from clickstream_server.storage.mongo.errors import driver_call, storage_unavailable
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan, plan
 from clickstream_server.storage.mongo.transactions import in_transaction
+from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 GROUP_MAX = 256
 GROUP_BYTES_MAX = 4 * 1024 * 1024
@@ -45,8 +46,9 @@ def _new_batch_id(now: int) -> str:
 class Registrar:
     """Gathers the calls that wait for numbers into groups, one transaction at a time."""
 
-    def __init__(self, client: Any, database: Any, *, timeout_s: float) -> None:
+    def __init__(self, client: Any, database: Any, *, timeout_s: float, observer: StorageObserver = NOBODY) -> None:
         self._client = client
+        self._observer = observer
         self._sessions = database[indexes.SESSIONS]
         self._events = database[indexes.EVENTS]
         self._batches = database[indexes.BATCHES]
@@ -57,6 +59,11 @@ class Registrar:
         self._taken = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
         self._closed = False
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many calls wait for their group now, and how many bytes they have."""
+        return len(self._waiting), self._waiting_bytes
 
     async def submit(self, call: Numbering) -> Numbered:
         """Wait until the call's group is committed. Raises SessionNotFound for an update of an unknown session."""
@@ -125,9 +132,12 @@ class Registrar:
     async def _settle(self, group: list[Numbering]) -> None:
         """Give every call of the group its result or its error. Never raises."""
         try:
-            with driver_call(self._timeout_s):
+            with self._observer.group_commit([call.record for call in group]), driver_call(self._timeout_s):
                 made = await in_transaction(
-                    self._client, lambda session: self._number(group, session), most_s=self._timeout_s
+                    self._client,
+                    lambda session: self._number(group, session),
+                    most_s=self._timeout_s,
+                    observer=self._observer,
                 )
             results = made.results()
         except Exception as error:

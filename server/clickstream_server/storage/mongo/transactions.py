@@ -19,6 +19,7 @@ from pymongo.read_preferences import ReadPreference
 
 from clickstream_server.storage.mongo.driver import APP_NAME, CODEC, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY
+from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 T = TypeVar("T")
 
@@ -28,7 +29,9 @@ _DUPLICATE_KEY_TRIES_MAX = 20
 _ABANDONED_S = 2.0
 
 
-async def in_transaction(client: Any, body: Callable[[Any], Awaitable[T]], *, most_s: float) -> T:
+async def in_transaction(
+    client: Any, body: Callable[[Any], Awaitable[T]], *, most_s: float, observer: StorageObserver = NOBODY
+) -> T:
     """Run `body(session)` in a snapshot transaction and commit it durably; return what it returned.
 
     Conflicts with other writers start it again, after a short random wait, until `most_s` seconds are over. A
@@ -47,6 +50,7 @@ async def in_transaction(client: Any, body: Callable[[Any], Awaitable[T]], *, mo
                 )
                 if not again or monotonic() > give_up_at:
                     raise
+            observer.transaction_again()
             await asyncio.sleep(random.uniform(0, min(_BACKOFF_S_MAX, 0.002 * 2 ** min(attempt, 8))))
     raise AssertionError("unreachable")
 

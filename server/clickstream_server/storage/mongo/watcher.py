@@ -10,27 +10,57 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import time
 from typing import Any
 
 from pymongo.errors import PyMongoError
 
+from clickstream.models import SessionPage
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.driver import MAJORITY_READ, settle
 
 _REOPEN_S = 0.5
+_TOLD = {"documentKey": 1, "updateDescription.updatedFields.session_counter": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a reader is behind the end of its batch: how many numbers, and for how long that has been so."""
+
+    numbers: int
+    seconds: float
 
 
 class Changed:
-    """Tells one reader that its batch has changed since `clear`."""
+    """Tells one reader that its batch has changed since `clear`, and knows how far the reader is."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
         self._event = asyncio.Event()
+        self._number = number
+        self._behind_since: float | None = None
 
     def clear(self) -> None:
         self._event.clear()
 
     def set(self) -> None:
         self._event.set()
+        if self._behind_since is None:
+            self._behind_since = time()
+
+    def took(self, page: SessionPage, *, complete: bool) -> None:
+        """The reader's client has taken this page; `complete`: there was no more when it was read."""
+        self._number = page.last_number
+        if complete:
+            self._behind_since = time() if self._event.is_set() else None
+        elif page.sessions:  # what comes next was registered after this
+            self._behind_since = page.sessions[-1].registered_at.timestamp()
+
+    def lag(self, counter: int) -> Lag:
+        """How far the reader is behind, if the batch has come to this number."""
+        numbers = max(0, counter - self._number)
+        since = self._behind_since
+        return Lag(numbers, max(0.0, time() - since) if numbers and since is not None else 0.0)
 
     async def wait(self, most_s: float) -> bool:
         """Wait for a change; False if none came within `most_s` seconds."""
@@ -49,14 +79,28 @@ class BatchWatcher:
         # MongoDB has change streams with this read concern only.
         self._batches = database[indexes.BATCHES].with_options(read_concern=MAJORITY_READ)
         self._readers: defaultdict[str, set[Changed]] = defaultdict(set)
+        self._counters: dict[str, int] = {}
         self._watching: asyncio.Task[None] | None = None
         self.wakes = 0
         """How often readers were woken so far. What is read while this stays the same has seen all that woke them."""
 
+    def learn(self, batch_id: str, counter: int) -> None:
+        """The batch has come to this number, as somebody has seen."""
+        if batch_id in self._readers:
+            self._counters[batch_id] = max(counter, self._counters.get(batch_id, 0))
+
+    def lags(self) -> list[Lag]:
+        """How far each reader that follows is behind."""
+        return [
+            changed.lag(self._counters.get(batch_id, 0))
+            for batch_id, readers in self._readers.items()
+            for changed in readers
+        ]
+
     @asynccontextmanager
-    async def watch(self, batch_id: str | None) -> AsyncIterator[Changed]:
+    async def watch(self, batch_id: str | None, after_number: int = 0) -> AsyncIterator[Changed]:
         """What tells of changes of this batch, for as long as the context lasts (None: of nothing)."""
-        changed = Changed()
+        changed = Changed(after_number)
         if batch_id is None:
             yield changed
             return
@@ -69,6 +113,7 @@ class BatchWatcher:
             self._readers[batch_id].discard(changed)
             if not self._readers[batch_id]:
                 del self._readers[batch_id]
+                self._counters.pop(batch_id, None)
 
     async def close(self) -> None:
         if self._watching is not None:
@@ -83,10 +128,12 @@ class BatchWatcher:
                 await asyncio.sleep(_REOPEN_S)  # the database is away: the readers learn that by reading
 
     async def _pass_on_changes(self) -> None:
-        async with await settle(self._batches.watch([{"$project": {"documentKey": 1}}])) as stream:
+        async with await settle(self._batches.watch([{"$project": _TOLD}])) as stream:
             await stream.try_next()  # opens the stream
             self._wake(*self._readers)  # whatever happened before that
             async for change in stream:
+                if "documentKey" in change and (counter := _counter(change)):
+                    self.learn(change["documentKey"]["_id"], counter)
                 # Without one the collection was dropped or replaced, and the stream ends; another is opened then.
                 self._wake(*([change["documentKey"]["_id"]] if "documentKey" in change else self._readers))
 
@@ -95,3 +142,9 @@ class BatchWatcher:
         for batch_id in batch_ids:
             for changed in self._readers.get(batch_id, ()):
                 changed.set()
+
+
+def _counter(change: dict[str, Any]) -> int:
+    """The number that the batch has come to by this change; 0 where it tells of none."""
+    counter: int = change.get("updateDescription", {}).get("updatedFields", {}).get("session_counter", 0)
+    return counter

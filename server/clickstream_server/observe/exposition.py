@@ -1,0 +1,97 @@
+"""What the processes of a server have counted, as one: taken as plain data, added up, and written for Prometheus.
+
+With workers, each sends what it has counted to the process that answers Prometheus. What a worker that died had
+counted stays in the sums, so that no counter goes back; what it had in its hands is gone with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Sample
+
+Family = dict[str, Any]
+"""A metric as plain data: its `name`, `type`, `text`, and `samples` of (name, labels, value)."""
+
+_LARGEST_OF_ALL = frozenset(
+    {
+        *("clickstream_follower_lag_sessions", "clickstream_follower_lag_seconds", "clickstream_build_info"),
+        *("clickstream_draining", "process_max_fds"),
+    }
+)
+_SMALLEST_OF_ALL = frozenset({"clickstream_health_serving", "process_start_time_seconds"})
+"""All other gauges of several processes are added up."""
+
+
+class Collected(Protocol):
+    """What can tell what was counted: a registry of prometheus_client."""
+
+    def collect(self) -> Iterable[Metric]: ...
+
+
+def snapshot(registry: Collected) -> list[Family]:
+    """All that was counted so far, as plain data."""
+    return [
+        {
+            "name": metric.name,
+            "type": metric.type,
+            "text": metric.documentation,
+            # When a series was made says nothing that the start of the process does not say.
+            "samples": [
+                (sample.name, tuple(sorted(sample.labels.items())), sample.value)
+                for sample in metric.samples
+                if not sample.name.endswith("_created")
+            ],
+        }
+        for metric in registry.collect()
+    ]
+
+
+def added_up(snapshots: Iterable[list[Family]]) -> list[Family]:
+    """The snapshots of several processes as that of one."""
+    families: dict[str, Family] = {}
+    sums: dict[str, dict[tuple[str, Any], float]] = {}
+    for family in (family for found in snapshots for family in found):
+        name = family["name"]
+        families.setdefault(name, family)
+        values = sums.setdefault(name, {})
+        for sample, labels, value in family["samples"]:
+            key = (sample, tuple(map(tuple, labels)))
+            values[key] = _both(name, values[key], value) if key in values else value
+    return [
+        {**family, "samples": [(sample, labels, value) for (sample, labels), value in sums[name].items()]}
+        for name, family in families.items()
+    ]
+
+
+def _both(name: str, one: float, other: float) -> float:
+    if name in _LARGEST_OF_ALL:
+        return max(one, other)
+    return min(one, other) if name in _SMALLEST_OF_ALL else one + other
+
+
+def counted(found: list[Family]) -> list[Family]:
+    """What is left of a process that has ended: what it has counted, not what it had in its hands."""
+    return [family for family in found if family["type"] in {"counter", "histogram"}]
+
+
+class _Told:
+    """Families as a registry, for the encoder."""
+
+    def __init__(self, families: list[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._families:
+            metric = Metric(family["name"], family["text"], family["type"])
+            metric.samples = [Sample(name, dict(labels), value) for name, labels, value in family["samples"]]
+            yield metric
+
+
+def written(families: list[Family], headers: Mapping[str, str]) -> tuple[bytes, str]:
+    """The families in the form that the asker's headers ask for, and the name of that form."""
+    encode, content_type = choose_encoder(headers.get("Accept", ""))
+    return encode(_Told(families)), content_type

@@ -1,0 +1,54 @@
+"""Logs as text or as JSON, a line each. Lines that belong to a call carry its id. They hold no payloads."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from clickstream_server.call_record import call_record
+
+LogFormat = Literal["text", "json"]
+_TEXT = "%(asctime)s %(levelname)s %(name)s:%(in_call)s %(message)s"
+
+
+def set_up_logging(level: str, form: LogFormat) -> None:
+    """Send what is logged from now on to the standard error, in this form."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
+    handler.addFilter(add_call)
+    root = logging.getLogger()
+    for other in list(root.handlers):
+        root.removeHandler(other)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+
+
+def add_call(line: logging.LogRecord) -> bool:
+    """A logging filter that lets everything pass, and notes the call that the line belongs to."""
+    call = call_record()
+    request_id = "" if call is None else call.request_id
+    trace_id = "" if call is None or call.trace is None else call.trace.trace_id
+    line.__dict__.update(request_id=request_id, trace_id=trace_id, in_call=f" [{request_id}]" if request_id else "")
+    return True
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line. What was given as `extra={"fields": {…}}` stands beside the rest."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        found: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name in ("request_id", "trace_id"):
+            if value := getattr(record, name, ""):
+                found[name] = value
+        found |= getattr(record, "fields", {})
+        if record.exc_info:
+            found["exception"] = self.formatException(record.exc_info)
+        return json.dumps(found, ensure_ascii=False, default=str)

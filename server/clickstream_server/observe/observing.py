@@ -1,0 +1,169 @@
+"""All that observes one server process, put together from the settings. Used by app.py."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from clickstream.models import WriteOutcome
+from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
+from clickstream_server.call_record import CallRecord
+from clickstream_server.config import Settings
+from clickstream_server.failures import StartFailure
+from clickstream_server.interceptors.observe import ObserveInterceptor
+from clickstream_server.observe.calls import CallLog
+from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from clickstream_server.storage.observer import NOBODY, Command, Kind, StorageObserver, Way
+
+if TYPE_CHECKING:  # each is a library to import, for those who asked for it
+    from clickstream_server.observe.exposition import Family
+    from clickstream_server.observe.metrics import ServerMetrics
+    from clickstream_server.observe.tracing import Tracing
+
+_STOP_S = 3.0
+"""How long the last spans may take on their way at the end."""
+Refused = Callable[[str, str], None]
+
+
+class Observing:
+    """What observes a server. `interceptor` is for its calls and `storage` for its storage."""
+
+    def __init__(self, settings: Settings, metrics: ServerMetrics | None, tracing: Tracing | None) -> None:
+        self._metrics = metrics
+        self._tracing = tracing
+        counts = None if metrics is None else metrics.rpcs
+        self.interceptor = ObserveInterceptor(CallLog(settings.slow_call_s), counts, tracing)
+        observers: list[StorageObserver] = [] if metrics is None else [metrics.storage]
+        observers += [] if tracing is None else [tracing]
+        self.storage = NOBODY if not observers else observers[0] if len(observers) == 1 else _Several(observers)
+
+    def refused_by(self, who: str) -> Refused:
+        """What `who` is to call for every call that it refuses, with the caller's name, if any, and the reason."""
+        return _nothing if self._metrics is None else self._metrics.refused_by(who)
+
+    def look_at(self, dao: MongoClickstreamDao, *, serving: Callable[[], bool], draining: Callable[[], bool]) -> None:
+        """Tell from now on how these are whenever somebody asks for the metrics."""
+        if self._metrics is None:
+            return
+        for name, text, read in (
+            ("clickstream_health_serving", "1 while the database takes calls, as health has it.", serving),
+            ("clickstream_draining", "1 once the server stops: new calls are refused.", draining),
+            ("clickstream_group_commit_queue_sessions", "Calls that wait for a group.", lambda: dao.waiting[0]),
+            ("clickstream_group_commit_queue_bytes", "Bytes that these calls hold.", lambda: dao.waiting[1]),
+            ("clickstream_followers", "Streams that follow a batch.", lambda: len(dao.lags())),
+            (
+                "clickstream_follower_lag_sessions",
+                "Sessions that the stream furthest behind its batch has not taken yet.",
+                lambda: max((lag.numbers for lag in dao.lags()), default=0),
+            ),
+            (
+                "clickstream_follower_lag_seconds",
+                "For how long the stream that is longest behind has been so.",
+                lambda: max((lag.seconds for lag in dao.lags()), default=0),
+            ),
+        ):
+            self._metrics.look_at(name, text, read)
+
+    def counted(self) -> list[Family]:
+        """All that was counted so far, as plain data: see `exposition`. Empty without metrics."""
+        from clickstream_server.observe.exposition import snapshot
+
+        return [] if self._metrics is None else snapshot(self._metrics.registry)
+
+
+@asynccontextmanager
+async def observing(settings: Settings) -> AsyncIterator[Observing]:
+    """Observe as the settings ask for it, for as long as the context lasts. Raises StartFailure."""
+    metrics = _metrics(settings) if settings.metrics_shown else None
+    tracing = _tracing() if settings.traces == "otlp" else None
+    try:
+        yield Observing(settings, metrics, tracing)
+    finally:
+        if tracing is not None:
+            await asyncio.wait([asyncio.ensure_future(asyncio.to_thread(tracing.close))], timeout=_STOP_S)
+
+
+def _metrics(settings: Settings) -> ServerMetrics:
+    from clickstream_server.observe.metrics import ServerMetrics
+
+    packages = ("grpcio", "protobuf", "pymongo", "motor")
+    build = {
+        "version": version("clickstream"),
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+        "driver": settings.mongodb_driver,
+    }
+    metrics = ServerMetrics(build)
+    for described in (clickstream_service_pb2.DESCRIPTOR, transfer_service_pb2.DESCRIPTOR):
+        for service in described.services_by_name.values():
+            for method in service.methods:
+                metrics.rpcs.of(f"{service.full_name}/{method.name}", streams=method.server_streaming)
+    return metrics
+
+
+def _tracing() -> Tracing:
+    try:
+        from clickstream_server.observe.tracing import Tracing, otlp_exporter
+
+        return Tracing(otlp_exporter(os.environ))
+    except ImportError as error:
+        raise StartFailure(
+            "CLICKSTREAM_TRACES: OpenTelemetry is not installed: pip install 'clickstream[otel]'"
+        ) from error
+    except ValueError as error:
+        raise StartFailure(str(error)) from error
+
+
+class _Several(StorageObserver):
+    """Tells each of several observers."""
+
+    def __init__(self, observers: Sequence[StorageObserver]) -> None:
+        self._observers = observers
+
+    @contextmanager
+    def group_commit(self, calls: Sequence[CallRecord | None]) -> Iterator[None]:
+        with ExitStack() as stack:
+            for observer in self._observers:
+                stack.enter_context(observer.group_commit(calls))
+            yield
+
+    def transaction_again(self) -> None:
+        for observer in self._observers:
+            observer.transaction_again()
+
+    def stored(self, kind: Kind, way: Way, outcome: WriteOutcome, count: int) -> None:
+        for observer in self._observers:
+            observer.stored(kind, way, outcome, count)
+
+    def command(self, command: Command) -> None:
+        for observer in self._observers:
+            observer.command(command)
+
+    def connections(self, server: str, change: int) -> None:
+        for observer in self._observers:
+            observer.connections(server, change)
+
+    def checkout_waits(self, server: str) -> None:
+        for observer in self._observers:
+            observer.checkout_waits(server)
+
+    def checkout_done(self, server: str, duration_s: float) -> None:
+        for observer in self._observers:
+            observer.checkout_done(server, duration_s)
+
+    def checkout_failed(self, server: str, reason: str) -> None:
+        for observer in self._observers:
+            observer.checkout_failed(server, reason)
+
+    def checked_in(self, server: str) -> None:
+        for observer in self._observers:
+            observer.checked_in(server)
+
+
+def _nothing(_caller: str, _reason: str) -> None:
+    """Nobody counts."""

@@ -1,0 +1,112 @@
+"""What the server's log says of calls, and what it never says."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from clickstream import ClickstreamClient, InvalidField, Session
+from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.v1 import session_pb2
+from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
+from clickstream_server.call_record import CallRecord
+from clickstream_server.observe.calls import LINES_PER_S_MAX, CallLog
+from harness import ServerProcess
+
+SECRET = "what-somebody-searched"
+
+
+async def ended_with(process: ServerProcess) -> list[str]:
+    """The lines on the standard error of a server that was stopped in order."""
+    assert 0 == await process.stop()
+    return process.errors.splitlines()
+
+
+async def test_a_failed_call_has_one_line_with_the_id_that_its_caller_knows(mongodb_uri: str, database: str) -> None:
+    """A call that failed has one line as JSON at level info: method, code, reason, duration, and the answer's id."""
+    process = await ServerProcess.start(
+        mongodb_uri=mongodb_uri, mongodb_database=database, log_format="json", log_level="info"
+    )
+    async with ClickstreamClient(process.address) as client:
+        await client.register_session(Session(session_id="s", search_query=SECRET))
+        with pytest.raises(InvalidField) as raised:
+            await client.register_session(Session(session_id="x" * 300, search_query=SECRET))
+    lines = [json.loads(line) for line in await ended_with(process)]
+    failed = [line for line in lines if "method" in line]
+
+    assert [raised.value.request_id] == [line["request_id"] for line in failed]
+    assert "clickstream.v1.ClickstreamService/RegisterSession" == failed[0]["method"]
+    assert ("INVALID_ARGUMENT", "INVALID_FIELD") == (failed[0]["code"], failed[0]["reason"])
+    assert failed[0]["duration_s"] > 0
+    assert "info" == failed[0]["level"]
+    assert SECRET not in process.errors
+    assert "x" * 200 not in process.errors
+
+
+async def test_a_slow_call_has_a_line_though_it_succeeded(mongodb_uri: str, database: str) -> None:
+    """At the level that is the default, a call that took longer than the setting has a line, under its caller's id."""
+    process = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database, slow_call_s="0.0001")
+    async with grpc.aio.insecure_channel(process.address) as channel:
+        stub: Any = ClickstreamServiceStub(channel)
+        request = pb.RegisterSessionRequest(session=session_pb2.Session(session_id="s"))
+        await stub.RegisterSession(request, metadata=[("x-request-id", "mine-1")])
+    lines = await ended_with(process)
+
+    assert 1 == len(lines)
+    assert (
+        " WARNING clickstream_server.calls: [mine-1] method=clickstream.v1.ClickstreamService/RegisterSession "
+        in (lines[0])
+    )
+    assert " code=OK " in lines[0]
+
+
+async def test_by_default_calls_that_end_as_they_should_have_no_line(mongodb_uri: str, database: str) -> None:
+    """Clients that ask for what is not there, leave a stream or a call, and an orderly stop fill no log."""
+    process = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database, slow_call_s="60")
+    async with ClickstreamClient(process.address) as client, grpc.aio.insecure_channel(process.address) as channel:
+        done = await client.register_session(Session(session_id="s"))
+        await client.get_session("unknown")
+        stub: Any = ClickstreamServiceStub(channel)
+        request = pb.GetBatchSessionsRequest(batch_id=done.session.batch_id, follow=True)
+        left, stays = stub.GetBatchSessions(request), stub.GetBatchSessions(request)
+        for call in (left, stays):
+            await call.read()
+        left.cancel()
+        await client.list_batches()  # answered after the server has learned of that
+
+        assert [] == await ended_with(process)
+        assert grpc.StatusCode.UNAVAILABLE == await stays.code()
+
+
+def test_lines_are_bounded_and_what_is_left_out_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """When everything fails there are so many lines a second at most, and no call goes without being counted."""
+    log = CallLog(slow_s=1.0)
+    record = CallRecord("id")
+    record.reason = "OVERLOADED"
+    with caplog.at_level(logging.WARNING):
+        for _ in range(500):
+            log.ended("/a.B/C", "RESOURCE_EXHAUSTED", 0.001, record, streams=False)
+        log._second -= 1  # a second later
+        log.ended("/a.B/C", "RESOURCE_EXHAUSTED", 0.001, record, streams=False)
+    fields = [getattr(line, "fields", {}) for line in caplog.records]
+    left_out = sum(found.get("left_out", 0) for found in fields)
+
+    assert 501 == len(fields) + left_out
+    assert len(fields) < 500
+    assert LINES_PER_S_MAX < 500
+
+
+def test_nothing_in_a_line_can_pass_for_another_line() -> None:
+    """A line break in what is logged stays inside of its JSON object."""
+    from clickstream_server.observe.logs import JsonFormatter, add_call
+
+    line = logging.LogRecord("a", logging.INFO, "f", 1, "one\ntwo", None, None)
+
+    assert add_call(line)
+    assert "one\ntwo" == json.loads(JsonFormatter().format(line))["message"]
+    assert "\n" not in JsonFormatter().format(line)

@@ -1,0 +1,68 @@
+"""Adding up what several processes have counted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.parser import text_string_to_metric_families
+
+from clickstream_server.observe.exposition import Family, added_up, counted, snapshot, written
+
+
+def worker(calls: int, in_flight: int, lag: float, *, serving: bool = True) -> list[Family]:
+    """What a process tells that has counted this much, as it arrives in another one."""
+    registry = CollectorRegistry()
+    counter = Counter("clickstream_calls", "Calls.", ["code"], registry=registry)
+    counter.labels("OK").inc(calls)
+    Gauge("clickstream_in_flight", "Now.", registry=registry).set(in_flight)
+    Gauge("clickstream_follower_lag_seconds", "Lag.", registry=registry).set(lag)
+    Gauge("clickstream_health_serving", "Health.", registry=registry).set(serving)
+    time = Histogram("clickstream_time_seconds", "Time.", buckets=(1, 2), registry=registry)
+    for n in range(calls):
+        time.observe(n + 0.5)
+    found: list[Family] = json.loads(json.dumps(snapshot(registry)))
+    return found
+
+
+def values(families: list[Family]) -> dict[Any, float]:
+    text, _ = written(families, {})
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def test_the_sum_of_workers() -> None:
+    """Counters, histograms and most gauges add up; of lags the largest counts, and one that is not well is all."""
+    found = values(added_up([worker(2, 1, 7), worker(3, 4, 5, serving=False)]))
+
+    assert {
+        ("clickstream_calls_total", "OK"): 5,
+        ("clickstream_in_flight",): 5,
+        ("clickstream_follower_lag_seconds",): 7,
+        ("clickstream_health_serving",): 0,
+        ("clickstream_time_seconds_bucket", "1.0"): 2,
+        ("clickstream_time_seconds_bucket", "2.0"): 4,
+        ("clickstream_time_seconds_bucket", "+Inf"): 5,
+        ("clickstream_time_seconds_count",): 5,
+        ("clickstream_time_seconds_sum",): 6.5,
+    } == found
+
+
+def test_what_a_dead_worker_has_counted_stays() -> None:
+    """The counters of a worker that is gone stay in the sum, its gauges do not."""
+    before = values(added_up([worker(2, 1, 7), worker(3, 4, 5)]))
+    after = values(added_up([worker(2, 1, 7), counted(worker(3, 4, 5)), worker(0, 0, 0)]))
+
+    assert before["clickstream_calls_total", "OK"] == after["clickstream_calls_total", "OK"] == 5
+    assert before[("clickstream_time_seconds_sum",)] == after[("clickstream_time_seconds_sum",)]
+    assert 1 == after[("clickstream_in_flight",)]
+
+
+def test_one_process_is_told_as_it_is() -> None:
+    """What is told of one process is what its registry tells, but for the times at which series were made."""
+    assert values(worker(2, 1, 7)) == values(added_up([worker(2, 1, 7)]))
+    assert not any(name[0].endswith("_created") for name in values(worker(1, 1, 1)))
