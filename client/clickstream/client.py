@@ -42,6 +42,7 @@ from clickstream.models import (
     SessionWithEvents,
 )
 from clickstream.resume import Patience, cancelled_as, failure_of
+from clickstream.tracing import trace_options
 from clickstream.transfer import (
     EventAck,
     EventBatch,
@@ -385,7 +386,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
     def _started(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
         forks.check()
         try:
-            return method(request, timeout=timeout_s)
+            return method(request, timeout=timeout_s, **trace_options())
         except grpc.aio.UsageError as error:
             raise Cancelled("the client is closed") from error
 

@@ -17,6 +17,7 @@ from clickstream import transfer_wire, wire
 from clickstream.errors import Cancelled, ClickstreamError, MessageTooLarge, Unavailable
 from clickstream.models import ItemFailure, PushResult, SessionEvent
 from clickstream.resume import Patience, cancelled_as, failure_of, leaves_at
+from clickstream.tracing import trace_options
 from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 
@@ -212,7 +213,7 @@ class EventStream:
         """One connection: send everything that is not acknowledged, then what comes; take the acknowledgements."""
         self._unsent = len(self._unacked)
         self._leave_at, self._left = leaves_at(self._deadline_s), False
-        call = self._stub.StreamEvents(self._requests(self._connection), timeout=self._deadline_s)
+        call = self._stub.StreamEvents(self._requests(self._connection), timeout=self._deadline_s, **trace_options())
         try:
             async for answer in call:
                 patience.renew()

@@ -15,6 +15,7 @@ import grpc.aio
 from clickstream import transfer_wire
 from clickstream.errors import Cancelled, ClickstreamError, Unavailable
 from clickstream.resume import Patience, cancelled_as, failure_of, leaves_at
+from clickstream.tracing import trace_options
 from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, ImportSummary, too_many_failed
 from clickstream.v1 import transfer_service_pb2 as pb
 
@@ -102,7 +103,7 @@ class ImportStream:
         self._unsent = len(self._unacked)
         self._before = self._now
         self._leave_at, self._left = leaves_at(self._deadline_s), False
-        call = self._stub.ImportSessions(self._requests(self._connection), timeout=self._deadline_s)
+        call = self._stub.ImportSessions(self._requests(self._connection), timeout=self._deadline_s, **trace_options())
         try:
             async for message in call:
                 self._patience.renew()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -213,8 +214,6 @@ async def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
     async with ClickstreamClient(process.address, deadline_s=20) as client:
         server = Watched(client, next(line.split()[1] for line in process.output if line.startswith("metrics:")))
         await server.until(1, "clickstream_health_serving")
-        import os
-
         os.kill(mongod_pid(tmp_path), signal.SIGSTOP)
         try:
             await server.until(0, "clickstream_health_serving")

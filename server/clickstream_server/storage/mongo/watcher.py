@@ -16,7 +16,7 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
-from clickstream.models import SessionPage
+from clickstream_server.message_dao import MessagePage
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.driver import MAJORITY_READ, settle
 
@@ -48,13 +48,13 @@ class Changed:
         if self._behind_since is None:
             self._behind_since = time()
 
-    def took(self, page: SessionPage, *, complete: bool) -> None:
+    def took(self, page: MessagePage, *, complete: bool) -> None:
         """The reader's client has taken this page; `complete`: there was no more when it was read."""
         self._number = page.last_number
         if complete:
             self._behind_since = time() if self._event.is_set() else None
         elif page.sessions:  # what comes next was registered after this
-            self._behind_since = page.sessions[-1].registered_at.timestamp()
+            self._behind_since = page.sessions[-1].registered_at.ToMicroseconds() / 1_000_000
 
     def lag(self, counter: int) -> Lag:
         """How far the reader is behind, if the batch has come to this number."""
