@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar
@@ -136,6 +136,17 @@ async def run_program(*arguments: str, **environment: str) -> tuple[int, str, st
             await process.wait()
     assert process.returncode is not None
     return process.returncode, out.decode(), errors.decode()
+
+
+def worker_pids(supervisor: int) -> dict[int, int]:
+    """The processes of a server's workers by their numbers."""
+    found = {}
+    for pid in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
+        with suppress(OSError):  # it has ended by now
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            if "clickstream_server.workers.worker" in command:
+                found[int(command[-2])] = int(pid)
+    return found
 
 
 def mongod_pid(data_dir: Path) -> int:

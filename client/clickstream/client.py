@@ -87,6 +87,7 @@ _SERVICE_CONFIG = {
 }
 _CHANNEL_OPTIONS = [
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.use_local_subchannel_pool", 1),  # each client its own connection, so that several spread over workers
     ("grpc.per_rpc_retry_buffer_size", 2 * MESSAGE_BYTES_MAX),  # gRPC tries nothing larger than this again
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
 import grpc.aio
-from google.protobuf import descriptor_pb2, descriptor_pool, text_format
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2
-from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_V1ALPHA
-from grpc_reflection.v1alpha.reflection import aio as reflection_aio
+from grpc_health.v1 import health_pb2_grpc
 from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
 
 from clickstream.errors import ClickstreamError
@@ -23,13 +18,14 @@ from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
 from clickstream.v1.clickstream_service_pb2_grpc import add_ClickstreamServiceServicer_to_server
 from clickstream.v1.transfer_service_pb2_grpc import add_TransferServiceServicer_to_server
 from clickstream_server.config import Settings
-from clickstream_server.embedded import EmbeddedMongo
+from clickstream_server.embedded import database_of_settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.health import HealthMonitor, health_served
 from clickstream_server.interceptors import server_interceptors
 from clickstream_server.interceptors.drain import DrainInterceptor
 from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
 from clickstream_server.observe.observing import observing
+from clickstream_server.reflection import add_reflection
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import connect, settle, without_credentials
@@ -37,7 +33,6 @@ from clickstream_server.storage.mongo.errors import UNKNOWN_CONCERN_CODES, Unexp
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 from clickstream_server.transfer_servicer import TransferServicer
 
-REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 SERVICES = [
     clickstream_service_pb2.DESCRIPTOR.services_by_name["ClickstreamService"].full_name,
     transfer_service_pb2.DESCRIPTOR.services_by_name["TransferService"].full_name,
@@ -51,7 +46,6 @@ _WIRE_VERSION_MIN = 13
 """MongoDB 5.0, the first with snapshot reads outside of transactions."""
 
 _SERVER_OPTIONS = [
-    ("grpc.so_reuseport", 0),  # else a forgotten server silently takes half of the traffic
     # Larger than the contract's limit, so that what is too large is refused with a reason.
     ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", 2 * MESSAGE_BYTES_MAX),
@@ -81,51 +75,60 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
-    """Serve inside the context; drain and stop at its end. Raises StartFailure."""
+async def running(settings: Settings, *, share_port: bool = False) -> AsyncIterator[Running]:
+    """Serve inside the context; drain and stop at its end. Raises StartFailure.
+
+    `share_port`: other processes of this service listen on the same port.
+    """
     async with AsyncExitStack() as stack:
-        uri, data_dir = settings.mongodb_uri, None
-        if not uri:
-            embedded = EmbeddedMongo(settings.data_dir, settings.mongod)
-            stack.push_async_callback(embedded.stop)
-            uri, data_dir = await embedded.start(), str(settings.data_dir.resolve())
+        uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
         observed = await stack.enter_async_context(observing(settings))
         dao = await stack.enter_async_context(opened_dao(uri, settings, observed.storage))
         drain = DrainInterceptor()
         health = HealthMonitor(dao.ping, SERVICES)
         observed.look_at(dao, serving=lambda: health.serving, draining=lambda: drain.draining)
-        server = grpc.aio.server(interceptors=server_interceptors(drain, observed.interceptor), options=_SERVER_OPTIONS)
+        # Shared by default: a forgotten server would silently take half of the traffic.
+        options = [*_SERVER_OPTIONS, ("grpc.so_reuseport", int(share_port))]
+        server = grpc.aio.server(interceptors=server_interceptors(drain, observed.interceptor), options=options)
         add_ClickstreamServiceServicer_to_server(ClickstreamServicer(dao), server)  # type: ignore[no-untyped-call]
         add_TransferServiceServicer_to_server(TransferServicer(dao), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
-        _add_reflection(server)
+        add_reflection(server, SERVICES)
         if settings.channelz:
             from grpc_channelz.v1 import channelz
 
             channelz.add_channelz_servicer(server)
-        address = _address(settings.listen, _bind(server, settings.listen))
+        address = local_address(settings.listen, _bind(server, settings.listen))
         storage = without_credentials(uri)
-        page = ""
-        if settings.ui_shown:
-            from clickstream_server.ui.page import page_served
-
-            page = await stack.enter_async_context(
-                page_served(settings, dao, dao.ping, address=address, storage=storage)
-            )
+        page = await stack.enter_async_context(page_beside(settings, dao, address, storage))
         metrics = ""
-        if settings.metrics_shown:
+        if settings.metrics_shown and not share_port:
             from clickstream_server.observe.endpoint import metrics_served
 
             metrics = await stack.enter_async_context(metrics_served(settings.metrics_listen, observed.counted))
         await health.start()
         if settings.health_listen:
-            await stack.enter_async_context(health_served(settings.health_listen, health.servicer))
+            await stack.enter_async_context(
+                health_served(settings.health_listen, health.servicer, share_port=share_port)
+            )
         await server.start()
         try:
             yield Running(address=address, storage=storage, embedded_data_dir=data_dir, page=page, metrics=metrics)
         finally:
             await health.stop()
             await _stop(server, drain, settings.drain_s)
+
+
+@asynccontextmanager
+async def page_beside(settings: Settings, dao: MongoClickstreamDao, address: str, storage: str) -> AsyncIterator[str]:
+    """The page, if there is to be one, inside the context; yields what there is to say of it."""
+    if not settings.ui_shown:
+        yield ""
+        return
+    from clickstream_server.ui.page import page_served
+
+    async with page_served(settings, dao, dao.ping, address=address, storage=storage) as page:
+        yield page
 
 
 async def _stop(server: grpc.aio.Server, drain: DrainInterceptor, drain_s: float) -> None:
@@ -143,15 +146,6 @@ async def _stop(server: grpc.aio.Server, drain: DrainInterceptor, drain_s: float
     await asyncio.wait([stopping], timeout=_LAST_ANSWERS_S)
     await server.stop(0)
     await stopping
-
-
-def _describe_reflection_v1() -> None:
-    """Make the newer name known by its descriptor, too: tools that describe all listed services fail without it."""
-    described = descriptor_pb2.FileDescriptorProto()
-    reflection_pb2.DESCRIPTOR.CopyToProto(described)
-    renamed = text_format.MessageToString(described).replace("v1alpha", "v1")
-    newer = text_format.Parse(renamed, descriptor_pb2.FileDescriptorProto())
-    descriptor_pool.Default().AddSerializedFile(newer.SerializeToString())
 
 
 @asynccontextmanager
@@ -236,32 +230,16 @@ def _bind(server: grpc.aio.Server, listen: str) -> int:
     return port
 
 
-def _address(listen: str, port: int) -> str:
-    """Where clients on this machine find it."""
+def local_address(listen: str, port: int) -> str:
+    """Where clients on this machine find what listens there."""
     host = listen.rpartition(":")[0]
     return f"{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"
 
 
-def _add_reflection(server: grpc.aio.Server) -> None:
-    """Reflection under both names: the messages are the same, the stock package knows the older one only."""
-    _describe_reflection_v1()
-    names = [*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, REFLECTION_V1, REFLECTION_V1ALPHA]
-    servicer: Any = reflection_aio.ReflectionServicer(service_names=names)
-    method = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    server.add_generic_rpc_handlers(
-        tuple(
-            grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
-            for name in (REFLECTION_V1, REFLECTION_V1ALPHA)
-        )
-    )
-
-
-async def until(stop: asyncio.Event, settings: Settings, announce: Any) -> None:
+async def until(
+    stop: asyncio.Event, settings: Settings, announce: Callable[[Running], None], *, share_port: bool = False
+) -> None:
     """Serve until `stop` is set; `announce(running)` is called once it serves."""
-    async with running(settings) as found:
+    async with running(settings, share_port=share_port) as found:
         announce(found)
         await stop.wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -91,43 +90,48 @@ def _add_demo(commands: Any) -> None:
 
 
 async def _serve(given: argparse.Namespace) -> int:
-    from clickstream_server import app
     from clickstream_server.config import Settings, load_settings, unknown_settings
     from clickstream_server.observe.logs import set_up_logging
+    from clickstream_server.process import collect_garbage_less_often
 
     settings = load_settings({name: getattr(given, name) for name in Settings.model_fields}, os.environ)
+    if settings.workers > 1:
+        from clickstream_server.workers.supervisor import until
+    else:
+        from clickstream_server.app import until
     set_up_logging(settings.log_level, settings.log_format)
     for name in unknown_settings(os.environ):
         print(f"clickstream: {name} is not a setting and is ignored", file=sys.stderr)
-    _collect_garbage_less_often()
+    collect_garbage_less_often()
+    asked = 0
+    serves = False
+
+    def announce(running: Any) -> None:
+        nonlocal serves
+        serves = True
+        _announce(running)
+
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    serving = asyncio.ensure_future(app.until(stop, settings, _announce))
+    serving = asyncio.ensure_future(until(stop, settings, announce))
 
     def ask_to_stop() -> None:
-        """The first time in order, once more at once."""
-        if stop.is_set():
-            serving.cancel()
+        """The first time in order; once more, or before it serves: at once."""
+        nonlocal asked
+        asked += 1
         stop.set()
+        if asked > 1 or not serves:
+            serving.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ask_to_stop)
+        asyncio.get_running_loop().add_signal_handler(number, ask_to_stop)
     try:
         await serving
     except asyncio.CancelledError:
-        print("clickstream: stopped before everything was done", file=sys.stderr)
-        return INTERRUPTED
+        if asked > 1:
+            print("clickstream: stopped before everything was done", file=sys.stderr)
+            return INTERRUPTED
     print("stopped", flush=True)
     return 0
-
-
-def _collect_garbage_less_often() -> None:
-    """Look less often through the many objects that a large request makes and keeps.
-
-    At CPython's own pace that takes a quarter of an import's time (`make bench`: server CPU per item).
-    """
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def _program() -> str:

@@ -20,6 +20,7 @@ ENV_PREFIX = "CLICKSTREAM_"
 CLIENT_VARIABLES = frozenset({f"{ENV_PREFIX}TARGET"})
 """What the other commands read; no setting of the server, and no misspelling of one."""
 OFF = "off"
+WORKERS_MAX = 64
 _OFF_WHEN_EMPTY = "ui_listen"
 _DEFAULTS = Limits()
 _MONGO = MongoOptions()
@@ -44,6 +45,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     listen: str = Field("127.0.0.1:50051", description="address and port to serve on; port 0 takes a free one")
+    workers: int = Field(1, ge=1, le=WORKERS_MAX, description="processes that serve, all on the one port")
     mongodb_uri: str = Field("", description="a replica set or sharded cluster; empty starts the embedded MongoDB")
     mongodb_database: str = Field(
         "clickstream", description="the database's name", max_length=63, pattern=r'^[^/\\. "$*<>:|?\x00]+$'

@@ -16,7 +16,8 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
 from typing import IO, Any
@@ -24,6 +25,7 @@ from typing import IO, Any
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
+from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 
 _log = logging.getLogger(__name__)
@@ -36,6 +38,23 @@ _START_AGAIN_S = 5.0
 _NOT_YET_INITIALIZED = 94
 _CACHE_GB = "1"
 _PR_SET_PDEATHSIG = 1
+
+
+@asynccontextmanager
+async def database_of_settings(settings: Settings) -> AsyncIterator[tuple[str, str | None]]:
+    """The database's URI: the given one, else that of an embedded MongoDB, which runs inside the context.
+
+    Yields the embedded one's data folder, too. Raises StartFailure.
+    """
+    if settings.mongodb_uri:
+        yield settings.mongodb_uri, None
+        return
+    embedded = EmbeddedMongo(settings.data_dir, settings.mongod)
+    uri = await embedded.start()
+    try:
+        yield uri, str(settings.data_dir.resolve())
+    finally:
+        await embedded.stop()
 
 
 class EmbeddedMongo:

@@ -1,4 +1,4 @@
-"""What keeps the program from starting, in one line that says what to do."""
+"""What keeps the program from starting, or from going on, in one line that says what to do."""
 
 from __future__ import annotations
 

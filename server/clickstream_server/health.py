@@ -79,12 +79,12 @@ class HealthMonitor:
 
 
 @asynccontextmanager
-async def health_served(listen: str, servicer: Any) -> AsyncIterator[None]:
+async def health_served(listen: str, servicer: Any, *, share_port: bool = False) -> AsyncIterator[None]:
     """Serve health, and nothing else, on an address of its own, without TLS and tokens. Raises StartFailure.
 
     For probes that know neither, as Kubernetes' do not.
     """
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(options=[("grpc.so_reuseport", int(share_port))])
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     try:
         port = server.add_insecure_port(listen)

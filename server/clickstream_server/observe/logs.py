@@ -6,19 +6,21 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 from clickstream_server.call_record import call_record
 
 LogFormat = Literal["text", "json"]
-_TEXT = "%(asctime)s %(levelname)s %(name)s:%(in_call)s %(message)s"
+_TEXT = "%(asctime)s %(levelname)s %(of_worker)s%(name)s:%(in_call)s %(message)s"
 
 
-def set_up_logging(level: str, form: LogFormat) -> None:
-    """Send what is logged from now on to the standard error, in this form."""
+def set_up_logging(level: str, form: LogFormat, *, worker: int = 0) -> None:
+    """Send what is logged from now on to the standard error, in this form. `worker`: its number, if this is one."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
     handler.addFilter(add_call)
+    handler.addFilter(partial(_add_worker, worker))
     root = logging.getLogger()
     for other in list(root.handlers):
         root.removeHandler(other)
@@ -35,6 +37,11 @@ def add_call(line: logging.LogRecord) -> bool:
     return True
 
 
+def _add_worker(worker: int, line: logging.LogRecord) -> bool:
+    line.__dict__.update(worker=worker, of_worker=f"worker {worker}: " if worker else "")
+    return True
+
+
 class JsonFormatter(logging.Formatter):
     """One object a line. What was given as `extra={"fields": {…}}` stands beside the rest."""
 
@@ -45,7 +52,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        for name in ("request_id", "trace_id"):
+        for name in ("worker", "request_id", "trace_id"):
             if value := getattr(record, name, ""):
                 found[name] = value
         found |= getattr(record, "fields", {})

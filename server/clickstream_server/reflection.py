@@ -1,0 +1,42 @@
+"""Reflection under both of its names: tools ask for the newer one, the stock package knows the older one only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf import descriptor_pb2, descriptor_pool, text_format
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_V1ALPHA
+from grpc_reflection.v1alpha.reflection import aio as reflection_aio
+
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+
+def add_reflection(server: grpc.aio.Server, services: list[str]) -> None:
+    """Let the server describe these services, health and reflection itself. The messages of both names are the same."""
+    _describe_reflection_v1()
+    names = [*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, REFLECTION_V1, REFLECTION_V1ALPHA]
+    servicer: Any = reflection_aio.ReflectionServicer(service_names=names)
+    method = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        tuple(
+            grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
+            for name in (REFLECTION_V1, REFLECTION_V1ALPHA)
+        )
+    )
+
+
+def _describe_reflection_v1() -> None:
+    """Make the newer name known by its descriptor, too: tools that describe all listed services fail without it."""
+    described = descriptor_pb2.FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(described)
+    renamed = text_format.MessageToString(described).replace("v1alpha", "v1")
+    newer = text_format.Parse(renamed, descriptor_pb2.FileDescriptorProto())
+    descriptor_pool.Default().AddSerializedFile(newer.SerializeToString())

@@ -1,0 +1,46 @@
+"""The supervisor: it has the port, the embedded MongoDB and the page, and keeps the workers, which serve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from clickstream_server.app import Running, local_address, opened_dao, page_beside
+from clickstream_server.config import OFF, Settings
+from clickstream_server.embedded import database_of_settings
+from clickstream_server.storage.mongo.driver import without_credentials
+from clickstream_server.workers.crew import Crew
+from clickstream_server.workers.port import reserved
+
+
+async def until(stop: asyncio.Event, settings: Settings, announce: Callable[[Running], None]) -> None:
+    """Serve with `settings.workers` processes until `stop` is set; `announce(running)` is called once all serve.
+
+    Raises StartFailure if they cannot serve, or some had to be killed at the end.
+    """
+    async with AsyncExitStack() as stack:
+        port = stack.enter_context(reserved(settings.listen))
+        crew = Crew(settings.workers, drain_s=settings.drain_s)
+        stack.push_async_callback(crew.stop)
+        crew.spawn()  # they load their parts while MongoDB starts
+        uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
+        stack.push_async_callback(crew.stop)  # before the database
+        address, storage = local_address(settings.listen, port), without_credentials(uri)
+        page = await stack.enter_async_context(_page(settings, uri, address, storage))
+        listen = f"{settings.listen.rpartition(':')[0]}:{port}"
+        await crew.serve(
+            settings.model_copy(update={"workers": 1, "listen": listen, "mongodb_uri": uri, "ui_listen": OFF})
+        )
+        announce(Running(address=address, storage=storage, embedded_data_dir=data_dir, page=page))
+        await crew.wait(stop)
+
+
+@asynccontextmanager
+async def _page(settings: Settings, uri: str, address: str, storage: str) -> AsyncIterator[str]:
+    """The page with a connection of its own to the database, if there is to be a page."""
+    if not settings.ui_shown:
+        yield ""
+        return
+    async with opened_dao(uri, settings) as dao, page_beside(settings, dao, address, storage) as page:
+        yield page

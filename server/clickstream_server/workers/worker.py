@@ -1,0 +1,85 @@
+"""One worker: it serves on a port that it shares with the others, and ends with its supervisor.
+
+Its stdin is a pipe from the supervisor: first one line, the settings as JSON, so that no secret stands in `ps`; its end
+means that the worker is to stop in order. The pipe ends, too, when the supervisor is killed. To stdout goes one line:
+SERVING, or FAILED and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Thread
+
+from clickstream_server import app
+from clickstream_server.config import Settings
+from clickstream_server.failures import StartFailure
+from clickstream_server.observe.logs import set_up_logging
+from clickstream_server.process import collect_garbage_less_often
+from clickstream_server.workers.words import FAILED, HANGS_AFTER_S, SERVING
+
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+
+
+def main() -> int:
+    """Serve as the worker whose number is given; return the exit code."""
+    report_to = os.dup(_STDOUT)
+    os.dup2(_STDERR, _STDOUT)  # what any library prints is for people
+    line = _first_line()
+    if not line:
+        return 0  # stopped before it was needed
+    settings = Settings.model_validate_json(line)
+    set_up_logging(settings.log_level, settings.log_format, worker=int(sys.argv[1]))
+    collect_garbage_less_often()
+    try:
+        asyncio.run(_serve(settings, lambda: _report(report_to, SERVING)))
+    except StartFailure as failure:
+        _report(report_to, f"{FAILED} {failure}")
+        return 1
+    return 0
+
+
+def _first_line() -> bytes:
+    """The first line of stdin, read byte by byte: what is buffered would be lost to `_await_end`."""
+    line = b""
+    while (byte := os.read(_STDIN, 1)) not in {b"", b"\n"}:
+        line += byte
+    return line if byte else b""
+
+
+def _report(report_to: int, line: str) -> None:
+    with suppress(BrokenPipeError):  # the supervisor is gone; the end of stdin says so, too
+        os.write(report_to, f"{line}\n".encode())
+
+
+async def _serve(settings: Settings, serves: Callable[[], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    serving = asyncio.ensure_future(app.until(stop, settings, lambda _: serves(), share_port=True))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)  # as often as they come: who asks the supervisor may ask us, too
+
+    def stop_or_exit() -> None:
+        _await_end()
+        with suppress(RuntimeError):  # the loop is closed: it has stopped already
+            loop.call_soon_threadsafe(stop.set)
+        time.sleep(settings.drain_s + HANGS_AFTER_S)
+        os._exit(1)  # it hangs, and nobody else may be there to kill it
+
+    Thread(target=stop_or_exit, daemon=True).start()
+    await serving
+
+
+def _await_end() -> None:
+    while os.read(_STDIN, 1):
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,307 @@
+"""`clickstream serve --workers N`: many processes, one server. Workers and the supervisor are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from faults.checker import breaches, read_stored
+from faults.workload import Workload
+
+from clickstream import ClickstreamClient, ClickstreamError, Session
+from harness import PATIENCE_S, ServerProcess, eventually, mongod_pid, run_program, runs, worker_pids
+
+
+@asynccontextmanager
+async def clients_of(address: str, count: int) -> AsyncIterator[list[ClickstreamClient]]:
+    """Clients with a connection each, which the kernel gives to workers as it likes."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(ClickstreamClient(address)) for _ in range(count)]
+
+
+async def all_workers(server: ServerProcess, count: int, but: int = 0) -> dict[int, int]:
+    """The pids of that many workers, none of which is `but`, once there are so many."""
+
+    async def complete() -> dict[int, int]:
+        found = worker_pids(server.pid)
+        return found if len(found) == count and but not in found.values() else {}
+
+    return await eventually(complete, f"{count} workers")
+
+
+async def all_gone(*pids: int) -> None:
+    async def gone() -> bool:
+        return not any(map(runs, pids))
+
+    await eventually(gone, f"{pids} are gone")
+
+
+def connections(pid: int, port: int) -> int:
+    """How many connections of clients to this port a process has; see proc(5), net/tcp."""
+    tables = [Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables for line in table]
+    established = {line[9] for line in lines if line[3] == "01" and int(line[1].split(":")[1], 16) == port}
+    links = [str(found.readlink()) for found in Path(f"/proc/{pid}/fd").iterdir() if found.is_symlink()]
+    return len(established & {link.removeprefix("socket:[").removesuffix("]") for link in links})
+
+
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+async def test_connections_spread_over_the_workers(mongodb_uri: str, database: str) -> None:
+    """Of many clients some are served by one worker, some by the other, and what one stored the other reads."""
+    server = await ServerProcess.start(workers=2, mongodb_uri=mongodb_uri, mongodb_database=database)
+    async with clients_of(server.address, 32) as clients:
+        await asyncio.gather(*(client.register_session(Session(session_id="s")) for client in clients))
+        found = await asyncio.gather(*(client.get_session("s") for client in clients))
+        counts = [connections(pid, int(server.address.split(":")[1])) for pid in worker_pids(server.pid).values()]
+
+    assert [1] * 32 == [session.session_number for session in found]
+    assert 2 == len(counts)
+    assert all(counts), counts
+    assert 0 == await server.stop()
+
+
+async def test_the_promises_hold_while_workers_are_killed(mongodb_uri: str, database: str) -> None:
+    """Every worker is killed in turn under writers, readers and releases: no promise is broken, and each comes back."""
+    server = await ServerProcess.start(workers=3, mongodb_uri=mongodb_uri, mongodb_database=database)
+    async with clients_of(server.address, 4) as clients:
+        work = Workload(clients)
+
+        async def kill_each() -> None:
+            for number in (1, 2, 3):
+                await work.until_acknowledged(150 * number)
+                work.history.kills.append(monotonic())
+                pid = worker_pids(server.pid)[number]
+                os.kill(pid, signal.SIGKILL)
+                await work.release(f"release {number}", *clients)
+                await all_workers(server, 3, but=pid)
+
+        history = await work.run(writers=12, sessions_each=30, disturb=kill_each)
+        stored = await read_stored(mongodb_uri, database)
+    assert 0 == await server.stop()
+
+    assert [] == breaches(history, stored)
+    assert 12 * 30 == len(stored.sessions)
+    assert 4 == len(stored.counters)
+    assert 3 == server.errors.count("was ended by SIGKILL; it is started again")
+
+
+@pytest.mark.parametrize("killed", ["supervisor", "supervisor and worker"])
+async def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path, killed: str) -> None:
+    """`kill -9` of the supervisor ends its workers and its mongod, and a new start on the port has the data."""
+    server = await ServerProcess.start(workers=2, data_dir=tmp_path)
+    async with ClickstreamClient(server.address) as client:
+        assert 1 == (await client.register_session(Session(session_id="a"))).session.session_number
+    pids = [*worker_pids(server.pid).values(), mongod_pid(tmp_path)]
+    assert 3 == len(pids)
+    if "worker" in killed:
+        os.kill(pids[0], signal.SIGKILL)
+    await server.kill()
+
+    await all_gone(*pids)
+    server = await ServerProcess.start(workers=2, data_dir=tmp_path, listen=server.address)
+    async with ClickstreamClient(server.address) as client:
+        assert 2 == (await client.register_session(Session(session_id="b"))).session.session_number
+    assert 0 == await server.stop()
+
+
+async def test_a_killed_worker_leaves_the_database_alone(tmp_path: Path) -> None:
+    """`kill -9` of all workers does not touch the embedded MongoDB, and the server goes on by itself."""
+    server = await ServerProcess.start(workers=2, data_dir=tmp_path)
+    mongod = mongod_pid(tmp_path)
+    for pid in worker_pids(server.pid).values():
+        os.kill(pid, signal.SIGKILL)
+    async with ClickstreamClient(server.address) as client:
+
+        async def registered() -> int:
+            try:
+                return (await client.register_session(Session(session_id="a"))).session.session_number
+            except ClickstreamError:
+                return 0
+
+        assert 1 == await eventually(registered, "a worker serves again")
+    assert mongod == mongod_pid(tmp_path)
+    await all_workers(server, 2)
+    assert 0 == await server.stop()
+    assert not runs(mongod)
+
+
+# --- stopping -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_stop_under_load_loses_nothing(mongodb_uri: str, database: str, workers: int) -> None:
+    """SIGTERM amid registrations: each is answered or refused, none hangs, and what was answered is stored."""
+    server = await ServerProcess.start(workers=workers, mongodb_uri=mongodb_uri, mongodb_database=database)
+    acknowledged: set[str] = set()
+
+    async def register_until_refused(client: ClickstreamClient, writer: int) -> None:
+        number = 0
+        while True:
+            session_id = f"{writer}-{number}"
+            try:
+                await client.register_session(Session(session_id=session_id, search_query="lamp"))
+            except ClickstreamError:
+                return
+            acknowledged.add(session_id)
+            number += 1
+
+    async with clients_of(server.address, 8) as clients, asyncio.timeout(2 * PATIENCE_S):
+        writing = [
+            asyncio.create_task(register_until_refused(client, place)) for place, client in enumerate(clients * 4)
+        ]
+
+        async def many() -> bool:
+            return len(acknowledged) > 200
+
+        await eventually(many, "200 registrations")
+        assert 0 == await server.stop()
+        await asyncio.gather(*writing)
+
+    stored = await read_stored(mongodb_uri, database)
+    assert acknowledged <= {session.session_id for session in stored.sessions}
+    assert sorted(session.place.number for session in stored.sessions) == list(range(1, len(stored.sessions) + 1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_to_all_of_its_processes_is_one_stop(
+    mongodb_uri: str, database: str, number: signal.Signals
+) -> None:
+    """A signal that reaches supervisor and workers at once, as a service manager sends it, is one stop in order."""
+    server = await ServerProcess.start(workers=2, mongodb_uri=mongodb_uri, mongodb_database=database)
+    workers = worker_pids(server.pid).values()
+    for pid in [*workers, server.pid, *workers]:
+        os.kill(pid, number)
+
+    assert 0 == await server.exited()
+    assert not any(map(runs, workers))
+    assert "Traceback" not in server.errors
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, workers: int) -> None:
+    """With a call that hangs and an hour to drain, a second signal ends the server, its workers and its mongod."""
+    server = await ServerProcess.start(workers=workers, data_dir=tmp_path, drain_s=3600, storage_timeout_s=3600)
+    mongod = mongod_pid(tmp_path)
+    pids = [*worker_pids(server.pid).values(), mongod]
+    async with ClickstreamClient(server.address, deadline_s=3600) as client:
+        await client.list_batches()
+        os.kill(mongod, signal.SIGSTOP)
+        hanging = asyncio.create_task(client.register_session(Session(session_id="s")))
+        try:
+            server.signal(signal.SIGINT)
+
+            async def refuses() -> bool:
+                try:
+                    async with ClickstreamClient(server.address, deadline_s=1) as other:
+                        await other.list_batches()
+                except ClickstreamError:
+                    return True
+                return False
+
+            await eventually(refuses, "it drains")
+            server.signal(signal.SIGINT)
+        finally:
+            await asyncio.sleep(0)
+            os.kill(mongod, signal.SIGCONT)
+        assert 130 == await server.exited()
+        await asyncio.wait([hanging])
+    assert "stopped before everything was done" in server.errors
+    await all_gone(*pids)
+
+
+async def test_a_worker_that_hangs_is_killed(mongodb_uri: str, database: str) -> None:
+    """A worker that stands still when all are to stop is killed once its time is over, and the exit code tells."""
+    server = await ServerProcess.start(workers=2, mongodb_uri=mongodb_uri, mongodb_database=database, drain_s=0)
+    workers = worker_pids(server.pid)
+    os.kill(workers[2], signal.SIGSTOP)
+
+    assert 1 == await server.stop()
+    assert "1 of 2 workers did not stop in time and were killed" in server.errors
+    await all_gone(*workers.values())
+
+
+# --- what keeps it from starting ------------------------------------------------------------------------------------
+
+DIES_AT_ONCE = """
+import os, sys
+if "clickstream_server.workers.worker" in sys.orig_argv:
+    os._exit(3)
+"""
+
+
+async def test_workers_that_die_at_once_are_given_up(mongodb_uri: str, database: str, tmp_path: Path) -> None:
+    """If workers die again and again before they serve, the server says so in one line and ends with code 1."""
+    (tmp_path / "sitecustomize.py").write_text(DIES_AT_ONCE)
+    code, out, errors = await run_program(
+        *("serve", "--workers=2", "--listen=127.0.0.1:0"),
+        *(f"--mongodb-uri={mongodb_uri}", f"--mongodb-database={database}"),
+        PYTHONPATH=str(tmp_path),
+    )
+
+    assert (1, "") == (code, out)
+    assert "clickstream: worker " in errors.splitlines()[-1]
+    assert "does not start, tried 5 times" in errors.splitlines()[-1]
+    assert "ended with code 3" in errors.splitlines()[-1]
+
+
+async def test_what_keeps_workers_from_serving_is_said_once(mongodb_uri: str, database: str) -> None:
+    """What is wrong for all workers is one line, as it is without workers, and nobody tries again."""
+    code, out, errors = await run_program(
+        *("serve", "--workers=2", "--listen=127.0.0.1:0", "--mongodb-write-concern=nobody"),
+        *(f"--mongodb-uri={mongodb_uri}", f"--mongodb-database={database}"),
+    )
+
+    assert (1, "") == (code, out)
+    assert "clickstream: " in errors.splitlines()[-1]
+    assert "CLICKSTREAM_MONGODB_WRITE_CONCERN" in errors.splitlines()[-1]
+    assert "tried" not in errors
+
+
+@pytest.mark.parametrize("holder", ["one that shares", "one that listens", "a server", "a server with workers"])
+async def test_a_port_in_use_is_named(mongodb_uri: str, database: str, holder: str) -> None:
+    """A port that another program has is in use, also if that one would share it."""
+    arguments = {"mongodb_uri": mongodb_uri, "mongodb_database": database}
+    server = None
+    with socket.socket() as other:
+        if holder.startswith("a server"):
+            server = await ServerProcess.start(**arguments, workers=2 if "workers" in holder else 1)
+            address = server.address
+        else:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, "shares" in holder)
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            address = f"127.0.0.1:{other.getsockname()[1]}"
+
+        code, out, errors = await run_program(
+            *("serve", f"--listen={address}", "--workers=2"),
+            *(f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()),
+        )
+
+    assert (1, "", f"clickstream: cannot listen on {address}: the port is in use\n") == (code, out, errors)
+    if server:
+        assert 0 == await server.stop()
+
+
+async def test_settings_reach_workers_unseen(mongodb_uri: str, database: str) -> None:
+    """What a worker was started with does not show the settings, and they count: its log names the worker."""
+    server = await ServerProcess.start(
+        environment={"CLICKSTREAM_MONGODB_URI": mongodb_uri, "CLICKSTREAM_LOG_LEVEL": "info"},
+        workers=2,
+        mongodb_database=database,
+    )
+    for pid in worker_pids(server.pid).values():
+        assert "mongodb://" not in command(pid)
+    assert 0 == await server.stop()
+    for number in (1, 2):
+        assert f"INFO worker {number}: clickstream_server.health" in server.errors
