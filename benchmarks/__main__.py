@@ -15,18 +15,19 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-from benchmarks import follow, memory, report
+from benchmarks import follow, memory, report, workers
 from benchmarks.contest import Result, run_contest
 from benchmarks.follow import Latency, run_follow
 from benchmarks.memory import Growth, run_memory
 from benchmarks.system import started
+from benchmarks.workers import Rate, run_workers
 from benchmarks.works import CONTESTS
 from clickstream_server.storage.mongo.driver import DriverName
 
 
 def main() -> None:
     options = _options()
-    results, grown, followed = asyncio.run(_run(options))
+    results, grown, followed, rates = asyncio.run(_run(options))
     console = Console(width=None if sys.stdout.isatty() else 120)
     if results:
         report.show_results(results, console)
@@ -34,18 +35,21 @@ def main() -> None:
         report.show_growth(grown, console)
     if followed:
         report.show_follow(followed, console)
+    if rates:
+        report.show_rates(rates, console)
     if options.json:
         found = _machine(options) | {
             "contests": [result.as_json() for result in results],
             "memory": [growth.as_json() for growth in grown],
             "follow": [latency.as_json() for latency in followed],
+            "workers": [rate.as_json() for rate in rates],
         }
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    known = [*CONTESTS, follow.NAME, memory.NAME]
+    known = [*CONTESTS, follow.NAME, memory.NAME, workers.NAME]
     parser.add_argument(
         "work", nargs="*", metavar="WORK", help=f"any of {', '.join(known)}; none: {', '.join(CONTESTS)}"
     )
@@ -67,13 +71,20 @@ def _positive(text: str) -> int:
     return number
 
 
-async def _run(options: argparse.Namespace) -> tuple[list[Result], list[Growth], list[Latency]]:
+async def _run(options: argparse.Namespace) -> tuple[list[Result], list[Growth], list[Latency], list[Rate]]:
     """Each work on a system of its own, so that none finds what another left."""
     results: list[Result] = []
     grown: list[Growth] = []
     followed: list[Latency] = []
+    rates: list[Rate] = []
     for name in options.work:
         with TemporaryDirectory(prefix="clickstream-bench-") as folder:
+            if name == workers.NAME:
+                sessions = options.items or workers.ITEMS
+                rates += await run_workers(
+                    Path(folder), options.driver, rounds=options.rounds, count=sessions, progress=_say
+                )
+                continue
             async with started(Path(folder), options.driver) as system:
                 if name == memory.NAME:
                     grown += await run_memory(system, sessions=options.items or memory.ITEMS, progress=_say)
@@ -88,7 +99,7 @@ async def _run(options: argparse.Namespace) -> tuple[list[Result], list[Growth],
                 contest = CONTESTS[name](system)
                 items = options.items or contest.items
                 results.append(await run_contest(contest, items=items, rounds=options.rounds, progress=_say))
-    return results, grown, followed
+    return results, grown, followed, rates
 
 
 def _say(line: str) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from benchmarks.contest import CLICKSTREAM, DIRECT, Result
 from benchmarks.follow import Latency
 from benchmarks.memory import Growth
+from benchmarks.workers import Rate
 
 
 def show_results(results: Sequence[Result], console: Console) -> None:
@@ -54,6 +55,21 @@ def show_follow(followed: Sequence[Latency], console: Console) -> None:
     for number, found in enumerate(followed, start=1):
         figures = (found.median_ms, found.p99_ms, found.most_ms, found.server_cpu_ms)
         table.add_row(str(number), *(f"{figure:,.1f}" for figure in figures))
+    console.print(table)
+
+
+def show_rates(rates: Sequence[Rate], console: Console) -> None:
+    """What more workers bring."""
+    table = Table(title="Median (lowest to highest round)", title_justify="left")
+    headings = ("work", "workers", "a second", "servers' processor for one, µs", "commits", "conflicts")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "work" else "right")
+    for work, workers in dict.fromkeys((rate.work, rate.workers) for rate in rates):
+        found = [rate for rate in rates if (rate.work, rate.workers) == (work, workers)]
+        cpu_micros = [rate.server_cpu_s * 1e6 / rate.items for rate in found]
+        figures = [[rate.per_s for rate in found], cpu_micros, [rate.commits for rate in found]]
+        figures.append([rate.conflicts for rate in found])
+        table.add_row(work, str(workers), *(_spread(column, ",.0f") for column in figures))
     console.print(table)
 
 

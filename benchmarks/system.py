@@ -35,7 +35,7 @@ class System:
 
     def cpu_s(self) -> dict[str, float]:
         """The processor's time that each process has used so far."""
-        return {name: _cpu_s(pid) for name, pid in self.pids.items()}
+        return {name: cpu_s(pid) for name, pid in self.pids.items()}
 
 
 @asynccontextmanager
@@ -47,7 +47,7 @@ async def started(folder: Path, driver: str) -> AsyncIterator[System]:
         stack.push_async_callback(mongod.stop)
         async with AsyncMongoClient[dict[str, Any]](uri) as mongo:
             await ensure_indexes(mongo[DIRECT])
-        server, address = await _serve(uri, driver, stack)
+        server, address = await serve(uri, driver, stack, database=OURS)
         mongo_sync: MongoClient[Any] = stack.enter_context(MongoClient(uri, tz_aware=True))
         ours, direct = (
             mongo_sync.get_database(name, codec_options=CODEC, read_concern=MAJORITY_READ, write_concern=MAJORITY_WRITE)
@@ -58,14 +58,15 @@ async def started(folder: Path, driver: str) -> AsyncIterator[System]:
         yield System(client, ours, direct, {"client": os.getpid(), "server": server, "mongod": mongod_pid})
 
 
-async def _serve(uri: str, driver: str, stack: AsyncExitStack) -> tuple[int, str]:
+async def serve(uri: str, driver: str, stack: AsyncExitStack, *, database: str, workers: int = 1) -> tuple[int, str]:
     """`clickstream serve` on a free port; return its process and its address."""
     settings = {
         "listen": "127.0.0.1:0",
         "ui-listen": "off",
         "mongodb-uri": uri,
-        "mongodb-database": OURS,
+        "mongodb-database": database,
         "mongodb-driver": driver,
+        "workers": str(workers),
     }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "clickstream_server", "serve"),
@@ -89,10 +90,15 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
     await process.communicate()
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     """User's and system's time of all of its threads; fields 14 and 15 of proc(5)'s stat."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def children(pid: int) -> list[int]:
+    """The processes that its main thread started and that still run."""
+    return [int(found) for found in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def rss_bytes(pid: int) -> int:

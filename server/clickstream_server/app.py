@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
-from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
+from pymongo.errors import ConfigurationError, InvalidURI
 
-from clickstream.errors import ClickstreamError
 from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
 from clickstream.v1.clickstream_service_pb2_grpc import add_ClickstreamServiceServicer_to_server
 from clickstream.v1.transfer_service_pb2_grpc import add_TransferServiceServicer_to_server
@@ -28,8 +27,8 @@ from clickstream_server.observe.observing import observing
 from clickstream_server.reflection import add_reflection
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
-from clickstream_server.storage.mongo.driver import connect, settle, without_credentials
-from clickstream_server.storage.mongo.errors import UNKNOWN_CONCERN_CODES, UnexpectedDriverError
+from clickstream_server.storage.mongo.driver import close, connect, without_credentials
+from clickstream_server.storage.mongo.readiness import until_usable
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 from clickstream_server.transfer_servicer import TransferServicer
 
@@ -42,8 +41,6 @@ _TOLD_S = 0.5
 """How long callers may take to learn that they are refused."""
 _LAST_ANSWERS_S = 2.0
 """How long clients may take for their last answers once all calls are done."""
-_WIRE_VERSION_MIN = 13
-"""MongoDB 5.0, the first with snapshot reads outside of transactions."""
 
 _SERVER_OPTIONS = [
     # Larger than the contract's limit, so that what is too large is refused with a reason.
@@ -83,7 +80,7 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
     async with AsyncExitStack() as stack:
         uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
         observed = await stack.enter_async_context(observing(settings))
-        dao = await stack.enter_async_context(opened_dao(uri, settings, observed.storage))
+        dao, until_ready = await stack.enter_async_context(connected_dao(uri, settings, observed.storage))
         drain = DrainInterceptor()
         health = HealthMonitor(dao.ping, SERVICES)
         observed.look_at(dao, serving=lambda: health.serving, draining=lambda: drain.draining)
@@ -106,13 +103,16 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             from clickstream_server.observe.endpoint import metrics_served
 
             metrics = await stack.enter_async_context(metrics_served(settings.metrics_listen, observed.counted))
-        await health.start()
+        await health.begin()
         if settings.health_listen:
             await stack.enter_async_context(
                 health_served(settings.health_listen, health.servicer, share_port=share_port)
             )
         await server.start()
         try:
+            await until_ready()
+            drain.admit()
+            await health.start()
             yield Running(address=address, storage=storage, embedded_data_dir=data_dir, page=page, metrics=metrics)
         finally:
             await health.stop()
@@ -153,6 +153,16 @@ async def opened_dao(
     uri: str, settings: Settings, observer: StorageObserver = NOBODY
 ) -> AsyncIterator[MongoClickstreamDao]:
     """The storage, connected, checked and ready. Raises StartFailure."""
+    async with connected_dao(uri, settings, observer) as (dao, until_ready):
+        await until_ready()
+        yield dao
+
+
+@asynccontextmanager
+async def connected_dao(
+    uri: str, settings: Settings, observer: StorageObserver = NOBODY
+) -> AsyncIterator[tuple[MongoClickstreamDao, Callable[[], Awaitable[None]]]]:
+    """The storage, and what must be awaited before its first use. Both raise StartFailure."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # an option that cannot be used is not to be passed over
@@ -166,7 +176,6 @@ async def opened_dao(
     except (ConfigurationError, InvalidURI, ValueError, UserWarning) as error:
         raise StartFailure(f"CLICKSTREAM_MONGODB_URI cannot be used: {error}") from error
     try:
-        await _check_topology(client, uri)
         dao = MongoClickstreamDao(
             client,
             settings.mongodb_database,
@@ -174,50 +183,12 @@ async def opened_dao(
             timeout_s=settings.storage_timeout_s,
             observer=observer,
         )
-        await _open(dao, uri)
         try:
-            yield dao
+            yield dao, partial(until_usable, client, dao, uri)
         finally:
             await dao.close()
     finally:
-        await settle(client.close())
-
-
-async def _open(dao: MongoClickstreamDao, uri: str) -> None:
-    shown = without_credentials(uri)
-    try:
-        await dao.open()
-    except UnexpectedDriverError as error:
-        if error.code in UNKNOWN_CONCERN_CODES:
-            raise StartFailure(
-                f"the replica set at {shown} has no such write concern, or no members for it: see its "
-                "settings.getLastErrorModes, or leave CLICKSTREAM_MONGODB_WRITE_CONCERN at majority"
-            ) from error
-        raise StartFailure(
-            f"the MongoDB at {shown} does not let us make collections and indexes: {error.log_text}; "
-            "the user needs the role readWrite on the database"
-        ) from error
-    except ClickstreamError as error:
-        raise StartFailure(f"the MongoDB at {shown} takes no writes: {error}") from error
-
-
-async def _check_topology(client: Any, uri: str) -> None:
-    shown = without_credentials(uri)
-    try:
-        hello = await client.admin.command("hello")
-    except OperationFailure as error:
-        raise StartFailure(f"the MongoDB at {shown} refuses us (code {error.code}): check user and password") from error
-    except PyMongoError as error:
-        raise StartFailure(
-            f"no MongoDB answers at {shown} within {_CONNECT_S:g} s: is it up, is the URI right?"
-        ) from error
-    if "setName" not in hello and hello.get("msg") != "isdbgrid":
-        raise StartFailure(
-            f"the MongoDB at {shown} is a lone server without replication, which has no transactions: start it with "
-            "--replSet and run rs.initiate() once (one member will do), or use a sharded cluster"
-        )
-    if hello.get("maxWireVersion", 0) < _WIRE_VERSION_MIN:
-        raise StartFailure(f"the MongoDB at {shown} is older than 5.0: update it")
+        await close(client)
 
 
 def _bind(server: grpc.aio.Server, listen: str) -> int:

@@ -92,7 +92,7 @@ def _add_demo(commands: Any) -> None:
 async def _serve(given: argparse.Namespace) -> int:
     from clickstream_server.config import Settings, load_settings, unknown_settings
     from clickstream_server.observe.logs import set_up_logging
-    from clickstream_server.process import collect_garbage_less_often
+    from clickstream_server.process import Serving, collect_garbage_less_often
 
     settings = load_settings({name: getattr(given, name) for name in Settings.model_fields}, os.environ)
     if settings.workers > 1:
@@ -103,33 +103,22 @@ async def _serve(given: argparse.Namespace) -> int:
     for name in unknown_settings(os.environ):
         print(f"clickstream: {name} is not a setting and is ignored", file=sys.stderr)
     collect_garbage_less_often()
-    asked = 0
-    serves = False
-
-    def announce(running: Any) -> None:
-        nonlocal serves
-        serves = True
-        _announce(running)
-
-    stop = asyncio.Event()
-    serving = asyncio.ensure_future(until(stop, settings, announce))
+    serving = Serving(until, settings, _announce)
+    in_order = True
 
     def ask_to_stop() -> None:
-        """The first time in order; once more, or before it serves: at once."""
-        nonlocal asked
-        asked += 1
-        stop.set()
-        if asked > 1 or not serves:
-            serving.cancel()
+        """The first time in order, once more at once."""
+        nonlocal in_order
+        if serving.stopping:
+            in_order = False
+            serving.stop_at_once()
+        serving.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ask_to_stop)
-    try:
-        await serving
-    except asyncio.CancelledError:
-        if asked > 1:
-            print("clickstream: stopped before everything was done", file=sys.stderr)
-            return INTERRUPTED
+    if not await serving.ended() and not in_order:
+        print("clickstream: stopped before everything was done", file=sys.stderr)
+        return INTERRUPTED
     print("stopped", flush=True)
     return 0
 

@@ -40,9 +40,13 @@ class HealthMonitor:
         """Whether the database took calls when it was asked last."""
         return self._serving is True
 
+    async def begin(self) -> None:
+        """Before the first look: the process works, and nothing is to be sent to it yet."""
+        await self.servicer.set(LIVENESS, _STATUS.SERVING)
+        await self._say(_STATUS.NOT_SERVING)
+
     async def start(self) -> None:
         """Look once, so that the first answer is true, then go on looking."""
-        await self.servicer.set(LIVENESS, _STATUS.SERVING)
         await self._look()
         self._task = asyncio.create_task(self._keep_looking())
 

@@ -1,8 +1,13 @@
-"""What each process of the server sets up for itself before it serves."""
+"""What each process of the server does around serving: it spares garbage collection, and ends when it is asked to."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from clickstream_server.config import Settings
 
 
 def collect_garbage_less_often() -> None:
@@ -12,3 +17,43 @@ def collect_garbage_less_often() -> None:
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+class Serving:
+    """Serves in a task until told to stop; `until` is that of `app` or of `workers.supervisor`."""
+
+    def __init__(
+        self,
+        until: Callable[[asyncio.Event, Settings, Callable[[Any], None]], Coroutine[Any, Any, None]],
+        settings: Settings,
+        announce: Callable[[Any], None],
+    ) -> None:
+        self._stop = asyncio.Event()
+        self._serves = False
+        self._announce = announce
+        self._task = asyncio.ensure_future(until(self._stop, settings, self._announced))
+
+    def _announced(self, running: Any) -> None:
+        self._serves = True
+        self._announce(running)
+
+    def stop(self) -> None:
+        """In order; a start that is under way is given up. Again is once."""
+        if not self._stop.is_set() and not self._serves:
+            self._task.cancel()
+        self._stop.set()
+
+    def stop_at_once(self) -> None:
+        self._task.cancel()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    async def ended(self) -> bool:
+        """Wait until it has ended; whether it was let finish. Raises StartFailure."""
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            return False
+        return True

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from time import monotonic
 
@@ -16,6 +16,7 @@ from faults.checker import breaches, read_stored
 from faults.workload import Workload
 
 from clickstream import ClickstreamClient, ClickstreamError, Session
+from clickstream_server.embedded import EmbeddedMongo
 from harness import PATIENCE_S, ServerProcess, eventually, mongod_pid, run_program, runs, worker_pids
 
 
@@ -214,9 +215,34 @@ async def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, workers: int) -> No
             await asyncio.sleep(0)
             os.kill(mongod, signal.SIGCONT)
         assert 130 == await server.exited()
-        await asyncio.wait([hanging])
+        assert isinstance((await asyncio.gather(hanging, return_exceptions=True))[0], ClickstreamError)
     assert "stopped before everything was done" in server.errors
     await all_gone(*pids)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_a_stop_does_not_wait_for_a_frozen_database(tmp_path: Path, workers: int, driver: str) -> None:
+    """With a database that stands still under a registration and a follower, a stop still ends, in order."""
+    mongo = EmbeddedMongo(tmp_path)
+    uri = await mongo.start()
+    mongod = mongod_pid(tmp_path)
+    server = await ServerProcess.start(
+        mongodb_uri=uri, workers=workers, mongodb_driver=driver, drain_s=0, storage_timeout_s=3600
+    )
+    try:
+        async with ClickstreamClient(server.address, deadline_s=3600) as client:
+            await client.register_session(Session(session_id="a"))
+            async with aclosing(client.get_batch_pages("", follow=True)) as pages:
+                await anext(pages)
+                os.kill(mongod, signal.SIGSTOP)
+                call = asyncio.create_task(client.register_session(Session(session_id="b")))
+                assert 0 == await server.stop()
+                assert isinstance((await asyncio.gather(call, return_exceptions=True))[0], ClickstreamError)
+    finally:
+        os.kill(mongod, signal.SIGCONT)
+        await mongo.stop()
+    assert "Traceback" not in server.errors
 
 
 async def test_a_worker_that_hangs_is_killed(mongodb_uri: str, database: str) -> None:

@@ -56,11 +56,13 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 
 def exit_past_threads(code: int) -> None:
-    """End the process now if a thread of `in_thread` still works; return otherwise.
+    """End the process now if a thread of `in_thread` or of a driver is left; return otherwise.
 
-    An interpreter that ends in order stops such a thread wherever it is, which in compiled code means an abort.
+    An interpreter that ends in order stops the one wherever it is, which in compiled code means an abort, and waits for
+    the other, which may wait for a database that does not answer.
     """
-    if any(thread.name == _NAME for thread in threading.enumerate()):
+    others = set(threading.enumerate()) - {threading.current_thread()}
+    if any(thread.name == _NAME or not thread.daemon for thread in others):
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):
                 stream.flush()

@@ -1,14 +1,18 @@
-"""The caller's deadline, and an orderly end: new calls are refused, streams end so that clients resume elsewhere."""
+"""The caller's deadline, an orderly beginning and an orderly end.
+
+Calls are refused until the database is there, and again at the stop; streams then end so that clients resume elsewhere.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import copy
 from time import monotonic
 from typing import Any
 
-from clickstream.errors import ShuttingDown
+from clickstream.errors import ClickstreamError, ShuttingDown, StorageUnavailable
 from clickstream_server.deadlines import deadline
 from clickstream_server.interceptors.wrapping import AroundInterceptor, Call
 
@@ -19,24 +23,32 @@ _HEALTH = "/grpc.health.v1.Health/"
 
 
 class DrainInterceptor(AroundInterceptor):
-    """Knows the calls that run, and refuses others once it drains."""
+    """Knows the calls that run; refuses all until `admit`, and others once it drains."""
 
     def __init__(self) -> None:
         self._streams: set[asyncio.Task[Any]] = set()
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._draining = False
+        self._refusal: ClickstreamError | None = StorageUnavailable(
+            "the server has just started and waits for its database", retry_after_s=_RETRY_AFTER_S
+        )
         self._refused = 0
 
     @property
     def draining(self) -> bool:
-        """Whether new calls are refused."""
-        return self._draining
+        """Whether new calls are refused for good."""
+        return isinstance(self._refusal, ShuttingDown)
+
+    def admit(self) -> None:
+        """From now on calls are taken."""
+        self._refusal = None
 
     def drain(self) -> None:
         """Refuse new calls and end the streams; calls that answer once run on."""
-        self._draining = True
+        self._refusal = ShuttingDown(
+            "the server is stopping; call another one or try again", retry_after_s=_RETRY_AFTER_S
+        )
         for stream in self._streams:
             stream.cancel()
 
@@ -54,9 +66,9 @@ class DrainInterceptor(AroundInterceptor):
 
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
-        if self._draining and not call.method.startswith(_HEALTH):
+        if self._refusal is not None and not call.method.startswith(_HEALTH):
             self._refused += 1
-            raise ShuttingDown("the server is stopping; call another one or try again", retry_after_s=_RETRY_AFTER_S)
+            raise copy(self._refusal)  # each call its own, with a traceback of its own
         task = asyncio.current_task()
         if call.streams and task is not None:
             self._streams.add(task)

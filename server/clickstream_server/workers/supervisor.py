@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from clickstream_server.app import Running, local_address, opened_dao, page_beside
+from clickstream_server.app import Running, connected_dao, local_address, page_beside
 from clickstream_server.config import OFF, Settings
 from clickstream_server.embedded import database_of_settings
 from clickstream_server.storage.mongo.driver import without_credentials
@@ -38,9 +38,9 @@ async def until(stop: asyncio.Event, settings: Settings, announce: Callable[[Run
 
 @asynccontextmanager
 async def _page(settings: Settings, uri: str, address: str, storage: str) -> AsyncIterator[str]:
-    """The page with a connection of its own to the database, if there is to be a page."""
+    """The page with a connection of its own to the database, if there is to be a page. It only reads."""
     if not settings.ui_shown:
         yield ""
         return
-    async with opened_dao(uri, settings) as dao, page_beside(settings, dao, address, storage) as page:
+    async with connected_dao(uri, settings) as (dao, _), page_beside(settings, dao, address, storage) as page:
         yield page

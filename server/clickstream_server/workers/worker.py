@@ -14,13 +14,15 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import Thread
 
 from clickstream_server import app
+from clickstream_server.bulk.waiting import exit_past_threads
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.observe.logs import set_up_logging
-from clickstream_server.process import collect_garbage_less_often
+from clickstream_server.process import Serving, collect_garbage_less_often
 from clickstream_server.workers.words import FAILED, HANGS_AFTER_S, SERVING
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
@@ -58,22 +60,20 @@ def _report(report_to: int, line: str) -> None:
 
 
 async def _serve(settings: Settings, serves: Callable[[], None]) -> None:
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    serving = asyncio.ensure_future(app.until(stop, settings, lambda _: serves(), share_port=True))
-
+    serving = Serving(partial(app.until, share_port=True), settings, lambda _: serves())
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)  # as often as they come: who asks the supervisor may ask us, too
+        loop.add_signal_handler(number, serving.stop)  # who asks the supervisor may ask us, too
 
     def stop_or_exit() -> None:
         _await_end()
         with suppress(RuntimeError):  # the loop is closed: it has stopped already
-            loop.call_soon_threadsafe(stop.set)
+            loop.call_soon_threadsafe(serving.stop)
         time.sleep(settings.drain_s + HANGS_AFTER_S)
         os._exit(1)  # it hangs, and nobody else may be there to kill it
 
     Thread(target=stop_or_exit, daemon=True).start()
-    await serving
+    await serving.ended()
 
 
 def _await_end() -> None:
@@ -82,4 +82,6 @@ def _await_end() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    exit_past_threads(code)
+    sys.exit(code)

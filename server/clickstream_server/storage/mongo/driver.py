@@ -11,6 +11,7 @@ from struct import Struct
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import pymongo
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.dbref import DBRef
@@ -30,6 +31,8 @@ DriverName = Literal["motor", "pymongo"]
 
 APP_NAME = "clickstream"
 """What MongoDB calls our connections, in its log and among its operations."""
+CLOSE_S_MAX = 2.0
+"""How long each step of an end may wait for a database that may be gone."""
 MAJORITY_READ = ReadConcern("majority")
 MAJORITY_WRITE = WriteConcern("majority", j=True)
 """This survives the loss of a minority of the members."""
@@ -90,6 +93,12 @@ async def settle(result: Any) -> Any:
     `aggregate`, `watch`, `start_transaction` and `close` are awaited in PyMongo only, `start_session` in Motor only.
     """
     return await result if isawaitable(result) else result
+
+
+async def close(client: Any) -> None:
+    """Close a client, also if the server that it would take leave of does not answer."""
+    with pymongo.timeout(CLOSE_S_MAX):
+        await settle(client.close())
 
 
 def database_of(client: Any, name: str) -> Any:

@@ -25,6 +25,7 @@ from clickstream_server.clock import now_micros
 from clickstream_server.deadlines import budget_s
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
+from clickstream_server.storage.mongo.driver import CLOSE_S_MAX
 from clickstream_server.storage.mongo.errors import driver_call, storage_unavailable
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan, plan
 from clickstream_server.storage.mongo.transactions import in_transaction
@@ -106,10 +107,11 @@ class Registrar:
         return len(self._waiting) + count <= WAITING_MAX // 2 and self._waiting_bytes + size <= WAITING_BYTES_MAX // 2
 
     async def close(self) -> None:
-        """Refuse new calls and finish those that wait."""
+        """Refuse new calls and finish those that wait, unless the database keeps that from happening."""
         self._closed = True
         if self._working is not None:
-            await asyncio.wait([self._working])
+            await asyncio.wait([self._working], timeout=CLOSE_S_MAX)
+            self._working.cancel()
 
     async def _work(self) -> None:
         while group := self._next_group():

@@ -18,7 +18,7 @@ from pymongo.errors import PyMongoError
 
 from clickstream_server.message_dao import MessagePage
 from clickstream_server.storage.mongo import indexes
-from clickstream_server.storage.mongo.driver import MAJORITY_READ, settle
+from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, MAJORITY_READ, settle
 
 _REOPEN_S = 0.5
 _TOLD = {"documentKey": 1, "updateDescription.updatedFields.session_counter": 1}
@@ -118,7 +118,7 @@ class BatchWatcher:
     async def close(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
-            await asyncio.wait([self._watching])
+            await asyncio.wait([self._watching], timeout=CLOSE_S_MAX)
 
     async def _watch(self) -> None:
         while True:

@@ -1,0 +1,135 @@
+"""A server that starts before its database."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pymongo import AsyncMongoClient
+
+from clickstream import ClickstreamClient, Session, StorageUnavailable
+from clickstream_server.embedded import EmbeddedMongo, find_mongod
+from harness import PATIENCE_S, eventually, start_program
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@asynccontextmanager
+async def starting(uri: str, workers: int) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """`clickstream serve`, which need not serve yet, and its address."""
+    address = f"127.0.0.1:{free_port()}"
+    process = await start_program("serve", f"--listen={address}", f"--mongodb-uri={uri}", f"--workers={workers}")
+    try:
+        yield process, address
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def health(address: str) -> int | None:
+    """What the server says of itself; None: nothing."""
+    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        try:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        except grpc.aio.AioRpcError:
+            return None
+    return answer.status
+
+
+async def until_health(address: str, status: int) -> None:
+    async def said() -> bool:
+        return status == await health(address)
+
+    await eventually(said, f"health is {status}")
+
+
+async def line_with(stream: asyncio.StreamReader, text: str) -> str:
+    """The next line that has this text."""
+    async with asyncio.timeout(PATIENCE_S):
+        while line := (await stream.readline()).decode():
+            if text in line:
+                return line
+    raise AssertionError(f"nobody said {text!r}")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_server_waits_for_its_database(workers: int) -> None:
+    """Without a database it says so, without the URI's password, is NOT_SERVING, and refuses calls."""
+    uri = f"mongodb://admin:hunter2@127.0.0.1:{free_port()}/?replicaSet=rs"
+    async with starting(uri, workers) as (process, address), ClickstreamClient(address, deadline_s=5) as client:
+        said = await line_with(process.stderr, "no MongoDB answers")
+        await until_health(address, NOT_SERVING)
+        with pytest.raises(StorageUnavailable) as raised:
+            await client.register_session(Session(session_id="s"))
+
+    assert "It is waited for" in said
+    assert "hunter2" not in said
+    assert raised.value.retry_after_s
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_it_serves_once_the_database_is_there(tmp_path: Path, workers: int) -> None:
+    """A database that comes minutes later is found: the server then says that it serves, and does."""
+    mongo = EmbeddedMongo(tmp_path)
+    uri = await mongo.start()
+    await mongo.stop()
+    try:
+        async with starting(uri, workers) as (process, address), ClickstreamClient(address) as client:
+            await line_with(process.stderr, "no MongoDB answers")
+            assert uri == await mongo.start()
+
+            assert address in await line_with(process.stdout, "serves on")
+            assert SERVING == await health(address)
+            assert 1 == (await client.register_session(Session(session_id="s"))).session.session_number
+    finally:
+        await mongo.stop()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_waiting_can_be_stopped(workers: int) -> None:
+    """A server that waits for its database stops at once when it is asked to, in order."""
+    async with starting(f"mongodb://127.0.0.1:{free_port()}/?replicaSet=rs", workers) as (process, address):
+        await line_with(process.stderr, "no MongoDB answers")
+        await until_health(address, NOT_SERVING)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE_S):
+            out, _ = await process.communicate()
+
+        assert (0, b"stopped\n") == (process.returncode, out)
+
+
+async def test_a_replica_set_that_was_not_initiated_is_waited_for(tmp_path: Path) -> None:
+    """A mongod with --replSet that nobody has initiated is no lone server: what to do is said, and it is waited for."""
+    port = free_port()
+    mongod = await asyncio.create_subprocess_exec(
+        *(str(find_mongod("")), "--dbpath", str(tmp_path), "--port", str(port), "--bind_ip", "127.0.0.1"),
+        *("--replSet", "rs", "--nounixsocket"),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with (
+            starting(f"mongodb://127.0.0.1:{port}/?directConnection=true", 1) as (process, address),
+            AsyncMongoClient(f"mongodb://127.0.0.1:{port}/?directConnection=true") as mongo,
+        ):
+            await line_with(process.stderr, "rs.initiate()")
+            members = [{"_id": 0, "host": f"127.0.0.1:{port}"}]
+            await mongo.admin.command("replSetInitiate", {"_id": "rs", "members": members})
+            assert address in await line_with(process.stdout, "serves on")
+    finally:
+        mongod.terminate()
+        await mongod.wait()
