@@ -37,6 +37,8 @@ _LOOK_AGAIN_S = 0.02
 _START_AGAIN_S = 5.0
 _NOT_YET_INITIALIZED = 94
 _CACHE_GB = "1"
+_FULL_BELOW_BYTES = 128 * 1024 * 1024
+"""mongod makes its journal in files of 100 MB, and ends if it cannot."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -129,7 +131,7 @@ class EmbeddedMongo:
         while True:
             assert self._process is not None
             code = await self._process.wait()
-            _log.warning("the embedded mongod ended with code %s and is started again; see %s", code, self.log_file)
+            _log.warning("the embedded mongod ended with code %s and is started again; %s", code, self._look_at())
             try:
                 await self._start(program)
             except StartFailure as failure:
@@ -172,7 +174,7 @@ class EmbeddedMongo:
                 except PyMongoError:
                     pass  # it is not up yet
                 await asyncio.sleep(_LOOK_AGAIN_S)
-        raise StartFailure(f"mongod did not become ready within {_START_S_MAX:g} s; see {self.log_file}")
+        raise StartFailure(f"mongod did not become ready within {_START_S_MAX:g} s; {self._look_at()}")
 
     async def _configure(self, client: AsyncMongoClient[dict[str, Any]]) -> None:
         """Make it a replica set of one, at the address that it has now."""
@@ -192,7 +194,13 @@ class EmbeddedMongo:
 
     def _raise_if_ended(self) -> None:
         if self._process is not None and self._process.returncode is not None:
-            raise StartFailure(f"mongod ended at once with code {self._process.returncode}; see {self.log_file}")
+            raise StartFailure(f"mongod ended at once with code {self._process.returncode}; {self._look_at()}")
+
+    def _look_at(self) -> str:
+        """Where the reason stands, or what it is if that can be seen from here."""
+        free = shutil.disk_usage(self._data_dir).free
+        full = f"the disk with {self._data_dir} is full ({free >> 20} MiB left): make room; "
+        return f"{full if free < _FULL_BELOW_BYTES else ''}see {self.log_file}"
 
 
 def find_mongod(given: str) -> Path:
@@ -247,10 +255,12 @@ def _die_with_parent() -> Callable[[], None] | None:
     """Linux tells mongod to stop when the server dies, however that happens; see prctl(2)."""
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None).prctl
+    prctl, server = ctypes.CDLL(None).prctl, os.getpid()
 
     def ask_for_signal() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != server:  # it died just before
+            os._exit(1)
 
     return ask_for_signal
 

@@ -6,14 +6,17 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from clickstream import ClickstreamClient, ClickstreamError, Session
+from clickstream import ClickstreamClient, ClickstreamError, Session, StorageUnavailable
 from clickstream_server.embedded import EmbeddedMongo, find_mongod
-from harness import ServerProcess, eventually, mongod_pid, run_program, runs, start_program
+from harness import PATIENCE_S, ServerProcess, eventually, mongod_pid, run_program, runs, start_program
 
 
 async def register(server: ServerProcess, session_id: str) -> int:
@@ -285,3 +288,56 @@ async def test_a_mongod_that_dies_is_started_again(tmp_path: Path) -> None:
             assert 2 == (await client.register_session(Session(session_id="after"))).session.session_number
     finally:
         await server.stop()
+
+
+@contextmanager
+def small_disk(folder: Path, mib: int) -> Iterator[Path]:
+    """A folder on a file system of its own, which has so much room."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write to this file until there is no room left."""
+    with pytest.raises(OSError, match="No space left"), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(2**20))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_full_disk_loses_nothing(tmp_path: Path, workers: int) -> None:
+    """Without room on the disk calls are UNAVAILABLE, the log tells why, and with room again all is as acknowledged."""
+    with small_disk(tmp_path / "disk", mib=450) as disk:
+        server = await ServerProcess.start(data_dir=disk / "data", workers=workers)
+        stored: list[str] = []
+        async with ClickstreamClient(server.address) as client:
+
+            async def registered() -> bool:
+                session_id = f"s{len(stored)}"
+                try:
+                    await client.register_session(Session(session_id=session_id, search_query="x" * 200_000))
+                except StorageUnavailable:
+                    return False
+                stored.append(session_id)
+                return True
+
+            assert await registered()
+            fill(disk / "filler")
+
+            async def refused() -> bool:
+                return not await registered()
+
+            await eventually(refused, "the disk is full", patience_s=3 * PATIENCE_S)
+            (disk / "filler").unlink()
+            await eventually(registered, "it takes calls again", patience_s=3 * PATIENCE_S)
+            found = await asyncio.gather(*(client.get_session(session_id) for session_id in stored))
+        assert 0 == await server.stop()
+
+    assert list(range(1, len(stored) + 1)) == [session.session_number for session in found if session]
+    assert "is full" in server.errors
