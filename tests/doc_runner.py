@@ -146,7 +146,7 @@ class Walk:
             raise
 
     @asynccontextmanager
-    async def make_run(self, command: Command | None = None) -> AsyncIterator[None]:
+    async def make_run(self, command: Command | None = None, *options: str) -> AsyncIterator[None]:
         """What `make run` runs, on a free port and with its data in this folder; `command`: what it is to print."""
         assert re.search(
             r"^run:.*\n\t@exec \$\(BIN\)/clickstream serve$", (ROOT / "Makefile").read_text(), re.MULTILINE
@@ -154,6 +154,7 @@ class Walk:
         process = await asyncio.create_subprocess_exec(
             *(".venv/bin/clickstream", "serve", "--listen=127.0.0.1:0", "--ui-listen=127.0.0.1:0"),
             f"--data-dir={self.folder / '.data'}",
+            *options,
             cwd=self.folder,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -164,6 +165,8 @@ class Walk:
             self.target = output.partition("\n")[0].split()[-1]
             if command is None:
                 self.names.actual["127.0.0.1:50051"] = self.target
+                if metrics := re.search(r"^metrics: http://([^/]+)/metrics$", output, re.MULTILINE):
+                    self.names.actual["127.0.0.1:9464"] = metrics[1]
             else:
                 # On the default port, which the README has, the server need not name the target.
                 self.check(command, output.replace(f" --target {self.target}", ""))

@@ -20,13 +20,16 @@ NOT_RUN: dict[str, dict[str, str]] = {
     "backfills": {},
     "consumers": {},
     "debugging": {},
+    "observability": {},
     "training": {
         ".venv/bin/pip install": "a test installs nothing; what is missing is missing",
         **({} if find_spec("torch") else TORCH),
     },
 }
 """By page: how the lines begin that are not run, and why not."""
-GRPCURL = "grpcurl"
+OPTIONS = {"observability": ["--metrics-listen=127.0.0.1:0"]}
+"""By page: what the server is started with."""
+TOOLS = {"grpcurl": "make tools", "curl": "apt install curl"}
 
 
 @pytest.mark.parametrize("name", NOT_RUN)
@@ -38,13 +41,13 @@ async def test_the_lines_of_a_page_print_what_it_says(name: str, tmp_path: Path)
     steps = list(steps_of(walk.text))
     assert steps, "a page with nothing to run proves nothing"
 
-    used = any(isinstance(step, Command) and step.line.startswith(GRPCURL) for step in steps)
-    missing = used and shutil.which(GRPCURL, path=walk.path) is None
+    used = [tool for tool in TOOLS if any(isinstance(step, Command) and step.line.startswith(tool) for step in steps)]
+    missing = [tool for tool in used if shutil.which(tool, path=walk.path) is None]
 
-    async with walk.make_run():
-        await walk.follow(steps, [*NOT_RUN[name], *([GRPCURL] if missing else [])])
-    if missing:
-        pytest.skip("all lines agree but those of grpcurl, which is not there: make tools")
+    async with walk.make_run(None, *OPTIONS.get(name, [])):
+        await walk.follow(steps, [*NOT_RUN[name], *missing])
+    for tool in missing:
+        pytest.skip(f"all lines agree but those of {tool}, which is not there: {TOOLS[tool]}")
 
 
 @pytest.mark.parametrize("name", NOT_RUN)

@@ -1,0 +1,140 @@
+"""deploy/: the dashboard and the alerts against what a server tells and what the runbook says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTED = re.compile(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|", re.MULTILINE)
+SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
+FROM_PROMETHEUS = {"job", "instance"}
+
+
+def known() -> dict[str, set[str]]:
+    """Every series that docs/metrics.md has, which a test compares with a server, and its labels."""
+    return {
+        name + suffix: set(re.findall(r"`(\w+)`", labels))
+        | FROM_PROMETHEUS
+        | ({"le"} if suffix == "_bucket" else set())
+        for name, kind, labels in DOCUMENTED.findall((ROOT / "docs" / "metrics.md").read_text())
+        for suffix in SUFFIXES[kind]
+    } | {"up": FROM_PROMETHEUS}
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "deploy" / "grafana" / "clickstream.json").read_text())
+    return found
+
+
+def rules() -> list[dict[str, Any]]:
+    found = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())
+    return [rule for group in found["groups"] for rule in group["rules"]]
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """All that Prometheus is asked, by where it stands."""
+    for panel in dashboard()["panels"]:
+        for target in panel.get("targets", []):
+            yield panel["title"], target["expr"].replace("$__rate_interval", "5m")
+    for rule in rules():
+        yield rule["alert"], rule["expr"]
+
+
+def selected(expression: str) -> list[tuple[str, set[str]]]:
+    """The series that an expression names, and the labels by which it chooses among them."""
+    found: list[tuple[str, set[str]]] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            found.append((node.name, {matcher.name for matcher in node.matchers.matchers}))
+
+    promql_parser.walk(promql_parser.parse(expression), visit)
+    assert found, expression
+    return found
+
+
+@pytest.mark.parametrize(("where", "expression"), list(expressions()))
+def test_every_expression_asks_for_what_there_is(where: str, expression: str) -> None:
+    """Each expression is PromQL, and names only series and labels that a server has."""
+    series = known()
+    for name, labels in selected(expression):
+        assert name in series, where
+        assert labels <= series[name], where
+    for grouped in re.findall(r"\bby \(([^)]*)\)", expression):
+        names = {label.strip() for label in grouped.split(",")}
+        assert names <= set().union(*(series[name] for name, _ in selected(expression))), where
+
+
+def test_every_metric_of_the_service_is_shown() -> None:
+    """The dashboard shows each metric that begins with our name, but for those that say what others show."""
+    shown = {
+        name
+        for panel in dashboard()["panels"]
+        for target in panel.get("targets", [])
+        for name, _ in selected(target["expr"].replace("$__rate_interval", "5m"))
+    }
+    left_out = {"clickstream_draining", "clickstream_group_commit_queue_bytes"}
+    documented = DOCUMENTED.findall((ROOT / "docs" / "metrics.md").read_text())
+    missing = [
+        name
+        for name, kind, _ in documented
+        if name.startswith("clickstream_") and not {name + suffix for suffix in SUFFIXES[kind]} & shown
+    ]
+
+    assert sorted(left_out) == sorted(missing)
+
+
+def test_the_dashboards_panels_lie_side_by_side() -> None:
+    """No two panels have the same id or lie on each other."""
+    panels = dashboard()["panels"]
+    taken = [
+        (x, y)
+        for panel in panels
+        for at in [panel["gridPos"]]
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+
+    assert len(panels) == len({panel["id"] for panel in panels})
+    assert len(taken) == len(set(taken))
+    assert all(x < 24 for x, _ in taken)
+
+
+def anchors(page: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", (ROOT / page).read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_every_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
+    """An alert waits before it fires, has a severity, says what to do, and leads to a section that is there."""
+    page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+
+    assert promql_parser.parse_duration(rule["for"]).total_seconds() >= 60
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    assert ": " in rule["annotations"]["summary"] or "; " in rule["annotations"]["summary"]
+    assert anchor in anchors(page)
+
+
+def test_the_runbook_has_no_section_that_no_alert_leads_to() -> None:
+    """Every section of docs/runbook.md belongs to an alert."""
+    sections = re.findall(r"^## (.*)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
+    reached = {rule["annotations"]["runbook_url"].partition("#")[2] for rule in rules()}
+
+    assert len(sections) == len(reached)
+
+
+def test_prometheus_is_told_where_the_rules_are() -> None:
+    """The configuration to copy names the file of the rules, and the job that they go by."""
+    found = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yaml").read_text())
+
+    assert ["alerts.yaml"] == found["rule_files"]
+    assert ["clickstream"] == [job["job_name"] for job in found["scrape_configs"]]
