@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from clickstream_server.observe.exposition import Family, added_up, counted, snapshot, written
+from clickstream_server.observe.exposition import Family, Workers, added_up, snapshot, told, written
 
 
 def worker(calls: int, in_flight: int, lag: float, *, serving: bool = True) -> list[Family]:
@@ -53,13 +53,31 @@ def test_the_sum_of_workers() -> None:
 
 
 def test_what_a_dead_worker_has_counted_stays() -> None:
-    """The counters of a worker that is gone stay in the sum, its gauges do not."""
-    before = values(added_up([worker(2, 1, 7), worker(3, 4, 5)]))
-    after = values(added_up([worker(2, 1, 7), counted(worker(3, 4, 5)), worker(0, 0, 0)]))
+    """The counters of a worker that is gone stay in the sums, also after the next one dies; its gauges do not."""
+    workers = Workers(lambda: worker(1, 0, 0))
+    workers.heard(1, told(worker(2, 1, 7)))
+    workers.heard(2, told(worker(3, 4, 5)))
+    assert 6 == values(workers.collect())["clickstream_calls_total", "OK"]
 
-    assert before["clickstream_calls_total", "OK"] == after["clickstream_calls_total", "OK"] == 5
-    assert before[("clickstream_time_seconds_sum",)] == after[("clickstream_time_seconds_sum",)]
-    assert 1 == after[("clickstream_in_flight",)]
+    for died in range(1, 4):
+        workers.ended(2)
+        found = values(workers.collect())
+        assert 3 + 3 * died == found["clickstream_calls_total", "OK"]
+        assert 1 == found[("clickstream_in_flight",)]
+        workers.heard(2, told(worker(1, 4, 5)))
+        workers.heard(2, told(worker(3, 4, 5)))  # all so far, not what came since
+
+    assert 15 == values(workers.collect())["clickstream_calls_total", "OK"]
+    assert 15 == values(workers.collect())[("clickstream_time_seconds_count",)]
+
+
+def test_a_worker_that_has_told_nothing_is_nothing() -> None:
+    """One that dies before it has told anything changes nothing, however often."""
+    workers = Workers(lambda: worker(1, 0, 0))
+    for _ in range(2):
+        workers.ended(1)
+
+    assert values(worker(1, 0, 0)) == values(workers.collect())
 
 
 def test_one_process_is_told_as_it_is() -> None:

@@ -6,7 +6,8 @@ counted stays in the sums, so that no counter goes back; what it had in its hand
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from prometheus_client.exposition import choose_encoder
@@ -73,8 +74,35 @@ def _both(name: str, one: float, other: float) -> float:
     return min(one, other) if name in _SMALLEST_OF_ALL else one + other
 
 
-def counted(found: list[Family]) -> list[Family]:
-    """What is left of a process that has ended: what it has counted, not what it had in its hands."""
+class Workers:
+    """What this process and its workers have counted: each tells it now and then, as `told`."""
+
+    def __init__(self, own: Callable[[], list[Family]]) -> None:
+        self._own = own
+        self._last: dict[int, bytes] = {}
+        self._of_the_dead: list[Family] = []
+
+    def heard(self, worker: int, line: bytes) -> None:
+        """All that this worker has counted so far."""
+        self._last[worker] = line
+
+    def ended(self, worker: int) -> None:
+        """The worker's process has ended; what it had counted stays. Another may take its number."""
+        if line := self._last.pop(worker, None):
+            self._of_the_dead = added_up([self._of_the_dead, _counted(json.loads(line))])
+
+    def collect(self) -> list[Family]:
+        """The sums."""
+        return added_up([self._own(), self._of_the_dead, *map(json.loads, self._last.values())])
+
+
+def told(families: list[Family]) -> bytes:
+    """The families as one line."""
+    return json.dumps(families, separators=(",", ":")).encode() + b"\n"
+
+
+def _counted(found: list[Family]) -> list[Family]:
+    """What a process has counted, without what it had in its hands."""
     return [family for family in found if family["type"] in {"counter", "histogram"}]
 
 
