@@ -252,10 +252,8 @@ class MongoMetrics(StorageMetrics):
 
 
 def _whoever_runs() -> Any:
-    try:
-        return asyncio.current_task() or threading.current_thread()
-    except RuntimeError:  # no event loop: Motor's threads
-        return threading.current_thread()
+    thread = threading.current_thread()
+    return asyncio.current_task() if thread is threading.main_thread() else thread  # the second: Motor's
 
 
 class ServerMetrics:
