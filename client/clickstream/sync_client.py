@@ -30,6 +30,7 @@ from clickstream.models import (
 )
 from clickstream.sync_event_stream import SyncEventStream
 from clickstream.transfer import EventAck, EventBatch, ImportChunk, ImportConfig, ImportProgress, ImportSummary
+from clickstream.v1 import clickstream_service_pb2 as pb
 
 
 class SyncClickstreamClient:
@@ -145,6 +146,12 @@ class SyncClickstreamClient:
         with closing(pages):
             for page in pages:
                 yield from page.sessions
+
+    def get_batch_messages(
+        self, request: pb.GetBatchSessionsRequest
+    ) -> Generator[pb.GetBatchSessionsResponse, None, None]:
+        """See `ClickstreamClient.get_batch_messages`."""
+        yield from self._background.iterate(lambda client: client.get_batch_messages(request))
 
     def get_batch(self, batch_id: str) -> SessionBatch | None:
         """See `ClickstreamDao.get_batch`."""

@@ -12,8 +12,10 @@ from typing import TypedDict
 from clickstream.datasets.example import Example, example_of
 from clickstream.datasets.plan import Shard, Shuffle, Span
 from clickstream.datasets.reading import IncompleteEpoch, ahead, read_span, sealed_batch
-from clickstream.models import SessionBatch, SessionWithEvents
+from clickstream.models import SessionBatch
 from clickstream.sync_client import SyncClickstreamClient
+from clickstream.v1.session_pb2 import SessionWithEvents
+from clickstream.wire import session_with_events_from_pb
 
 log = logging.getLogger(__name__)
 
@@ -109,14 +111,24 @@ class Epoch(Iterator[Example]):
         self._finish()
 
     def _shuffled(self, shuffle: Shuffle) -> Generator[Example, None, None]:
+        """Window by window. For each block's worth of numbers, one block more is read for the next window.
+
+        So reading goes on all the time, and little more than one window is held in memory.
+        """
         windows, read_ahead = tee(shuffle.windows(self._begun["session_counter"], self._places))
         whole, skip = divmod(self.account.skipped, shuffle.buffer_size)
         spans = (span for window in islice(read_ahead, whole, None) for span in window.spans)
         with closing(ahead(lambda span: list(self._read(span)), spans)) as parts:
+            held, needed = _Held(parts), 0
             for window in islice(windows, whole, None):
-                read = {found.session_number: found for part in islice(parts, len(window.spans)) for found in part}
-                for number in window.numbers[skip:]:
-                    found = read.pop(number, None)
+                needed += len(window.spans)
+                held.take(needed)
+                for place, number in enumerate(window.numbers):
+                    if place and place % shuffle.block_size == 0:
+                        held.take(held.parts_taken + 1)
+                    found = held.sessions.pop(number, None)
+                    if place < skip:
+                        continue
                     if found is None:
                         self.account.moved += 1
                     elif (example := self._taken(found)) is not None:
@@ -130,7 +142,7 @@ class Epoch(Iterator[Example]):
             self.account.irrelevant += 1
             return None
         self.account.examples += 1
-        return example_of(found)
+        return example_of(session_with_events_from_pb(found))
 
     def _read(self, span: Span) -> Generator[SessionWithEvents, None, None]:
         return read_span(self._client, self._begun["batch_id"], span)
@@ -143,6 +155,21 @@ class Epoch(Iterator[Example]):
                 "%d of %d numbers are no longer in the batch %s: UpdateSession has moved their sessions on",
                 *(self.account.moved, self.account.numbers, self._begun["batch_id"]),
             )
+
+
+class _Held:
+    """The sessions that are read and were not dealt with yet, by number."""
+
+    def __init__(self, parts: Iterator[list[SessionWithEvents]]) -> None:
+        self._parts = parts
+        self.parts_taken = 0
+        self.sessions: dict[int, SessionWithEvents] = {}
+
+    def take(self, parts: int) -> None:
+        """Take more, if there are any, until so many parts were taken in all."""
+        for part in islice(self._parts, max(0, parts - self.parts_taken)):
+            self.sessions.update((found.session_number, found) for found in part)
+            self.parts_taken += 1
 
 
 def _begun(batch: SessionBatch, epoch: int, shuffle: Shuffle | None, shard: Shard) -> State:

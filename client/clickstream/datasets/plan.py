@@ -68,6 +68,10 @@ class Shuffle:
     epoch: int
     buffer_size: int
 
+    @property
+    def block_size(self) -> int:
+        return max(1, self.buffer_size // BLOCKS_PER_WINDOW)
+
     def windows(self, total: int, places: range) -> Iterator[Window]:
         """What the reader of these places (of so many in all) is to read, one window after the other."""
         blocks = self._blocks(total)
@@ -80,7 +84,7 @@ class Shuffle:
             yield Window(spans, tuple(numbers))
 
     def _blocks(self, total: int) -> list[Span]:
-        size = max(1, self.buffer_size // BLOCKS_PER_WINDOW)
+        size = self.block_size
         blocks = [Span(first, min(first + size - 1, total)) for first in range(1, total + 1, size)]
         Random(f"{self.seed}/{self.epoch}").shuffle(blocks)
         return blocks

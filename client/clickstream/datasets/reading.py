@@ -11,8 +11,10 @@ from typing import TypeVar
 
 from clickstream.datasets.plan import Span
 from clickstream.errors import BatchNotFound, BatchStatusMismatch
-from clickstream.models import SessionBatch, SessionWithEvents
+from clickstream.models import SessionBatch
 from clickstream.sync_client import SyncClickstreamClient
+from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.v1.session_pb2 import SessionWithEvents
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -37,13 +39,17 @@ def sealed_batch(client: SyncClickstreamClient, batch_id: str) -> SessionBatch:
 
 
 def read_span(client: SyncClickstreamClient, batch_id: str, span: Span) -> Generator[SessionWithEvents, None, None]:
-    """The sessions with these numbers that are still in the batch, in order, irrelevant ones too.
+    """The sessions with these numbers that are still in the batch, in order, irrelevant ones too, as messages.
+
+    Models are made of them one by one when they are used: many at once are work for Python's garbage collector, which
+    costs more than making them.
 
     A number that is missing was moved on by UpdateSession: the server says how far it has read, and it has read past
     that number. Raises IncompleteEpoch if the stream ends, or repeats itself, before it has read as far as asked.
     """
     reached = span.first - 1
-    with closing(client.get_batch_pages(batch_id, after_number=reached, limit=len(span.numbers))) as pages:
+    request = pb.GetBatchSessionsRequest(batch_id=batch_id, after_number=reached, limit=len(span.numbers))
+    with closing(client.get_batch_messages(request)) as pages:
         for page in pages:
             for found in page.sessions:
                 if found.session_number > span.last:
