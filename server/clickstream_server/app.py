@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
@@ -57,6 +58,9 @@ _SERVER_OPTIONS = [
 ]
 
 
+_PAGE = "clickstream_server.ui.page"
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """A server that serves: where it listens, what it stores to, and what there is to say of its page ("": nothing).
@@ -77,6 +81,8 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
 
     `share_port`: other processes of this service listen on the same port.
     """
+    if settings.ui_shown:  # aiohttp takes 0.1 s to be imported: time enough while MongoDB starts or is asked
+        _ = asyncio.get_running_loop().run_in_executor(None, import_module, _PAGE)
     async with AsyncExitStack() as stack:
         uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
         observed = await stack.enter_async_context(observing(settings))
@@ -125,9 +131,8 @@ async def page_beside(settings: Settings, dao: MongoClickstreamDao, address: str
     if not settings.ui_shown:
         yield ""
         return
-    from clickstream_server.ui.page import page_served
-
-    async with page_served(settings, dao, dao.ping, address=address, storage=storage) as page:
+    page_module = await asyncio.to_thread(import_module, _PAGE)
+    async with page_module.page_served(settings, dao, dao.ping, address=address, storage=storage) as page:
         yield page
 
 
