@@ -8,6 +8,8 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,43 +17,41 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-from benchmarks import follow, memory, report, workers
-from benchmarks.contest import Result, run_contest
-from benchmarks.follow import Latency, run_follow
-from benchmarks.memory import Growth, run_memory
-from benchmarks.system import started
-from benchmarks.workers import Rate, run_workers
+from benchmarks import behind, follow, memory, report, workers
+from benchmarks.contest import run_contest
+from benchmarks.system import System, started
 from benchmarks.works import CONTESTS
 from clickstream_server.storage.mongo.driver import DriverName
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Something to be measured. `run` gets how many items, the options and a folder of its own.
+
+    What it finds is shown together with that of other works which are shown in the same way.
+    """
+
+    run: Callable[[int | None, argparse.Namespace, Path], Awaitable[Sequence[Any]]]
+    show: Callable[[Sequence[Any], Console], None]
+    key: str
+    """Under which its figures stand in the JSON."""
+
+
 def main() -> None:
     options = _options()
-    results, grown, followed, rates = asyncio.run(_run(options))
+    found = asyncio.run(_run(options))
     console = Console(width=None if sys.stdout.isatty() else 120)
-    if results:
-        report.show_results(results, console)
-    if grown:
-        report.show_growth(grown, console)
-    if followed:
-        report.show_follow(followed, console)
-    if rates:
-        report.show_rates(rates, console)
+    for key, results in found.items():
+        next(work.show for work in WORKS.values() if work.key == key)(results, console)
     if options.json:
-        found = _machine(options) | {
-            "contests": [result.as_json() for result in results],
-            "memory": [growth.as_json() for growth in grown],
-            "follow": [latency.as_json() for latency in followed],
-            "workers": [rate.as_json() for rate in rates],
-        }
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        figures = {key: [result.as_json() for result in results] for key, results in found.items()}
+        options.json.write_text(json.dumps(_machine(options) | figures, indent=2) + "\n")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    known = [*CONTESTS, follow.NAME, memory.NAME, workers.NAME]
     parser.add_argument(
-        "work", nargs="*", metavar="WORK", help=f"any of {', '.join(known)}; none: {', '.join(CONTESTS)}"
+        "work", nargs="*", metavar="WORK", help=f"any of {', '.join(WORKS)}; none: {', '.join(CONTESTS)}"
     )
     parser.add_argument("--items", type=_positive, help="how many events or sessions; unset: what the work has")
     parser.add_argument("--rounds", type=_positive, default=5, help="how often each contestant runs (5)")
@@ -59,8 +59,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to this file, too")
     options = parser.parse_args()
     options.work = options.work or list(CONTESTS)
-    if unknown := set(options.work) - set(known):
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    if unknown := set(options.work) - set(WORKS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(WORKS)}")
     return options
 
 
@@ -71,35 +71,61 @@ def _positive(text: str) -> int:
     return number
 
 
-async def _run(options: argparse.Namespace) -> tuple[list[Result], list[Growth], list[Latency], list[Rate]]:
-    """Each work on a system of its own, so that none finds what another left."""
-    results: list[Result] = []
-    grown: list[Growth] = []
-    followed: list[Latency] = []
-    rates: list[Rate] = []
+async def _run(options: argparse.Namespace) -> dict[str, list[Any]]:
+    """What was found, by key. Each work has a system of its own, so that none finds what another left."""
+    found: dict[str, list[Any]] = {}
     for name in options.work:
+        work = WORKS[name]
         with TemporaryDirectory(prefix="clickstream-bench-") as folder:
-            if name == workers.NAME:
-                sessions = options.items or workers.ITEMS
-                rates += await run_workers(
-                    Path(folder), options.driver, rounds=options.rounds, count=sessions, progress=_say
-                )
-                continue
-            async with started(Path(folder), options.driver) as system:
-                if name == memory.NAME:
-                    grown += await run_memory(system, sessions=options.items or memory.ITEMS, progress=_say)
-                    continue
-                if name == follow.NAME:
-                    sessions = options.items or follow.ITEMS
-                    followed += [
-                        await run_follow(system, number, sessions=sessions, progress=_say)
-                        for number in range(1, options.rounds + 1)
-                    ]
-                    continue
-                contest = CONTESTS[name](system)
-                items = options.items or contest.items
-                results.append(await run_contest(contest, items=items, rounds=options.rounds, progress=_say))
-    return results, grown, followed, rates
+            found.setdefault(work.key, []).extend(await work.run(options.items, options, Path(folder)))
+    return found
+
+
+def _on_a_system(
+    measure: Callable[[System, int | None, argparse.Namespace], Awaitable[Sequence[Any]]],
+) -> Callable[[int | None, argparse.Namespace, Path], Awaitable[Sequence[Any]]]:
+    async def run(items: int | None, options: argparse.Namespace, folder: Path) -> Sequence[Any]:
+        async with started(folder, options.driver) as system:
+            return await measure(system, items, options)
+
+    return run
+
+
+def _contest(name: str) -> Work:
+    async def measure(system: System, items: int | None, options: argparse.Namespace) -> Sequence[Any]:
+        contest = CONTESTS[name](system)
+        return [await run_contest(contest, items=items or contest.items, rounds=options.rounds, progress=_say)]
+
+    return Work(_on_a_system(measure), report.show_results, "contests")
+
+
+async def _follow(system: System, items: int | None, options: argparse.Namespace) -> Sequence[Any]:
+    return [
+        await follow.run_follow(system, number, sessions=items or follow.ITEMS, progress=_say)
+        for number in range(1, options.rounds + 1)
+    ]
+
+
+async def _behind(system: System, items: int | None, _options: argparse.Namespace) -> Sequence[Any]:
+    return [await behind.run_behind(system, sessions=items or behind.ITEMS, progress=_say)]
+
+
+async def _memory(system: System, items: int | None, _options: argparse.Namespace) -> Sequence[Any]:
+    return await memory.run_memory(system, sessions=items or memory.ITEMS, progress=_say)
+
+
+async def _workers(items: int | None, options: argparse.Namespace, folder: Path) -> Sequence[Any]:
+    return await workers.run_workers(
+        folder, options.driver, rounds=options.rounds, count=items or workers.ITEMS, progress=_say
+    )
+
+
+WORKS = {name: _contest(name) for name in CONTESTS} | {
+    follow.NAME: Work(_on_a_system(_follow), report.show_follow, "follow"),
+    behind.NAME: Work(_on_a_system(_behind), report.show_caught_up, "behind"),
+    memory.NAME: Work(_on_a_system(_memory), report.show_growth, "memory"),
+    workers.NAME: Work(_workers, report.show_rates, "workers"),
+}
 
 
 def _say(line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
@@ -40,7 +41,7 @@ class Growth:
 
 
 @dataclass(slots=True)
-class _Watch:
+class Watch:
     """Samples of memory, and how many sessions were through at each."""
 
     pids: dict[str, int]
@@ -51,10 +52,28 @@ class _Watch:
     def sample(self) -> None:
         self.samples.append((self.through, {name: rss_bytes(pid) / _MIB for name, pid in self.pids.items()}))
 
-    async def run(self) -> None:
-        while True:
-            self.sample()
-            await asyncio.sleep(_SAMPLE_S)
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Take samples now and then, and a last one at the end."""
+
+        async def run() -> None:
+            while True:
+                self.sample()
+                await asyncio.sleep(_SAMPLE_S)
+
+        running = asyncio.create_task(run())
+        try:
+            yield
+        finally:
+            running.cancel()
+        self.sample()
+
+    def passed(self, through: int, done: str, progress: Callable[[str], None]) -> None:
+        """Note how many are through; say so at every tenth."""
+        tenth = max(1, self.total // 10)
+        if through // tenth > self.through // tenth:
+            progress(f"{through:,} of {self.total:,} sessions {done}")
+        self.through = through
 
     def growth(self, work: str) -> list[Growth]:
         later = [found for through, found in self.samples if through * 10 >= self.total]
@@ -71,16 +90,14 @@ async def run_memory(system: System, *, sessions: int, progress: Callable[[str],
     pids = {"server": system.pids["server"], "client": os.getpid()}
     grown = []
     for work, run in (("import", _import), ("export", _export)):
-        watch = _Watch(pids, sessions)
-        watching = asyncio.create_task(watch.run())
-        await run(system, watch, progress)
-        watching.cancel()
-        watch.sample()
+        watch = Watch(pids, sessions)
+        async with watch.running():
+            await run(system, watch, progress)
         grown.extend(watch.growth(work))
     return grown
 
 
-async def _import(system: System, watch: _Watch, progress: Callable[[str], None]) -> None:
+async def _import(system: System, watch: Watch, progress: Callable[[str], None]) -> None:
     made = items(watch.total, seed=0)
 
     async def chunks() -> AsyncIterator[ImportChunk]:
@@ -91,24 +108,17 @@ async def _import(system: System, watch: _Watch, progress: Callable[[str], None]
 
     answer = None
     async for answer in system.client.import_sessions(ImportConfig(import_id="memory"), chunks()):
-        _pass(watch, answer.processed, "imported", progress)
+        watch.passed(answer.processed, "imported", progress)
     assert isinstance(answer, ImportSummary)
     assert answer.sessions.inserted == watch.total, answer
     assert system.ours.sessions.count_documents({}) == watch.total
     assert system.ours.events.count_documents({}) == watch.total * EVENTS_PER_SESSION
 
 
-async def _export(system: System, watch: _Watch, progress: Callable[[str], None]) -> None:
+async def _export(system: System, watch: Watch, progress: Callable[[str], None]) -> None:
     trailer = None
     async for page in system.client.export_sessions(ExportFilter()):
-        _pass(watch, watch.through + len(page.sessions), "exported", progress)
+        watch.passed(watch.through + len(page.sessions), "exported", progress)
         trailer = page.trailer
     assert trailer is not None
     assert (trailer.session_count, trailer.event_count) == (watch.total, watch.total * EVENTS_PER_SESSION), trailer
-
-
-def _pass(watch: _Watch, through: int, done: str, progress: Callable[[str], None]) -> None:
-    tenth = max(1, watch.total // 10)
-    if through // tenth > watch.through // tenth:
-        progress(f"memory: {through:,} of {watch.total:,} sessions {done}")
-    watch.through = through

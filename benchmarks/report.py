@@ -8,6 +8,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.behind import CaughtUp
 from benchmarks.contest import CLICKSTREAM, DIRECT, Result
 from benchmarks.follow import Latency
 from benchmarks.memory import Growth
@@ -71,6 +72,17 @@ def show_rates(rates: Sequence[Rate], console: Console) -> None:
         figures.append([rate.conflicts for rate in found])
         table.add_row(work, str(workers), *(_spread(column, ",.0f") for column in figures))
     console.print(table)
+
+
+def show_caught_up(caught_up: Sequence[CaughtUp], console: Console) -> None:
+    """What a follower that fell behind costs."""
+    for found in caught_up:
+        rate = found.sessions / found.catching_up_s
+        console.print(
+            f"{found.sessions:,} sessions imported in {found.import_s:,.0f} s; "
+            f"the follower caught up in {found.catching_up_s:,.0f} s ({rate:,.0f} a second)"
+        )
+        show_growth(found.memory, console)
 
 
 def _spread(figures: Sequence[float], form: str) -> str:

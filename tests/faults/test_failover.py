@@ -5,8 +5,9 @@ The long form runs with `make test-faults`, and reports.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -19,8 +20,12 @@ from faults.replica_set import Member, ReplicaSet
 from faults.report import outcome_of
 from pymongo import AsyncMongoClient
 
-from clickstream import ClickstreamClient
-from harness import ServerProcess
+from clickstream import ClickstreamClient, Session
+from clickstream_server.app import opened_dao
+from clickstream_server.config import Settings
+from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from clickstream_server.storage.mongo.driver import DriverName
+from harness import ServerProcess, eventually
 
 Disturb = Callable[[ReplicaSet, Member], Awaitable[None]]
 Record = Callable[[str, object], None]
@@ -189,3 +194,41 @@ async def test_a_server_is_lost(replica_set: ReplicaSet, record_property: Record
     """`kill -9` of a server under load, and its return, break no promise."""
     async with scene(replica_set, "motor") as found:
         await found.survives("server killed, motor", found.lose_server, record_property)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_followers_are_told_of_what_the_new_primary_commits(replica_set: ReplicaSet, driver: DriverName) -> None:
+    """While the old primary stands apart with the server's change stream, followers are woken by the new one's."""
+    database = f"test_{uuid4().hex[:12]}"
+    settings = Settings(mongodb_database=database, mongodb_driver=driver)
+    seen: list[str] = []
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(_clean, replica_set, database)
+        dao = await stack.enter_async_context(opened_dao(replica_set.uri, settings))
+        watcher = dao._reader._watcher
+        await dao.register_session(Session(session_id="first"))
+        following = asyncio.create_task(_follow(dao, seen))
+        stack.callback(following.cancel)
+        await eventually(lambda: _holds(lambda: bool(seen)), "the follower has begun")
+        primary = await replica_set.primary()
+        await cut_from_members(replica_set, primary)
+        await replica_set.another_than(primary)
+
+        async def told() -> bool:
+            stream, wakes, session_id = watcher._hearing, watcher.wakes, uuid4().hex
+            await dao.register_session(Session(session_id=session_id))
+            await eventually(lambda: _holds(lambda: session_id in seen), "the follower sees it")
+            return stream is watcher._hearing and watcher.wakes > wakes
+
+        await eventually(told, "followers are woken")
+
+
+async def _follow(dao: MongoClickstreamDao, seen: list[str]) -> None:
+    async with aclosing(dao.get_batch_pages("", follow=True)) as pages:
+        async for page in pages:
+            seen += [found.session.session_id for found in page.sessions]
+
+
+async def _holds(condition: Callable[[], bool]) -> bool:
+    return condition()

@@ -76,11 +76,13 @@ class BatchReader:
                 batch_id = (await self._batches.collecting()).batch_id
         async with self._watcher.watch(batch_id if query.follow else None, query.after_number) as changed:
             after, left, page_sessions = query.after_number, query.limit or None, FIRST_PAGE_SESSIONS
-            read, first = self._page, query.follow
+            read, first, told = self._page, query.follow, True
             while True:
                 changed.clear()
                 wanted = page_sessions if left is None else min(page_sessions, left)
                 page, complete = await read(batch_id, after, wanted, query)
+                if page.sessions and not told:
+                    self._watcher.is_deaf()
                 after, page_sessions = page.last_number, PAGE_SESSIONS
                 left = None if left is None else left - len(page.sessions)
                 ended = left == 0 or page.sealed or (complete and not query.follow)
@@ -90,10 +92,9 @@ class BatchReader:
                 first = False
                 if ended:
                     return
-                read = self._page
-                if complete and await changed.wait(SIGN_OF_LIFE_S):
-                    read = self._shared_page
-                elif complete:
+                told = not complete or await changed.wait(SIGN_OF_LIFE_S)
+                read = self._shared_page if complete and told else self._page
+                if not told:
                     yield replace(page, sessions=())
 
     async def _shared_page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> tuple[MessagePage, bool]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -81,6 +81,7 @@ class BatchWatcher:
         self._readers: defaultdict[str, set[Changed]] = defaultdict(set)
         self._counters: dict[str, int] = {}
         self._watching: asyncio.Task[None] | None = None
+        self._hearing: asyncio.Timeout | None = None
         self.wakes = 0
         """How often readers were woken so far. What is read while this stays the same has seen all that woke them."""
 
@@ -115,6 +116,14 @@ class BatchWatcher:
                 del self._readers[batch_id]
                 self._counters.pop(batch_id, None)
 
+    def is_deaf(self) -> None:
+        """A reader found by itself what it should have been told of: open another stream.
+
+        A stream stays with its member, also when that has lost the others and is no primary any more.
+        """
+        if self._hearing is not None and self._hearing.when() is None:
+            self._hearing.reschedule(0)
+
     async def close(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
@@ -123,9 +132,18 @@ class BatchWatcher:
     async def _watch(self) -> None:
         while True:
             try:
-                await self._pass_on_changes()
+                await self._pass_on_changes_heard()
             except PyMongoError:
                 await asyncio.sleep(_REOPEN_S)  # the database is away: the readers learn that by reading
+
+    async def _pass_on_changes_heard(self) -> None:
+        """Until it `is_deaf`, or fails."""
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as self._hearing:
+                    await self._pass_on_changes()
+        finally:
+            self._hearing = None
 
     async def _pass_on_changes(self) -> None:
         async with await settle(self._batches.watch([{"$project": _TOLD}])) as stream:
