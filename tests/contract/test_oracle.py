@@ -226,7 +226,7 @@ async def emptied(mongodb_uri: str, database: str) -> AsyncIterator[Callable[[],
         yield empty
 
 
-@settings(deadline=None, max_examples=40, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=st.lists(OPERATIONS, min_size=30, max_size=60))
 async def test_the_real_thing_agrees_with_the_oracle(
     real: ClickstreamDao, emptied: Callable[[], Awaitable[None]], operations: list[tuple[Any, ...]]
