@@ -226,6 +226,46 @@ async def test_an_unknown_batch_leaves_nothing(client: ClickstreamClient, tmp_pa
     assert [] == list(tmp_path.iterdir())  # noqa: ASYNC240  # a moment
 
 
+async def test_an_export_of_nothing_says_so(client: ClickstreamClient, tmp_path: Path) -> None:
+    """Where nothing matches, the export is complete, and the account says that it has no session."""
+    code, _, account = await exported(client, "--session", "nope", "--output", tmp_path / "a.jsonl")
+
+    assert 0 == code
+    assert "no session in it" in account
+
+
+async def test_a_link_stays_a_link(client: ClickstreamClient, tmp_path: Path) -> None:
+    """The export to a symbolic link writes the file that it names."""
+    await fill(client, 3)
+    target, link = tmp_path / "folder" / "a.jsonl", tmp_path / "link"
+    target.parent.mkdir()  # a moment
+    link.symlink_to(target)
+
+    assert 0 == (await exported(client, "--output", link))[0]
+
+    assert link.is_symlink()
+    assert 4 == target.read_bytes().count(b"\n")  # the trailer is a line, too
+    assert [target] == list(target.parent.iterdir())
+
+
+async def test_a_session_that_is_too_large_is_named(client: ClickstreamClient, tmp_path: Path) -> None:
+    """A session whose events no message can hold ends the export with its id and the option that helps."""
+    large = [
+        SessionEvent(event_id=f"e{number}", session_id="s1", created_at=START, event_type="v", meta={"t": "x" * 60_000})
+        for number in range(160)
+    ]
+    await client.register_session(session(1))
+    for first in range(0, len(large), 80):
+        await client.push_events(large[first : first + 80])
+
+    code, _, complaints = await exported(client, "--output", tmp_path / "a.jsonl")
+
+    assert 1 == code
+    assert "session 's1'" in complaints
+    assert "smaller --events-limit" in complaints
+    assert 0 == (await exported(client, "--output", tmp_path / "a.jsonl", "--events-limit", "9"))[0]
+
+
 async def test_csv_has_a_row_for_each_event(client: ClickstreamClient, tmp_path: Path) -> None:
     """Every event is one row, with the place of its object in the results that were shown."""
     await fill(client, 9)

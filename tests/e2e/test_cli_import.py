@@ -313,8 +313,35 @@ async def test_a_server_that_is_not_there_is_told_in_one_line(tmp_path: Path) ->
     assert "clickstream serve" in complaints
 
 
-async def test_ctrl_c_says_how_far_it_got(client: ClickstreamClient, tmp_path: Path) -> None:
-    """SIGINT while an import waits for more rows ends it with 130 and an account of what was stored."""
+@pytest.mark.parametrize("content", [b"", b"\n\n"])
+async def test_an_empty_file_is_told(client: ClickstreamClient, tmp_path: Path, content: bytes) -> None:
+    """A file without rows is imported, and the account says that there was nothing in it."""
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(content)
+
+    code, out, _ = await imported(client, file)
+
+    assert 0 == code
+    assert "nothing in it" in out
+
+
+@pytest.mark.parametrize(("content", "what"), [(b"PAR1\0\0", "Parquet"), ("{}".encode("utf-16"), "UTF-16")])
+async def test_another_kind_of_file_is_one_error(
+    client: ClickstreamClient, tmp_path: Path, content: bytes, what: str
+) -> None:
+    """Parquet and UTF-16 are told in one line that says what to do, instead of a refusal for each line."""
+    file = tmp_path / "a"
+    file.write_bytes(content)
+
+    code, _, complaints = await imported(client, file)
+
+    assert (1, 1) == (code, len(complaints.splitlines()))
+    assert what in complaints
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_ctrl_c_says_how_far_it_got(client: ClickstreamClient, tmp_path: Path, number: signal.Signals) -> None:
+    """SIGINT or SIGTERM while an import waits for more rows ends it with 130 and an account of what was stored."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     process = await start_program("import", str(pipe), "--target", client.target)
@@ -326,7 +353,7 @@ async def test_ctrl_c_says_how_far_it_got(client: ClickstreamClient, tmp_path: P
             return bool((await client.list_batches()).batches)
 
         await eventually(some_are_stored, "rows are stored")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         async with asyncio.timeout(PATIENCE_S):
             _, complaints = await process.communicate()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -177,6 +178,7 @@ def _count(text: str) -> int:
 def _export(given: argparse.Namespace) -> int:
     from clickstream.export import ExportFilter
     from clickstream_server.bulk.export_command import ExportOptions, export
+    from clickstream_server.bulk.outputs import has_part
 
     chosen = ExportFilter(
         batch_id=given.batch,
@@ -187,12 +189,13 @@ def _export(given: argparse.Namespace) -> int:
         event_types=tuple(given.event_type),
         exclude_irrelevant=given.exclude_irrelevant,
     )
+    # Of a symbolic link, the file that it names is written: it would take the link's place when it is complete.
     options = ExportOptions(
         target=given.target,
         chosen=chosen,
         events_limit=given.events_limit,
         format=given.format,
-        output=given.output,
+        output=os.path.realpath(given.output) if has_part(given.output) else given.output,
         with_place=given.with_place,
         resume=given.resume,
     )

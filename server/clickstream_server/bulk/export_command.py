@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from clickstream.client import ClickstreamClient
-from clickstream.errors import ClickstreamError, Unavailable
+from clickstream.errors import ClickstreamError, MessageTooLarge, Unavailable
 from clickstream.export import ExportAccount, ExportFilter
 from clickstream.models import Money, SessionBatch, SessionWithEvents
 from clickstream_server.bulk.formats import WRITERS, Writer
@@ -202,13 +202,18 @@ def _left(options: ExportOptions, output: Output) -> str:
 def _said(target: str, error: ClickstreamError) -> str:
     if isinstance(error, Unavailable):
         return f"the server at {target} does not answer ({error.reason or error.code.name})"
-    return f"the export failed: {error.message} ({error.reason or error.code.name})"
+    message = error.message
+    if isinstance(error, MessageTooLarge):  # it names the field of the request
+        message = message.replace("events_limit", "--events-limit")
+    return f"the export failed: {message} ({error.reason or error.code.name})"
 
 
 def _print_summary(name: str, account: ExportAccount, digest: str, *, rate: float) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     totals = ", ".join(f"{total.text} {total.currency_code}" for total in account.totals) or "none"
     console.print(Text(f"Exported to {shown(name)}: complete, agrees with the server's trailer."))
+    if not account.session_count:
+        console.print("There is no session in it: none is what was asked for.")
     console.print(f"{account.session_count:,} sessions, {account.event_count:,} events ({rate:,.0f} sessions a second)")
     console.print(f"totals: {totals}")
     console.print(f"sha256: {digest}")

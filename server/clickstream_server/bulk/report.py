@@ -51,6 +51,8 @@ def print_account(console: Console, account: FileAccount, *, dry_run: bool = Fal
     if log is not None:
         _print_log(console, log)
     console.print(Padding(_counts(account, dry_run=dry_run), (1, 0), expand=False))
+    if account.complete and not (account.sessions.total or account.events.total or account.refused):
+        console.print("There was nothing in it to import.\n")
     if account.notes:
         console.print(Padding(_not_stored(account), (0, 0, 1, 0), expand=False))
     if log is not None:

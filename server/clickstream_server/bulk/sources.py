@@ -21,6 +21,12 @@ LINE_BYTES_MAX = 32 * 1024 * 1024
 """A session with its events has 8 MiB as a message at most; as JSON it is some times as large."""
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_OTHER_FORMS = {
+    b"PAR1": "is a Parquet file, and import reads lines of JSON: export those",
+    b"\xff\xfe": "is text in UTF-16, and import reads UTF-8: iconv -f UTF-16 -t UTF-8 makes it so",
+    b"\xfe\xff": "is text in UTF-16, and import reads UTF-8: iconv -f UTF-16 -t UTF-8 makes it so",
+}
+"""What files that cannot be read begin with."""
 _PIECE_BYTES = 64 * 1024
 _ROWS_LOOKED_AT = 50
 _UBI_FIELDS = frozenset({"query_id", "action_name", "user_query", "query_response_id"})
@@ -142,6 +148,9 @@ class _Stream(io.RawIOBase):
 def _unpacked(name: str, packed: _Counted) -> Lines:
     """The lines without their compression, which the first bytes tell."""
     start = packed.peek(4)
+    for begin, problem in _OTHER_FORMS.items():
+        if start.startswith(begin):
+            raise StartFailure(f"{name} {problem}")
     unpacker = None
     if start.startswith(_GZIP):
         unpacker = _Unpacker(packed.read, lambda: zlib.decompressobj(wbits=31), zlib.error)
