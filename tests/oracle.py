@@ -142,13 +142,14 @@ class OracleDao(ClickstreamDao):
             raise InvalidField.at("events", "must hold a valid event")
         counts = dict.fromkeys(WriteOutcome, 0)
         failures = []
+        now = self._now()  # one for the call: what has no time of its own is then in the order of its ids
         for index, (event, fault) in enumerate(zip(events, found, strict=True)):
             outcome, event_id = WriteOutcome.REJECTED, ""
             if isinstance(event, SessionEvent):
                 event_id = event.event_id
                 if not fault:
                     event_id = event.event_id or f"derived {content(event)}"
-                    outcome = self._push(event, event_id)
+                    outcome = self._push(event, event_id, now)
             counts[outcome] += 1
             if outcome in {WriteOutcome.CONFLICT, WriteOutcome.REJECTED}:
                 reason = "INVALID_FIELD" if outcome is WriteOutcome.REJECTED else "CONTENT_CONFLICT"
@@ -172,13 +173,11 @@ class OracleDao(ClickstreamDao):
             return "without an id it needs a time"
         return None
 
-    def _push(self, event: SessionEvent, event_id: str) -> WriteOutcome:
+    def _push(self, event: SessionEvent, event_id: str, now: datetime) -> WriteOutcome:
         key = event.session_id, event_id
         sent = content(event.model_copy(update={"event_id": ""}))
         if key not in self.events:
-            self.events[key] = event.model_copy(
-                update={"event_id": event_id, "created_at": event.created_at or self._now()}
-            )
+            self.events[key] = event.model_copy(update={"event_id": event_id, "created_at": event.created_at or now})
             self.sent_events[key] = sent
             return WriteOutcome.INSERTED
         as_it_reads = content(self.events[key].model_copy(update={"event_id": ""}))

@@ -10,7 +10,7 @@ function untilPrimary() {
 
 function knowsUs() {
   try {
-    return admin.auth(root).ok === 1;
+    return admin.auth(root.user, root.pwd).ok === 1;
   } catch (error) {
     return false;
   }
@@ -30,7 +30,7 @@ if (!knowsUs()) {
   }
   untilPrimary();
   admin.createUser({ ...root, roles: ['root'] });
-  admin.auth(root);
+  admin.auth(root.user, root.pwd);
 }
 if (!admin.getUser(server.user)) {
   untilPrimary();
