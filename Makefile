@@ -10,6 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 PROTOS := $(wildcard protos/clickstream/v1/*.proto)
+# What `make test-versions` runs: what goes through a client or over the wire, and with what.
+VERSION_TESTS := tests/contract $(patsubst %,tests/e2e/test_%.py,client sync_client transfer_client wire versions)
+VERSION_CASES := client or wire or versions
+VERSION_TOOLS := pytest|pytest-asyncio|pytest-xdist|hypothesis|PyYAML
 export CLICKSTREAM_DATA_DIR ?= $(CURDIR)/.data
 
 .DEFAULT_GOAL := help
@@ -46,6 +50,19 @@ test-torch-pypi: $(VENV)-torch/.done
 test-torch-system: $(VENV)-torch-system/.done
 	$(VENV)-torch-system/bin/pytest -n 2 tests/datasets/test_torch.py tests/e2e/test_readme.py $(ARGS)
 
+test-versions: $(VENV)/.dev ## the clients on the lowest and the newest versions that pyproject.toml allows
+	@$(BIN)/python tools/bounds.py >$(VENV)/lowest.txt
+	@grep -E '^($(VERSION_TOOLS))==' constraints.txt >$(VENV)/tools.txt
+	@set -e; for versions in lowest highest; do \
+	  python=$(VENV)-$$versions/bin/python; \
+	  echo "Installing the $$versions versions into $(VENV)-$$versions …"; \
+	  $(BIN)/python -m venv --clear $(VENV)-$$versions; \
+	  test $$versions = highest && bounds= || bounds="-c $(VENV)/lowest.txt"; \
+	  $$python -m pip install --quiet --disable-pip-version-check $$bounds -r $(VENV)/tools.txt -e '.[server]'; \
+	  $$python -m pip list --disable-pip-version-check | grep -E '^(grpcio|protobuf|googleapis-common-protos|pydantic) '; \
+	  $$python -m pytest -q -n 2 -p no:cacheprovider -k '$(VERSION_CASES)' $(or $(ARGS),$(VERSION_TESTS)); \
+	done
+
 tools: $(VENV)/.dev ## grpcurl and buf into .venv/bin, for docs/debugging.md (needs Go)
 	@if ! command -v go >/dev/null; then echo "There is no Go here: grpcurl is not installed, and tests skip its lines."; \
 	elif ! GOBIN=$(CURDIR)/$(BIN) go install $(GRPCURL); then echo "grpcurl could not be installed: tests skip its lines."; fi
@@ -74,7 +91,7 @@ screenshot: $(VENV)/.dev ## make the README's picture of the page (needs chromiu
 	$(BIN)/python tools/screenshot.py
 
 clean: ## remove what was installed and built (the data in .data stays)
-	rm -rf $(VENV) $(VENV)-torch $(VENV)-torch-system build *.egg-info client/*.egg-info server/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-* build *.egg-info client/*.egg-info server/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }

@@ -20,7 +20,7 @@ DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 LAST_ANSWERS_S = 3
 """What `app._stop` takes beside `drain_s`."""
-TO_COME = {"tls_cert", "tls_key", "tokens_file", "metrics_listen"}
+TO_COME = {"tls_cert", "tls_key", "tokens_file"}
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -185,13 +185,15 @@ def test_the_secrets_are_those_of_the_example() -> None:
 
 
 def test_compose_hands_over_its_secrets() -> None:
-    """The files that the server is told to read are secrets that it is given, made by `prepare`."""
+    """The files that the server is told to read lie in the folder that it is given, and `prepare` makes them."""
     prepare = (DEPLOY / "compose" / "prepare").read_text()
-    read = {value.removeprefix("/run/secrets/") for value in server()["environment"].values() if "/secrets/" in value}
+    [(source, target, how)] = [volume.split(":") for volume in server()["volumes"]]
+    read = [value for value in server()["environment"].values() if value.startswith("/")]
 
-    assert read == set(server()["secrets"]) == set(compose()["secrets"])
-    for name in read:
-        assert f"compose/secrets/{name}" == compose()["secrets"][name]["file"]
+    assert ("./compose/secrets", "ro", 3) == (source, how, len(read))
+    for path in read:
+        folder, _, name = path.rpartition("/")
+        assert target == folder
         assert f"secrets/{name}" in prepare
 
 
