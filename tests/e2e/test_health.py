@@ -19,7 +19,7 @@ from clickstream_server.app import SERVICES
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.health import LIVENESS
-from harness import eventually, served
+from harness import eventually, served, start_program
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -90,6 +90,34 @@ async def _waits(mongo: AsyncMongoClient) -> bool:
 
 async def _says(address: str, service: str, status: int) -> bool:
     return status == await said(address, service)
+
+
+async def test_a_server_that_waits_for_its_database_lives() -> None:
+    """Who starts before MongoDB does is not sent calls, and not restarted over and over either."""
+    health = free_address()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen: nobody else can take it
+        uri = f"mongodb://127.0.0.1:{nobody.getsockname()[1]}/"
+        process = await start_program(
+            "serve", "--listen=127.0.0.1:0", f"--health-listen={health}", f"--mongodb-uri={uri}"
+        )
+        try:
+            await eventually(lambda: _answers(health), "the health port answers")
+
+            assert [SERVING, NOT_SERVING] == [await said(health, name) for name in (LIVENESS, "")]
+            assert process.returncode is None
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+
+async def _answers(address: str) -> bool:
+    try:
+        await said(address, LIVENESS)
+    except grpc.aio.AioRpcError:
+        return False
+    return True
 
 
 async def test_a_health_port_that_is_taken_keeps_the_server_from_starting(mongodb_uri: str, database: str) -> None:
