@@ -71,29 +71,59 @@ async def test_connections_spread_over_the_workers(mongodb_uri: str, database: s
     assert 0 == await server.stop()
 
 
-async def test_the_promises_hold_while_workers_are_killed(mongodb_uri: str, database: str) -> None:
-    """Every worker is killed in turn under writers, readers and releases: no promise is broken, and each comes back."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_the_promises_hold_while_workers_end(mongodb_uri: str, database: str, number: signal.Signals) -> None:
+    """Every worker is ended in turn under writers, readers and releases: no promise is broken, and each comes back."""
     server = await ServerProcess.start(workers=3, mongodb_uri=mongodb_uri, mongodb_database=database)
     async with clients_of(server.address, 4) as clients:
         work = Workload(clients)
 
-        async def kill_each() -> None:
-            for number in (1, 2, 3):
-                await work.until_acknowledged(150 * number)
+        async def end_each() -> None:
+            for worker in (1, 2, 3):
+                await work.until_acknowledged(150 * worker)
                 work.history.kills.append(monotonic())
-                pid = worker_pids(server.pid)[number]
-                os.kill(pid, signal.SIGKILL)
-                await work.release(f"release {number}", *clients)
+                pid = worker_pids(server.pid)[worker]
+                os.kill(pid, number)
+                await work.release(f"release {worker}", *clients)
                 await all_workers(server, 3, but=pid)
 
-        history = await work.run(writers=12, sessions_each=30, disturb=kill_each)
+        history = await work.run(writers=12, sessions_each=30, disturb=end_each)
         stored = await read_stored(mongodb_uri, database)
     assert 0 == await server.stop()
 
     assert [] == breaches(history, stored)
     assert 12 * 30 == len(stored.sessions)
     assert 4 == len(stored.counters)
-    assert 3 == server.errors.count("was ended by SIGKILL; it is started again")
+    how = "was ended by SIGKILL" if number == signal.SIGKILL else "ended with code 0"
+    assert 3 == server.errors.count(f"{how}; it is started again")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_the_promises_hold_while_the_server_starts_again(
+    mongodb_uri: str, database: str, number: signal.Signals
+) -> None:
+    """The supervisor is ended under load and started at once on the same port: no promise is broken."""
+    settings = {"workers": 2, "mongodb_uri": mongodb_uri, "mongodb_database": database}
+    server = await ServerProcess.start(**settings)
+    servers = [server]
+    async with clients_of(server.address, 4) as clients:
+        work = Workload(clients)
+
+        async def start_again() -> None:
+            await work.until_acknowledged(200)
+            work.history.kills.append(monotonic())
+            server.signal(number)
+            await server.exited()
+            servers.append(await ServerProcess.start(listen=server.address, **settings))
+            await work.release("release", *clients)
+
+        history = await work.run(writers=8, sessions_each=30, disturb=start_again)
+        stored = await read_stored(mongodb_uri, database)
+    assert 0 == await servers[-1].stop()
+
+    assert [] == breaches(history, stored)
+    assert 8 * 30 == len(stored.sessions)
+    assert 2 == len(stored.counters)
 
 
 @pytest.mark.parametrize("killed", ["supervisor", "supervisor and worker"])
@@ -317,6 +347,35 @@ async def test_a_port_in_use_is_named(mongodb_uri: str, database: str, holder: s
     assert (1, "", f"clickstream: cannot listen on {address}: the port is in use\n") == (code, out, errors)
     if server:
         assert 0 == await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("listen", "why"),
+    [("203.0.113.1:50051", "the address is not this machine's"), ("nowhere.invalid:0", "there is no such address")],
+)
+async def test_an_address_that_cannot_be_had_is_named(mongodb_uri: str, listen: str, why: str) -> None:
+    """An address of another machine, or none, is refused in one line."""
+    said = await run_program("serve", f"--listen={listen}", "--workers=2", f"--mongodb-uri={mongodb_uri}")
+
+    assert (1, "", f"clickstream: cannot listen on {listen}: {why}\n") == said
+
+
+async def test_the_port_for_health_is_shared_by_workers_alone(mongodb_uri: str, database: str) -> None:
+    """All workers answer on the port for health, and no other server can have it as well."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        health = f"127.0.0.1:{probe.getsockname()[1]}"
+    arguments = {"mongodb_uri": mongodb_uri, "mongodb_database": database, "health_listen": health}
+    server = await ServerProcess.start(workers=2, **arguments)
+    code, out, _ = await run_program("ping", f"--target={health}")
+    assert (0, f"{health} is SERVING\n") == (code, out)
+
+    code, out, errors = await run_program(
+        *("serve", "--workers=2", "--listen=127.0.0.1:0"),
+        *(f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()),
+    )
+    assert (1, "", f"clickstream: cannot listen on {health}: the port is in use\n") == (code, out, errors)
+    assert 0 == await server.stop()
 
 
 async def test_settings_reach_workers_unseen(mongodb_uri: str, database: str) -> None:

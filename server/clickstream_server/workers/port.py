@@ -6,8 +6,13 @@ import errno
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from time import monotonic, sleep
 
 from clickstream_server.failures import StartFailure
+
+_DYING_S_MAX = 2.0
+"""The workers of a supervisor that was killed have the port for a moment more."""
+_LOOK_AGAIN_S = 0.05
 
 
 @contextmanager
@@ -21,18 +26,35 @@ def reserved(listen: str) -> Iterator[int]:
             "CLICKSTREAM_WORKERS (--workers): on this system processes cannot share a port (SO_REUSEPORT): "
             "leave it at 1, or start several servers on ports of their own"
         )
-    host, _, port_text = listen.rpartition(":")
-    port = int(port_text)
+    give_up_at = monotonic() + _DYING_S_MAX
     with ExitStack() as stack:
-        try:
-            for found in socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM):
-                holder = stack.enter_context(socket.socket(*found[:3]))
-                port = _take(holder, (found[4][0], port, *found[4][2:])) or port
-        except OSError as error:
-            raise StartFailure(f"cannot listen on {listen}: {_reason(error)}") from error
-        if port == 0:
-            raise StartFailure(f"cannot listen on {listen}: the address is not this machine's")
+        while True:
+            try:
+                port = _take_all(listen, stack)
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or monotonic() > give_up_at:
+                    raise StartFailure(f"cannot listen on {listen}: {_reason(error)}") from error
+            stack.close()
+            sleep(_LOOK_AGAIN_S)
         yield port
+
+
+def _take_all(listen: str, stack: ExitStack) -> int:
+    """Bind all addresses that the name has here, which is one unless it is a host's; return the port."""
+    host, _, port_text = listen.rpartition(":")
+    port, taken = int(port_text), 0
+    for found in socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM):
+        holder = stack.enter_context(socket.socket(*found[:3]))
+        taken = _take(holder, (found[4][0], taken or port, *found[4][2:])) or taken
+    if taken == 0:
+        raise OSError(errno.EADDRNOTAVAIL, "the address is not this machine's")
+    return taken
+
+
+def with_port(listen: str, port: int) -> str:
+    """The address with this port."""
+    return f"{listen.rpartition(':')[0]}:{port}"
 
 
 def _take(holder: socket.socket, address: tuple[object, ...]) -> int:

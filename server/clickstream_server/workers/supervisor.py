@@ -11,7 +11,7 @@ from clickstream_server.config import OFF, Settings
 from clickstream_server.embedded import database_of_settings
 from clickstream_server.storage.mongo.driver import without_credentials
 from clickstream_server.workers.crew import Crew
-from clickstream_server.workers.port import reserved
+from clickstream_server.workers.port import reserved, with_port
 
 
 async def until(stop: asyncio.Event, settings: Settings, announce: Callable[[Running], None]) -> None:
@@ -20,6 +20,9 @@ async def until(stop: asyncio.Event, settings: Settings, announce: Callable[[Run
     Raises StartFailure if they cannot serve, or some had to be killed at the end.
     """
     async with AsyncExitStack() as stack:
+        if settings.health_listen:
+            health_port = stack.enter_context(reserved(settings.health_listen))
+            settings = settings.model_copy(update={"health_listen": with_port(settings.health_listen, health_port)})
         port = stack.enter_context(reserved(settings.listen))
         crew = Crew(settings.workers, drain_s=settings.drain_s)
         stack.push_async_callback(crew.stop)
@@ -28,7 +31,7 @@ async def until(stop: asyncio.Event, settings: Settings, announce: Callable[[Run
         stack.push_async_callback(crew.stop)  # before the database
         address, storage = local_address(settings.listen, port), without_credentials(uri)
         page = await stack.enter_async_context(_page(settings, uri, address, storage))
-        listen = f"{settings.listen.rpartition(':')[0]}:{port}"
+        listen = with_port(settings.listen, port)
         await crew.serve(
             settings.model_copy(update={"workers": 1, "listen": listen, "mongodb_uri": uri, "ui_listen": OFF})
         )
