@@ -41,8 +41,9 @@ import clickstream_server.app
 from clickstream_server.config import Settings
 async def main():
     began, cpu = time.perf_counter(), time.process_time()
+    from clickstream_server.security.gate import Gate
     from clickstream_server.ui.page import page_served
-    async with page_served(Settings(ui_listen="127.0.0.1:0"), None, None, address="", storage=""):
+    async with page_served(Settings(ui_listen="127.0.0.1:0"), None, None, Gate(None), address="", storage=""):
         print((time.perf_counter() - began) * 1000, (time.process_time() - cpu) * 1000)
 asyncio.run(main())
 """

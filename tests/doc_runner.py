@@ -68,6 +68,7 @@ class Names:
         r"\d{8}T\d{6}Z-[0-9a-f]{8}"  # a batch's id
         r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"  # a time
         r"|127\.0\.0\.1:\d+"  # an address
+        r"|(?<=key id )[0-9a-f]{16}|[0-9a-f]{16}(?=  never)"  # a token's key id
         # the place in an export and its digest, as buf and grpcurl print them
         r"|(?<=\"resumeToken\": \")[^\"]+|(?<=\"resume_token\": \")[^\"]+|(?<=\"sha256\": \")[^\"]+"
     )

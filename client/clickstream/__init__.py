@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clickstream.client import ClickstreamClient
+from clickstream.credentials import Tls, TokenFile
 from clickstream.dao import ClickstreamDao
 from clickstream.errors import (
     Aborted,
@@ -133,6 +134,8 @@ __all__ = [
     "StorageUnavailable",
     "SyncClickstreamClient",
     "SyncEventStream",
+    "Tls",
+    "TokenFile",
     "TransferDao",
     "Unauthenticated",
     "Unavailable",

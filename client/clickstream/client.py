@@ -15,6 +15,8 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from clickstream import forks, transfer_wire, wire
+from clickstream.access import Access
+from clickstream.credentials import Tls, Token
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import (
     BatchNotFound,
@@ -108,25 +110,33 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
     Every call has a deadline (`deadline_s`; `stream_deadline_s` for one connection of a stream) and is tried up to four
     times while the service is unavailable, if that is safe. A stream that loses its connection goes on after the last
     number that came, by itself, until nothing has come for `stream_resume_s`.
+
+    `tls`: True trusts the authorities that gRPC brings; a `Tls` names another, and what to show the server. `token`:
+    for a server that asks for one; a callable, such as a `TokenFile`, gives the one that counts now. Without TLS it is
+    sent to this machine only, unless `token_in_clear`: else ValueError.
     """
 
     def __init__(
         self,
         target: str = DEFAULT_TARGET,
         *,
+        token: Token | None = None,
+        tls: bool | Tls = False,
+        token_in_clear: bool = False,
         deadline_s: float = 10.0,
         stream_deadline_s: float = 3600.0,
         stream_resume_s: float = 60.0,
     ) -> None:
         self.target = target
+        self._access = Access.of(target, token, tls=tls, token_in_clear=token_in_clear)
         self._deadline_s = deadline_s
         self._stream_deadline_s = stream_deadline_s
         self._stream_resume_s = stream_resume_s
 
     @cached_property
-    def _channel(self) -> grpc.aio.Channel:
+    def _channel(self) -> Any:
         forks.connecting()
-        return grpc.aio.insecure_channel(self.target, options=_CHANNEL_OPTIONS)
+        return self._access.channel(_CHANNEL_OPTIONS)
 
     @cached_property
     def _stub(self) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from clickstream.access import hint
 from clickstream.errors import Cancelled, ClickstreamError, DeadlineExceeded, Unavailable, from_status
 
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -22,7 +23,10 @@ def failure_of(error: grpc.aio.AioRpcError) -> ClickstreamError:
     if error.code() is grpc.StatusCode.CANCELLED:
         # Not by us: then grpc.aio raises a CancelledError.
         return Unavailable("the server stopped before it answered")
-    failure = from_status(error.code(), error.details() or error.code().name, metadata.get(_DETAILS_KEY))
+    said = error.details() or error.code().name
+    if _DETAILS_KEY not in metadata and (tls := hint(said)):
+        said = f"{tls} ({said})"
+    failure = from_status(error.code(), said, metadata.get(_DETAILS_KEY))
     failure.request_id = metadata.get(_REQUEST_ID_KEY, "")
     return failure
 

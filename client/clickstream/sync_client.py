@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from weakref import finalize
 
+from clickstream.access import Access
 from clickstream.background import Background
 from clickstream.client import DEFAULT_TARGET, ClickstreamClient
+from clickstream.credentials import Tls, Token
 from clickstream.dao import DEFAULT_EVENTS_LIMIT
 from clickstream.errors import InvalidField
 from clickstream.event_stream import FailureHandler
@@ -44,7 +45,8 @@ class SyncClickstreamClient:
     notebook), where it blocks. What it streams is a generator: leave it half-way and close it (or let go of it), and
     the call ends.
 
-    It can be pickled, for a spawned process, say: the copy has a connection of its own. It can be forked before its
+    It can be pickled, for a spawned process, say: the copy has a connection of its own. (What is pickled then holds the
+    token; a `TokenFile` is pickled as its path.) It can be forked before its
     first call; later the child gets ForkedProcess, since gRPC does not survive a fork.
     """
 
@@ -52,21 +54,27 @@ class SyncClickstreamClient:
         self,
         target: str = DEFAULT_TARGET,
         *,
+        token: Token | None = None,
+        tls: bool | Tls = False,
+        token_in_clear: bool = False,
         deadline_s: float = 10.0,
         stream_deadline_s: float = 3600.0,
         stream_resume_s: float = 60.0,
     ) -> None:
         self.target = target
+        self._access = Access.of(target, token, tls=tls, token_in_clear=token_in_clear)
         self.settings = {
             "deadline_s": deadline_s,
             "stream_deadline_s": stream_deadline_s,
             "stream_resume_s": stream_resume_s,
         }
-        self._background = Background(ClickstreamClient(target, **self.settings))
+        client = ClickstreamClient(target, token=token, tls=tls, token_in_clear=token_in_clear, **self.settings)
+        self._background = Background(client)
         self._close = finalize(self, self._background.close)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(type(self), self.target, **self.settings), ()
+        # Beside the class, not as its arguments: their repr would show the token.
+        return _copied, (type(self), self._access, self.settings)
 
     def __enter__(self) -> Self:
         return self
@@ -225,3 +233,7 @@ class SyncClickstreamClient:
                 chosen, events_limit=events_limit, limit=limit, resume_token=resume_token
             )
         )
+
+
+def _copied(kind: type[SyncClickstreamClient], access: Access, settings: dict[str, Any]) -> SyncClickstreamClient:
+    return kind(**access.arguments, **settings)

@@ -22,10 +22,13 @@ from clickstream_server.embedded import database_of_settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.health import HealthMonitor, health_served
 from clickstream_server.interceptors import server_interceptors
+from clickstream_server.interceptors.auth import AuthInterceptor
 from clickstream_server.interceptors.drain import DrainInterceptor
-from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
+from clickstream_server.listening import bind, local_address, refuse_exposure, server_options
 from clickstream_server.observe.observing import observing
 from clickstream_server.reflection import add_reflection
+from clickstream_server.security.gate import Gate
+from clickstream_server.security.opened import Security
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import close, connect, without_credentials
@@ -42,22 +45,6 @@ _TOLD_S = 0.5
 """How long callers may take to learn that they are refused."""
 _LAST_ANSWERS_S = 2.0
 """How long clients may take for their last answers once all calls are done."""
-
-_SERVER_OPTIONS = [
-    # Larger than the contract's limit, so that what is too large is refused with a reason.
-    ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", 2 * MESSAGE_BYTES_MAX),
-    ("grpc.max_connection_age_ms", 300_000),  # else clients that balance never see new servers
-    ("grpc.max_connection_age_grace_ms", 4_000_000),  # more than the hour after which our clients leave by themselves
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
-    ("grpc.max_concurrent_streams", 1000),
-    # On by default, it counts calls that are over but not yet cleared away, and so refuses clients that keep the limit.
-    ("grpc.http.overload_protection", 0),
-]
-
-
 _PAGE = "clickstream_server.ui.page"
 
 
@@ -66,6 +53,7 @@ class Running:
     """A server that serves: where it listens, what it stores to, and what there is to say of its page ("": nothing).
 
     `metrics`: where Prometheus finds it; empty: nowhere.
+    `tls`: clients must use TLS. `tokens`: they must have tokens.
     """
 
     address: str
@@ -73,6 +61,8 @@ class Running:
     embedded_data_dir: str | None
     page: str
     metrics: str = ""
+    tls: bool = False
+    tokens: bool = False
 
 
 @asynccontextmanager
@@ -84,15 +74,21 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
     if settings.ui_shown:  # aiohttp takes 0.1 s to be imported: time enough while MongoDB starts or is asked
         _ = asyncio.get_running_loop().run_in_executor(None, import_module, _PAGE)
     async with AsyncExitStack() as stack:
+        security = Security.opened(settings)
+        if not share_port:  # the supervisor has looked
+            refuse_exposure(settings)
         uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
         observed = await stack.enter_async_context(observing(settings))
         dao, until_ready = await stack.enter_async_context(connected_dao(uri, settings, observed.storage))
         drain = DrainInterceptor()
         health = HealthMonitor(dao.ping, SERVICES)
         observed.look_at(dao, serving=lambda: health.serving, draining=lambda: drain.draining)
-        # Shared by default: a forgotten server would silently take half of the traffic.
-        options = [*_SERVER_OPTIONS, ("grpc.so_reuseport", int(share_port))]
-        server = grpc.aio.server(interceptors=server_interceptors(drain, observed.interceptor), options=options)
+        gate = Gate(security.tokens, refused=observed.refused_by("auth"))
+        auth = AuthInterceptor(gate)
+        server = grpc.aio.server(
+            interceptors=server_interceptors(drain, auth, observed.interceptor),
+            options=server_options(share_port=share_port),
+        )
         add_ClickstreamServiceServicer_to_server(ClickstreamServicer(dao), server)  # type: ignore[no-untyped-call]
         add_TransferServiceServicer_to_server(TransferServicer(dao), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
@@ -101,9 +97,9 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             from grpc_channelz.v1 import channelz
 
             channelz.add_channelz_servicer(server)
-        address = local_address(settings.listen, _bind(server, settings.listen))
+        address = local_address(settings.listen, bind(server, settings.listen, security.credentials()))
         storage = without_credentials(uri)
-        page = await stack.enter_async_context(page_beside(settings, dao, address, storage))
+        page = await stack.enter_async_context(page_beside(settings, dao, gate, address, storage))
         metrics = ""
         if settings.metrics_shown and not share_port:
             from clickstream_server.observe.endpoint import metrics_served
@@ -114,25 +110,36 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             await stack.enter_async_context(
                 health_served(settings.health_listen, health.servicer, share_port=share_port)
             )
+        await stack.enter_async_context(security.watched(auth.look_again))
         await server.start()
         try:
             await until_ready()
             drain.admit()
             await health.start()
-            yield Running(address=address, storage=storage, embedded_data_dir=data_dir, page=page, metrics=metrics)
+            yield Running(
+                address=address,
+                storage=storage,
+                embedded_data_dir=data_dir,
+                page=page,
+                metrics=metrics,
+                tls=settings.tls_cert is not None,
+                tokens=gate.asks,
+            )
         finally:
             await health.stop()
             await _stop(server, drain, settings.drain_s)
 
 
 @asynccontextmanager
-async def page_beside(settings: Settings, dao: MongoClickstreamDao, address: str, storage: str) -> AsyncIterator[str]:
+async def page_beside(
+    settings: Settings, dao: MongoClickstreamDao, gate: Gate, address: str, storage: str
+) -> AsyncIterator[str]:
     """The page, if there is to be one, inside the context; yields what there is to say of it."""
     if not settings.ui_shown:
         yield ""
         return
     page_module = await asyncio.to_thread(import_module, _PAGE)
-    async with page_module.page_served(settings, dao, dao.ping, address=address, storage=storage) as page:
+    async with page_module.page_served(settings, dao, dao.ping, gate, address=address, storage=storage) as page:
         yield page
 
 
@@ -194,22 +201,6 @@ async def connected_dao(
             await dao.close()
     finally:
         await close(client)
-
-
-def _bind(server: grpc.aio.Server, listen: str) -> int:
-    try:
-        port = server.add_insecure_port(listen)
-    except RuntimeError:
-        port = 0
-    if port == 0:
-        raise StartFailure(f"cannot listen on {listen}: the port is in use, or the address is not this machine's")
-    return port
-
-
-def local_address(listen: str, port: int) -> str:
-    """Where clients on this machine find what listens there."""
-    host = listen.rpartition(":")[0]
-    return f"{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"
 
 
 async def until(

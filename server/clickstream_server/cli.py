@@ -1,4 +1,4 @@
-"""The program `clickstream`: serve, ping, import, export, tail, replay, demo."""
+"""The program `clickstream`: serve, ping, import, export, tail, replay, token, demo."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 from clickstream_server.bulk.arguments import SAMPLE_QUERIES, add_export, add_import, add_replay
 from clickstream_server.bulk.waiting import exit_past_threads
 from clickstream_server.failures import StartFailure
+from clickstream_server.reach import access_of, add_reach, advice
+from clickstream_server.security.command import add_token
 from clickstream_server.tail.arguments import add_tail
 
 INTERRUPTED = 130
@@ -49,16 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_ping(commands)
     for add in (add_import, add_export, add_replay, add_tail):
-        _add_target(add(commands))
+        add_reach(add(commands))
+    add_token(commands)
     _add_demo(commands)
     return parser
-
-
-def _add_target(parser: argparse.ArgumentParser) -> None:
-    from clickstream.client import DEFAULT_TARGET
-
-    default = os.environ.get("CLICKSTREAM_TARGET", DEFAULT_TARGET)
-    parser.add_argument("--target", default=default, help="the server (CLICKSTREAM_TARGET; default %(default)s)")
 
 
 def _add_serve(commands: Any) -> None:
@@ -68,13 +64,15 @@ def _add_serve(commands: Any) -> None:
     for name, field in Settings.model_fields.items():
         default = "" if field.default_factory or field.default in (None, "") else f"; default {field.default}"
         text = f"{field.description} ({ENV_PREFIX}{name.upper()}{default})"
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=text.replace("%", "%%"))
+        # A flag that is a switch may stand alone, and may have a value as any other.
+        value = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=text.replace("%", "%%"), **value)
     parser.set_defaults(run=_serve)
 
 
 def _add_ping(commands: Any) -> None:
     parser = commands.add_parser("ping", help="ask a server whether it serves", description="Ask whether it serves.")
-    _add_target(parser)
+    add_reach(parser)
     parser.add_argument("--timeout-s", type=float, default=5.0, help="seconds to wait (default %(default)s)")
     parser.set_defaults(run=_ping)
 
@@ -92,7 +90,7 @@ def _add_demo(commands: Any) -> None:
 
 
 async def _serve(given: argparse.Namespace) -> int:
-    from clickstream_server.config import Settings, load_settings, unknown_settings
+    from clickstream_server.config import Settings, load_settings, mistaken_settings, unknown_settings
     from clickstream_server.observe.logs import set_up_logging
     from clickstream_server.process import Serving, collect_garbage_less_often
 
@@ -104,6 +102,8 @@ async def _serve(given: argparse.Namespace) -> int:
     set_up_logging(settings.log_level, settings.log_format)
     for name in unknown_settings(os.environ):
         print(f"clickstream: {name} is not a setting and is ignored", file=sys.stderr)
+    for line in mistaken_settings(settings, os.environ):
+        print(f"clickstream: {line}", file=sys.stderr)
     collect_garbage_less_often()
     serving = Serving(until, settings, _announce)
     in_order = True
@@ -138,33 +138,39 @@ def _announce(running: Any) -> None:
 
     program = _program()
     host = running.address
-    option = "" if host == DEFAULT_TARGET else f" --target {host}"
+    option = ("" if host == DEFAULT_TARGET else f" --target {host}") + (" --tls" if running.tls else "")
+    asked = " and ".join(name for name, wanted in (("TLS", running.tls), ("tokens", running.tokens)) if wanted)
+    access = f"needs: {asked} (docs/security.md)\n" if asked else ""
     data = f"{running.embedded_data_dir}  (embedded MongoDB at {running.storage})"
     page = f"page:  {running.page}\n" if running.page else ""
     metrics = f"metrics: {running.metrics}\n" if running.metrics else ""
     print(
         f"clickstream serves on {host}\n"
         f"data:  {data if running.embedded_data_dir else running.storage}\n"
-        f"{page}{metrics}"
+        f"{page}{metrics}{access}"
         f"try:   {program} ping{option}\n"
-        f"       {program} replay --sample{option}\n"
+        f"       {program} replay --sample{option}{' --token-file FILE' if running.tokens else ''}\n"
         "Ctrl-C stops it.",
         flush=True,
     )
 
 
 async def _ping(given: argparse.Namespace) -> int:
-    import grpc
     import grpc.aio
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    async with grpc.aio.insecure_channel(given.target) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        try:
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=given.timeout_s)
-        except grpc.aio.AioRpcError as error:
-            print(f"clickstream: nobody serves on {given.target} ({error.code().name})", file=sys.stderr)
-            return 1
+    from clickstream.resume import failure_of
+
+    channel = access_of(given).channel([])
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    try:
+        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=given.timeout_s)
+    except grpc.aio.AioRpcError as error:
+        why = advice(failure_of(error))
+        print(f"clickstream: nobody serves on {given.target} ({error.code().name}){why}", file=sys.stderr)
+        return 1
+    finally:
+        await channel.close()
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     print(f"{given.target} is {status}")
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1

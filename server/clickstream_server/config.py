@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from clickstream.access import is_loopback
 from clickstream_server.failures import StartFailure
 from clickstream_server.limits import Limits
 from clickstream_server.observe.logs import LogFormat
@@ -17,10 +17,23 @@ from clickstream_server.storage.mongo.driver import DriverName
 from clickstream_server.storage.mongo.options import MongoOptions, ReadConcernName, check_write_concern
 
 ENV_PREFIX = "CLICKSTREAM_"
-CLIENT_VARIABLES = frozenset({f"{ENV_PREFIX}TARGET"})
+CLIENT_VARIABLES = frozenset(
+    ENV_PREFIX + name
+    for name in (
+        "TARGET",
+        "TLS",
+        "TLS_CA",
+        "TLS_CLIENT_CERT",
+        "TLS_CLIENT_KEY",
+        "TOKEN",
+        "TOKEN_FILE",
+        "TOKEN_IN_CLEAR",
+    )
+)
 """What the other commands read; no setting of the server, and no misspelling of one."""
 OFF = "off"
 WORKERS_MAX = 64
+_EASILY_MISTAKEN = {"TOKEN_FILE": "tokens_file", "TLS": "tls_cert", "TLS_CA": "tls_client_ca"}
 _OFF_WHEN_EMPTY = "ui_listen"
 _DEFAULTS = Limits()
 _MONGO = MongoOptions()
@@ -31,14 +44,6 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "clickstream"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether this is an address that only this machine reaches. An IPv6 address may stand in brackets."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:
-        return False
-
-
 class Settings(BaseModel):
     """Every setting: a flag `--name-of-it` of `clickstream serve`, or `CLICKSTREAM_NAME_OF_IT`; a flag comes first."""
 
@@ -46,6 +51,15 @@ class Settings(BaseModel):
 
     listen: str = Field("127.0.0.1:50051", description="address and port to serve on; port 0 takes a free one")
     workers: int = Field(1, ge=1, le=WORKERS_MAX, description="processes that serve, all on the one port")
+    insecure: bool = Field(default=False, description="serve other machines also without TLS or tokens, and warn")
+    tls_cert: Path | None = Field(
+        None, description="the server's certificate, in PEM form; with it, clients must use TLS"
+    )
+    tls_key: Path | None = Field(None, description="the certificate's key, in PEM form")
+    tls_client_ca: Path | None = Field(
+        None, description="authorities in PEM form; with it, clients must show a certificate of theirs (mutual TLS)"
+    )
+    tokens_file: Path | None = Field(None, description="who may call: the file that `clickstream token new` writes to")
     mongodb_uri: str = Field("", description="a replica set or sharded cluster; empty starts the embedded MongoDB")
     mongodb_database: str = Field(
         "clickstream", description="the database's name", max_length=63, pattern=r'^[^/\\. "$*<>:|?\x00]+$'
@@ -118,7 +132,7 @@ class Settings(BaseModel):
         if not is_loopback(cls._address_and_port(listen).rpartition(":")[0]):
             raise ValueError(
                 "must be a loopback address such as 127.0.0.1:50052, or off: "
-                "the page has no TLS and no tokens yet, and shows what people searched"
+                "the page has no TLS, and shows what people searched; to look from elsewhere, forward the port to you"
             )
         return listen
 
@@ -196,6 +210,15 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> S
         name = str(first["loc"][0])
         message = first["msg"].removeprefix("Value error, ")
         raise StartFailure(f"{ENV_PREFIX}{name.upper()} (--{name.replace('_', '-')}): {message}") from error
+
+
+def mistaken_settings(settings: Settings, environment: Mapping[str, str]) -> list[str]:
+    """What to say of variables that are for clients, where the server's own of nearly the same name is not set."""
+    return [
+        f"{ENV_PREFIX}{theirs} is for clients, and the server has no {ENV_PREFIX}{ours.upper()}: did you mean that?"
+        for theirs, ours in _EASILY_MISTAKEN.items()
+        if environment.get(ENV_PREFIX + theirs) and getattr(settings, ours) is None
+    ]
 
 
 def unknown_settings(environment: Mapping[str, str]) -> list[str]:

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 import clickstream
 from clickstream import (
     client,
+    credentials,
     dao,
     errors,
     event_stream,
@@ -45,7 +46,19 @@ TRANSFER_RPCS = [method.name for method in transfer_service_pb2.DESCRIPTOR.servi
 NOON = datetime(2026, 3, 1, 12, 0, 0, 1, tzinfo=UTC)
 
 
-PUBLIC_MODULES = (client, dao, errors, event_stream, export, forks, models, sync_client, sync_event_stream, transfer)
+PUBLIC_MODULES = (
+    client,
+    credentials,
+    dao,
+    errors,
+    event_stream,
+    export,
+    forks,
+    models,
+    sync_client,
+    sync_event_stream,
+    transfer,
+)
 
 
 def snake_case(name: str) -> str:

@@ -14,7 +14,7 @@ from time import monotonic
 import pytest
 
 from clickstream import ClickstreamClient, Session, Unavailable
-from clickstream_server import app
+from clickstream_server import app, listening
 from clickstream_server.config import Settings
 from clickstream_server.embedded import EmbeddedMongo
 from harness import PATIENCE_S, eventually, mongod_pid
@@ -71,8 +71,8 @@ async def test_a_stop_does_not_wait_for_readers(
 ) -> None:
     """A stop ends long before the time for running calls, whatever became of those who were reading, or followed."""
     # Else gRPC itself gives up a connection that stands still after 20 seconds, and the stop would end then.
-    patient = [*app._SERVER_OPTIONS, ("grpc.keepalive_timeout_ms", 3_600_000)]
-    monkeypatch.setattr(app, "_SERVER_OPTIONS", patient)
+    patient = [*listening._OPTIONS, ("grpc.keepalive_timeout_ms", 3_600_000)]
+    monkeypatch.setattr(listening, "_OPTIONS", patient)
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(app.running(settings(mongodb_uri, database, LONG_S)))
         batch_id = await fill(running.address)

@@ -19,8 +19,10 @@ from clickstream.v1.clickstream_service_pb2_grpc import (
     add_ClickstreamServiceServicer_to_server,
 )
 from clickstream_server.interceptors import server_interceptors
+from clickstream_server.interceptors.auth import AuthInterceptor
 from clickstream_server.interceptors.drain import DrainInterceptor
 from clickstream_server.message_dao import MessagePage
+from clickstream_server.security.gate import Gate
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import connect
@@ -123,7 +125,7 @@ class WatchedDao(MongoClickstreamDao):
 @asynccontextmanager
 async def serving(dao: MongoClickstreamDao) -> AsyncIterator[str]:
     """The service over this DAO; its address."""
-    server = grpc.aio.server(interceptors=server_interceptors(DrainInterceptor()))
+    server = grpc.aio.server(interceptors=server_interceptors(DrainInterceptor(), AuthInterceptor(Gate(None))))
     add_ClickstreamServiceServicer_to_server(ClickstreamServicer(dao), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

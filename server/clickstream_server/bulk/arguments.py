@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from clickstream_server.reach import access_of
+
 SAMPLE_QUERIES = 200
 _SAMPLE_QUERIES_MAX = 100_000  # it is made in memory
 
@@ -76,7 +78,7 @@ def _import(given: argparse.Namespace) -> int:
         dry_run=given.dry_run,
     )
     options = ImportOptions(
-        target=given.target,
+        access=access_of(given),
         config=config,
         partial=given.partial,
         errors=given.errors,
@@ -117,7 +119,7 @@ def _positive(text: str) -> int:
 def _replay(given: argparse.Namespace) -> int:
     from clickstream_server.bulk.import_command import replay, sample
 
-    return replay(given.target, given.file if given.sample is None else sample(given.sample))
+    return replay(access_of(given), given.file if given.sample is None else sample(given.sample))
 
 
 def add_export(commands: Any) -> argparse.ArgumentParser:
@@ -191,7 +193,7 @@ def _export(given: argparse.Namespace) -> int:
     )
     # Of a symbolic link, the file that it names is written: it would take the link's place when it is complete.
     options = ExportOptions(
-        target=given.target,
+        access=access_of(given),
         chosen=chosen,
         events_limit=given.events_limit,
         format=given.format,

@@ -18,6 +18,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.text import Text
 
+from clickstream.access import Access
 from clickstream.client import ClickstreamClient
 from clickstream.errors import ClickstreamError, MessageTooLarge, Unavailable
 from clickstream.export import ExportAccount, ExportFilter
@@ -28,13 +29,14 @@ from clickstream_server.bulk.progress import BulkProgress, bulk_progress
 from clickstream_server.bulk.report import shown
 from clickstream_server.bulk.waiting import interruptible
 from clickstream_server.failures import StartFailure
+from clickstream_server.reach import advice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
     """What the command line says."""
 
-    target: str
+    access: Access
     chosen: ExportFilter
     events_limit: int | None
     format: str
@@ -96,7 +98,7 @@ def export(options: ExportOptions) -> int:
             account, digest = asyncio.run(_exported(options, writer, place, progress))
         output.commit()
     except ClickstreamError as error:
-        raise StartFailure(f"{_said(options.target, error)}. {_left(options, output)}") from error
+        raise StartFailure(f"{_said(options.access.target, error)}. {_left(options, output)}") from error
     except StartFailure as failure:
         raise StartFailure(f"{failure}. {_left(options, output)}") from failure
     except KeyboardInterrupt:
@@ -114,7 +116,7 @@ async def _exported(
     """Write everything; return the account, which agrees with the trailer, and the digest of the file."""
     account = ExportAccount() if place is None else place.account
     trailer: ExportAccount | None = None
-    async with ClickstreamClient(options.target) as client:
+    async with ClickstreamClient(**options.access.arguments) as client:
         share = await _Share.of(options.chosen, client)
         progress.start(options.output, share.total, before=account.session_count)
         pages = client.export_sessions(
@@ -201,11 +203,11 @@ def _left(options: ExportOptions, output: Output) -> str:
 
 def _said(target: str, error: ClickstreamError) -> str:
     if isinstance(error, Unavailable):
-        return f"the server at {target} does not answer ({error.reason or error.code.name})"
+        return f"the server at {target} does not answer ({error.reason or error.code.name}){advice(error)}"
     message = error.message
     if isinstance(error, MessageTooLarge):  # it names the field of the request
         message = message.replace("events_limit", "--events-limit")
-    return f"the export failed: {message} ({error.reason or error.code.name})"
+    return f"the export failed: {message} ({error.reason or error.code.name}){advice(error)}"
 
 
 def _print_summary(name: str, account: ExportAccount, digest: str, *, rate: float) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+from clickstream.access import Access
 from clickstream.client import ClickstreamClient
 from clickstream.errors import ClickstreamError, ImportAborted, Unavailable
 from clickstream.models import SessionBatch, SessionBatchStatus
@@ -21,6 +22,7 @@ from clickstream_server.bulk.report import print_import
 from clickstream_server.bulk.sources import STDIN, Format, Generated, opened
 from clickstream_server.bulk.waiting import interruptible
 from clickstream_server.failures import StartFailure
+from clickstream_server.reach import advice
 from clickstream_server.sample import sample_log
 
 SAFE_AGAIN = "Running the same command again is safe: what is stored by now counts as a duplicate then."
@@ -32,7 +34,7 @@ NOT_ALL_STORED = 2
 class ImportOptions:
     """What the command line says. `format`: what the files are; None to recognise it."""
 
-    target: str
+    access: Access
     config: ImportConfig
     partial: bool = False
     errors: str | None = None
@@ -47,10 +49,10 @@ class _Done:
     collecting: SessionBatch | None = None
 
 
-def replay(target: str, log: str | Generated) -> int:
+def replay(access: Access, log: str | Generated) -> int:
     """Import a search log of which no share of bad rows is too much; return the exit code. Raises StartFailure."""
     config = log_config(f"replay-{uuid4().hex[:12]}")
-    code = import_files([log], ImportOptions(target=target, config=config, format=Format.UBI))
+    code = import_files([log], ImportOptions(access=access, config=config, format=Format.UBI))
     return 0 if code == NOT_ALL_STORED else code
 
 
@@ -72,7 +74,7 @@ def import_files(files: Sequence[str | Generated], options: ImportOptions) -> in
     try:
         asyncio.run(_import_all(files, options, done))
     except ClickstreamError as error:
-        failure = StartFailure(f"{_said(options.target, error)} {_so_far(done.accounts)} {SAFE_AGAIN}")
+        failure = StartFailure(f"{_said(options.access.target, error)} {_so_far(done.accounts)} {SAFE_AGAIN}")
     except StartFailure as error:
         failure = StartFailure(f"{error}. {_so_far(done.accounts)}" if done.accounts else str(error))
     except KeyboardInterrupt:
@@ -110,7 +112,7 @@ def _check_files(files: Sequence[str], errors: str | None) -> None:
 
 
 async def _import_all(files: Sequence[str | Generated], options: ImportOptions, done: _Done) -> None:
-    async with ClickstreamClient(options.target) as client:
+    async with ClickstreamClient(**options.access.arguments) as client:
         await _reached(client)
         with ExitStack() as everything:
             refused = everything.enter_context(refusals_file(options.errors))
@@ -132,9 +134,9 @@ async def _reached(client: ClickstreamClient) -> None:
     try:
         await client.list_batches(page_size=1)
     except Unavailable as error:
+        what = advice(error) or ": start one with `clickstream serve`, or name another with --target"
         raise StartFailure(
-            f"the server at {client.target} does not answer ({error.reason or error.code.name}): start one with "
-            "`clickstream serve`, or name another with --target"
+            f"the server at {client.target} does not answer ({error.reason or error.code.name}){what}"
         ) from error
 
 
@@ -142,7 +144,7 @@ def _said(target: str, error: ClickstreamError) -> str:
     if isinstance(error, ImportAborted):
         return f"the import was stopped: {error.message.removeprefix('the import was stopped: ')}."
     what = "does not answer any more" if isinstance(error, Unavailable) else f"ended the import: {error.message}"
-    return f"the server at {target} {what} ({error.reason or error.code.name})."
+    return f"the server at {target} {what} ({error.reason or error.code.name}){advice(error)}."
 
 
 def _so_far(accounts: Sequence[FileAccount]) -> str:

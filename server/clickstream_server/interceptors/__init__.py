@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc.aio
 
+from clickstream_server.interceptors.auth import AuthInterceptor
 from clickstream_server.interceptors.drain import DrainInterceptor
 from clickstream_server.interceptors.errors import ErrorInterceptor
 from clickstream_server.interceptors.observe import ObserveInterceptor
@@ -11,10 +12,10 @@ from clickstream_server.interceptors.trailers import TrailerInterceptor
 
 
 def server_interceptors(
-    drain: DrainInterceptor, observe: ObserveInterceptor | None = None
+    drain: DrainInterceptor, auth: AuthInterceptor, observe: ObserveInterceptor | None = None
 ) -> list[grpc.aio.ServerInterceptor]:
     """Errors stand outside of all that may raise, so that it reaches the client in the contract's form.
 
     What observes stands outside of them, and sees what the client gets.
     """
-    return [TrailerInterceptor(), *filter(None, [observe]), ErrorInterceptor(), drain]
+    return [TrailerInterceptor(), *filter(None, [observe]), ErrorInterceptor(), drain, auth]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from clickstream_server.reach import access_of
+
 
 def add_tail(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -39,4 +41,4 @@ def _count(text: str) -> int:
 def _tail(given: argparse.Namespace) -> int:
     from clickstream_server.tail.command import TailOptions, tail
 
-    return tail(TailOptions(given.target, given.batch, after=given.after, last=given.last, as_json=given.json))
+    return tail(TailOptions(access_of(given), given.batch, after=given.after, last=given.last, as_json=given.json))

@@ -11,12 +11,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from select import select
 
+from clickstream.access import Access
 from clickstream.client import DEFAULT_TARGET, ClickstreamClient
 from clickstream.errors import BatchNotFound, ClickstreamError, NoCollectingBatch, Unavailable
 from clickstream.models import SessionBatch, SessionBatchStatus, SessionPage
 from clickstream.resume import Patience
 from clickstream_server.bulk.waiting import interruptible
 from clickstream_server.failures import StartFailure
+from clickstream_server.reach import advice, options_of
 from clickstream_server.tail.lines import EVENTS_COUNTED_MAX, JsonLines, Lines, TextLines
 
 _STDOUT = 1
@@ -28,7 +30,7 @@ _PIECE_BYTES = 4096
 class TailOptions:
     """What the command line says."""
 
-    target: str
+    access: Access
     batch_id: str
     after: int
     last: int | None
@@ -41,7 +43,7 @@ def tail(options: TailOptions) -> int:
     try:
         asyncio.run(follower.run())
     except ClickstreamError as error:
-        raise StartFailure(_said(options.target, error)) from error
+        raise StartFailure(_said(options.access.target, error)) from error
     except BrokenPipeError:
         return 0
     except OSError as error:
@@ -63,7 +65,7 @@ class _Follower:
 
     async def run(self) -> None:
         # The client gives up at once when a connection is lost: taking it up again is done here, where it can be said.
-        async with ClickstreamClient(self._options.target, stream_resume_s=0) as client:
+        async with ClickstreamClient(**self._options.access.arguments, stream_resume_s=0) as client:
             batch = await self._batch(client)
             self._batch_id = batch.batch_id
             if self._options.last is not None:
@@ -89,7 +91,7 @@ class _Follower:
                 *("clickstream", "tail", *([self._batch_id] if self._batch_id else [])),
                 *("--after", str(self._after)),
                 *(["--json"] if options.as_json else []),
-                *([] if options.target == DEFAULT_TARGET else ["--target", options.target]),
+                *options_of(options.access, DEFAULT_TARGET),
             ]
         )
 
@@ -127,7 +129,7 @@ class _Follower:
         """Say it once an absence, and not where a server only closed an old connection and takes the next one."""
         self._failures += 1
         if self._failures == 2:
-            say(f"waiting for the server: {_said(self._options.target, failure)}")
+            say(f"waiting for the server: {_said(self._options.access.target, failure)}")
 
 
 def write(data: bytes) -> None:
@@ -145,5 +147,5 @@ def say(text: str) -> None:
 
 def _said(target: str, error: ClickstreamError) -> str:
     if isinstance(error, Unavailable) and not error.reason:
-        return f"nobody answers at {target}"
-    return f"{error.message} ({error.reason or error.code.name})"
+        return f"nobody answers at {target}{advice(error)}"
+    return f"{error.message} ({error.reason or error.code.name}){advice(error)}"

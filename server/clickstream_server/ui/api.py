@@ -27,6 +27,8 @@ _NUMBER_DIGITS_MAX = 15
 _ANSWER_S_MAX = 5.0
 _STATUS = {
     StatusCode.INVALID_ARGUMENT: 400,
+    StatusCode.UNAUTHENTICATED: 401,
+    StatusCode.PERMISSION_DENIED: 403,
     StatusCode.NOT_FOUND: 404,
     StatusCode.UNAVAILABLE: 503,
     StatusCode.DEADLINE_EXCEEDED: 503,
@@ -115,4 +117,7 @@ async def answering(request: web.Request, handler: Handler) -> web.StreamRespons
 
 def _error(error: ClickstreamError) -> web.Response:
     fields = {"reason": error.reason or error.code.name, "message": error.message}
-    return _answer({"error": fields}, _STATUS.get(error.code, 500))
+    answer = _answer({"error": fields}, _STATUS.get(error.code, 500))
+    if answer.status == 401:
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer

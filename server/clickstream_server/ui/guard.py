@@ -6,7 +6,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from clickstream_server.config import is_loopback
+from clickstream.access import is_loopback
+from clickstream_server.security.gate import Gate, Refusal
+from clickstream_server.security.roles import READERS
 
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -25,21 +27,29 @@ _HEADERS = {
 }
 
 
-def admit(request: web.Request) -> None:
-    """Raise HTTPForbidden for what may not look.
+GATE: web.AppKey[Gate] = web.AppKey("gate", Gate)
+_WHAT = "the page"
 
-    This is the one place where tokens will be asked for. Until there are any, who reaches the loopback address may
-    look, but no foreign page in a browser may: not under a name of its own that leads here (DNS rebinding), and not
-    across origins.
+
+def admit(request: web.Request) -> None:
+    """Raise HTTPForbidden for what no browser may do, Unauthenticated or PermissionDenied for who may not look.
+
+    The data need a token, if the server asks for tokens; the page itself does not, since it holds the form for it. With
+    or without: no foreign page in a browser gets anything, not under a name of its own that leads here (DNS rebinding),
+    and not across origins.
     """
     hosts = request.headers.getall("Host", [])
     if len(hosts) != 1 or not _names_loopback(hosts[0]):
         raise web.HTTPForbidden(text="Open this page as http://127.0.0.1 or http://localhost, with its port.\n")
-    if request.path.startswith("/api/") and request.headers.get("Sec-Fetch-Site", "none") not in {
-        "same-origin",
-        "none",
-    }:
+    if not request.path.startswith("/api/"):
+        return
+    if request.headers.get("Sec-Fetch-Site", "none") not in {"same-origin", "none"}:
         raise web.HTTPForbidden(text="Only this page itself may ask for data.\n")
+    gate = request.app[GATE]
+    found = gate.check(request.headers.getall("Authorization", []), READERS, _WHAT)
+    if isinstance(found, Refusal):
+        gate.report(found, request.remote or "")
+        raise found.error
 
 
 def _names_loopback(host: str) -> bool:

@@ -12,10 +12,13 @@ from aiohttp import web
 from clickstream.dao import ClickstreamDao
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
+from clickstream_server.security.gate import Gate
 from clickstream_server.ui.api import PageApi, answering
-from clickstream_server.ui.guard import harden
+from clickstream_server.ui.guard import GATE, harden
 from clickstream_server.ui.overview import Overview
 
+_PRELOADED = b'<link rel="preload" href="api/overview" as="fetch" crossorigin="anonymous">\n'
+"""Makes the page quicker. Where tokens are asked for, it would only be refused: it carries none."""
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _STOP_S = 1.0
 _REQUEST_LINE_BYTES_MAX = 16 * 1024
@@ -27,6 +30,7 @@ async def page_served(
     settings: Settings,
     dao: ClickstreamDao,
     ping: Callable[[float], Awaitable[None]],
+    gate: Gate,
     *,
     address: str,
     storage: str,
@@ -34,7 +38,7 @@ async def page_served(
     """Serve the page inside of the context; yield what to say of it. Raises StartFailure."""
     api = PageApi(dao, Overview(dao, ping), address=address, storage=storage)
     runner = web.AppRunner(
-        _application(api),
+        _application(api, gate),
         access_log=None,
         handle_signals=False,
         shutdown_timeout=_STOP_S,
@@ -64,13 +68,17 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> str:
     return f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
 
 
-def _application(api: PageApi) -> web.Application:
+def _application(api: PageApi, gate: Gate) -> web.Application:
     app = web.Application(middlewares=[answering], client_max_size=0)
+    app[GATE] = gate
     app.on_response_prepare.append(harden)
     api.add_routes(app)
     for file in files(__package__).joinpath("static").iterdir():
         path = "/" if file.name == "index.html" else f"/{file.name}"
-        app.router.add_get(path, _file(file.read_bytes(), file.name), allow_head=False)
+        content = file.read_bytes()
+        if gate.asks:
+            content = content.replace(_PRELOADED, b"")
+        app.router.add_get(path, _file(content, file.name), allow_head=False)
     return app
 
 

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from clickstream_server.app import Running, connected_dao, local_address, page_beside
+from clickstream_server.app import Running, connected_dao, page_beside
 from clickstream_server.config import OFF, Settings
 from clickstream_server.embedded import database_of_settings
+from clickstream_server.listening import local_address, refuse_exposure
+from clickstream_server.security.gate import Gate
+from clickstream_server.security.opened import Security
 from clickstream_server.storage.mongo.driver import without_credentials
 from clickstream_server.workers.crew import Crew
 from clickstream_server.workers.port import reserved, with_port
@@ -19,6 +22,8 @@ async def until(stop: asyncio.Event, settings: Settings, announce: Callable[[Run
 
     Raises StartFailure if they cannot serve, or some had to be killed at the end.
     """
+    security = Security.opened(settings)
+    refuse_exposure(settings)
     async with AsyncExitStack() as stack:
         if settings.health_listen:
             health_port = stack.enter_context(reserved(settings.health_listen))
@@ -30,20 +35,31 @@ async def until(stop: asyncio.Event, settings: Settings, announce: Callable[[Run
         uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
         stack.push_async_callback(crew.stop)  # before the database
         address, storage = local_address(settings.listen, port), without_credentials(uri)
-        page = await stack.enter_async_context(_page(settings, uri, address, storage))
+        gate = Gate(security.tokens)
+        page = await stack.enter_async_context(_page(settings, uri, gate, address, storage))
+        await stack.enter_async_context(security.watched())
         listen = with_port(settings.listen, port)
         await crew.serve(
             settings.model_copy(update={"workers": 1, "listen": listen, "mongodb_uri": uri, "ui_listen": OFF})
         )
-        announce(Running(address=address, storage=storage, embedded_data_dir=data_dir, page=page))
+        announce(
+            Running(
+                address=address,
+                storage=storage,
+                embedded_data_dir=data_dir,
+                page=page,
+                tls=settings.tls_cert is not None,
+                tokens=gate.asks,
+            )
+        )
         await crew.wait(stop)
 
 
 @asynccontextmanager
-async def _page(settings: Settings, uri: str, address: str, storage: str) -> AsyncIterator[str]:
+async def _page(settings: Settings, uri: str, gate: Gate, address: str, storage: str) -> AsyncIterator[str]:
     """The page with a connection of its own to the database, if there is to be a page. It only reads."""
     if not settings.ui_shown:
         yield ""
         return
-    async with connected_dao(uri, settings) as (dao, _), page_beside(settings, dao, address, storage) as page:
+    async with connected_dao(uri, settings) as (dao, _), page_beside(settings, dao, gate, address, storage) as page:
         yield page

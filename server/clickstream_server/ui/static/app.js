@@ -2,6 +2,7 @@
 
 import { setText } from "./dom.js";
 import { rate, sessionLink, timeOfDay } from "./format.js";
+import { forget, keep, token } from "./token.js";
 import { ask, BatchView, mayPass, OverviewView, SessionView, troubleView } from "./views.js";
 
 const EVERY_MS = 1000;
@@ -15,6 +16,7 @@ let timer;
 let asking = false;
 let awaySince = null;
 let said = { at: 0, words: "" };
+let locked = false; // whether the server wants a token, or another one
 
 function viewOf(hash) {
   const batch = /^#batch\/([^/]+)(?:\/after\/(\d{1,15}))?$/.exec(hash);
@@ -59,16 +61,22 @@ async function show(next, moved) {
 
 async function poll() {
   clearTimeout(timer);
-  if (asking || document.hidden) return;
+  if (asking || locked || document.hidden) return;
   asking = true;
   try {
-    take(await ask("overview"));
+    const found = await ask("overview");
+    if (!locked) take(found);
   } catch (error) {
-    awaySince ??= new Date().toISOString();
-    state("away", `${error.message.replace(/\.$/, "")}, since ${timeOfDay(awaySince)}. ${kept()}Trying again every second.`);
+    if (error.status === 401 || error.status === 403) lock(token() ? error.message : "");
+    else away(error);
   }
   asking = false;
-  timer = setTimeout(poll, EVERY_MS);
+  if (!locked) timer = setTimeout(poll, EVERY_MS);
+}
+
+function away(error) {
+  awaySince ??= new Date().toISOString();
+  state("away", `${error.message.replace(/\.$/, "")}, since ${timeOfDay(awaySince)}. ${kept()}Trying again every second.`);
 }
 
 const kept = () => (overview ? "What stands here is from before. " : "");
@@ -88,6 +96,44 @@ function take(found) {
   else view?.update(found);
   say(found.rate.per_s);
 }
+
+/** Ask for a token in place of everything else; ask the server nothing until there is one. */
+function lock(words) {
+  locked = true;
+  setText(place("ask-trouble"), words);
+  state("unknown", "The server asks for a token.");
+  awaySince = null;
+  overview = null; // another token may have to see something else
+  place("view").replaceChildren();
+  showLock();
+  place("token").focus();
+}
+
+function unlock() {
+  locked = false;
+  showLock();
+  route();
+  poll();
+}
+
+function showLock() {
+  place("ask").hidden = !locked;
+  place("view").hidden = locked;
+  place("find").hidden = locked;
+  place("forget").hidden = locked || !token();
+}
+
+place("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const given = place("token").value.trim();
+  place("token").value = "";
+  if (keep(given)) unlock();
+  else setText(place("ask-trouble"), "That is not a token: it begins with cst_ and has 85 characters.");
+});
+place("forget").addEventListener("click", () => {
+  forget();
+  lock("");
+});
 
 /** What changes every second stands beside the words: those are read out when they change. */
 function state(kind, words, beside = "") {
@@ -120,5 +166,6 @@ document.addEventListener("keydown", (event) => {
 });
 addEventListener("hashchange", route);
 document.addEventListener("visibilitychange", poll);
+showLock();
 route();
 poll();

@@ -5,6 +5,7 @@ import { RateChart } from "./chart.js";
 import { h, setText } from "./dom.js";
 import { batchLink, count, counted, moment, rate, statusWord } from "./format.js";
 import { sessionItem, sessionPage } from "./session.js";
+import { token } from "./token.js";
 
 const PAGE = 25;
 const DEFAULT_ADDRESS = "127.0.0.1:50051";
@@ -12,9 +13,11 @@ const DEFAULT_ADDRESS = "127.0.0.1:50051";
 /** The server's answer, or an Error with words for people; its `status` is 0 if no server answered. */
 export async function ask(path, parameters = {}) {
   let answer;
+  const known = token();
+  const headers = known ? { authorization: `Bearer ${known}` } : {};
   try {
     const query = new URLSearchParams(parameters).toString();
-    answer = await fetch(`api/${path}${query && "?"}${query}`, { signal: AbortSignal.timeout(8000) });
+    answer = await fetch(`api/${path}${query && "?"}${query}`, { headers, signal: AbortSignal.timeout(8000) });
   } catch {
     throw Object.assign(new Error("The server does not answer."), { status: 0 });
   }

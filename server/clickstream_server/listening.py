@@ -1,0 +1,86 @@
+"""The address that the server takes, and who may be let near it without TLS and tokens."""
+
+from __future__ import annotations
+
+import logging
+
+import grpc
+import grpc.aio
+
+from clickstream.access import is_loopback
+from clickstream_server.config import Settings
+from clickstream_server.failures import StartFailure
+from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
+
+_log = logging.getLogger(__name__)
+_OPTIONS = [
+    # Larger than the contract's limit, so that what is too large is refused with a reason.
+    ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", 2 * MESSAGE_BYTES_MAX),
+    ("grpc.max_connection_age_ms", 300_000),  # else clients that balance never see new servers
+    ("grpc.max_connection_age_grace_ms", 4_000_000),  # more than the hour after which our clients leave by themselves
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    ("grpc.max_concurrent_streams", 1000),
+    # On by default, it counts calls that are over but not yet cleared away, and so refuses clients that keep the limit.
+    ("grpc.http.overload_protection", 0),
+]
+
+
+def server_options(*, share_port: bool = False) -> list[tuple[str, int]]:
+    """The options for gRPC's server. `share_port`: other processes of this service listen on the same port."""
+    # Shared by default: a forgotten server would silently take half of the traffic.
+    return [*_OPTIONS, ("grpc.so_reuseport", int(share_port))]
+
+
+def refuse_exposure(settings: Settings) -> None:
+    """Raise StartFailure if strangers could reach the server; warn if that was asked for. See `exposure`."""
+    if found := exposure(settings):
+        _log.warning("insecure, as asked for: %s", found)
+
+
+def exposure(settings: Settings) -> str:
+    """What is open to strangers if the server listens where it is to, in words; "" if nothing is.
+
+    Raises StartFailure if anything is and `insecure` was not given. Without TLS, tokens could be read on their way;
+    with TLS alone, anyone who can reach the address could call.
+    """
+    if is_loopback(settings.listen.rpartition(":")[0]):
+        return ""
+    missing = []
+    if settings.tls_cert is None:
+        missing.append("without TLS all of it can be read and changed on its way, tokens too (CLICKSTREAM_TLS_CERT)")
+    if settings.tokens_file is None and settings.tls_client_ca is None:
+        missing.append(
+            "without tokens anyone may do anything (CLICKSTREAM_TOKENS_FILE; CLICKSTREAM_TLS_CLIENT_CA for mutual TLS)"
+        )
+    if not missing:
+        return ""
+    found = f"other machines can reach {settings.listen}: {', and '.join(missing)}"
+    if not settings.insecure:
+        raise StartFailure(
+            f"CLICKSTREAM_LISTEN (--listen): {found}. Set what is missing, listen on 127.0.0.1, or give --insecure if "
+            "something else protects it, such as a mesh"
+        )
+    return found
+
+
+def bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> int:
+    """Take the address; return its port. `credentials` None: without TLS.
+
+    Raises StartFailure.
+    """
+    try:
+        port = server.add_insecure_port(listen) if credentials is None else server.add_secure_port(listen, credentials)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise StartFailure(f"cannot listen on {listen}: the port is in use, or the address is not this machine's")
+    return port
+
+
+def local_address(listen: str, port: int) -> str:
+    """Where clients on this machine find what listens there."""
+    host = listen.rpartition(":")[0]
+    return f"{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"

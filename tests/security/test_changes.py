@@ -1,0 +1,234 @@
+"""Tokens that come and go while the server runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from guarded import Guarded
+
+from clickstream import (
+    ClickstreamClient,
+    ClickstreamError,
+    InvalidCredentials,
+    MethodNotAllowed,
+    Session,
+    SessionEvent,
+)
+from clickstream_server.security.roles import Role
+from clickstream_server.security.tokens import added, key_id_of, new_token, read_lines
+from harness import eventually
+
+
+async def let_in(guarded: Guarded, token: str) -> bool:
+    async with ClickstreamClient(guarded.address, token=token) as client:
+        try:
+            await client.list_batches()
+        except InvalidCredentials:
+            return False
+    return True
+
+
+def then(guarded: Guarded, token: str, *, wanted: bool) -> Callable[[], Awaitable[bool]]:
+    async def condition() -> bool:
+        return wanted is await let_in(guarded, token)
+
+    return condition
+
+
+def write_over(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+
+def put_in_place(file: Path, content: bytes) -> None:
+    new = file.with_name("new")
+    new.write_bytes(content)
+    new.replace(file)
+
+
+def link_to_another_folder(file: Path, content: bytes) -> None:
+    """As Kubernetes does: the file is a link through a link to a folder, and the latter is replaced."""
+    folder = file.with_name("data-2")
+    folder.mkdir()
+    (folder / file.name).write_bytes(content)
+    link = file.with_name("data-new")
+    link.symlink_to(folder)
+    link.replace(file.with_name("data"))
+
+
+@pytest.mark.parametrize("way", [write_over, put_in_place, link_to_another_folder])
+async def test_a_changed_file_counts_soon(guarded: Guarded, way: Callable[[Path, bytes], None]) -> None:
+    """However the file is changed, new tokens are let in, and those that are gone are not."""
+    if way is link_to_another_folder:
+        first = guarded.file.with_name("data-1")
+        first.mkdir()
+        guarded.file.rename(first / guarded.file.name)
+        guarded.file.with_name("data").symlink_to(first)
+        guarded.file.symlink_to(guarded.file.with_name("data") / guarded.file.name)
+    old = guarded.tokens["consumer"]
+    token, line = new_token("new", [Role.CONSUMER])
+    assert await let_in(guarded, old)
+
+    way(guarded.file, added(b"", line))
+
+    await eventually(then(guarded, token, wanted=True), "the new token counts")
+    assert not await let_in(guarded, old)
+
+
+async def test_an_emptied_file_lets_nobody_in(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
+    """No tokens means nobody, and not everybody; the log warns."""
+    guarded.file.write_bytes(b"")
+
+    await eventually(then(guarded, guarded.tokens["admin"], wanted=False), "nobody is let in")
+    assert any("nobody is let in" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("broken", [b"half a li", b"\xff", None])
+async def test_a_broken_file_changes_nothing(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture, broken: bytes | None
+) -> None:
+    """A file that cannot be used, or is gone, leaves the tokens as they were, is said once, and can be mended."""
+    before = guarded.file.read_bytes()
+    if broken is None:
+        guarded.file.unlink()
+    else:
+        guarded.file.write_bytes(broken)
+
+    def errors() -> list[str]:
+        ours = [record for record in caplog.records if record.name.startswith("clickstream_server")]
+        return [record.getMessage() for record in ours if record.levelno == logging.ERROR]
+
+    async def said() -> list[str]:
+        return errors()
+
+    await eventually(said, "the error is logged")
+    assert await let_in(guarded, guarded.tokens["consumer"])
+    token, line = new_token("new", [Role.CONSUMER])
+    guarded.file.write_bytes(added(before, line))
+    await eventually(then(guarded, token, wanted=True), "the mended file counts")
+    assert await let_in(guarded, guarded.tokens["consumer"])
+    assert 1 == len(errors())
+    assert "the tokens from before still count" in errors()[0]
+
+
+async def test_calls_go_on_while_the_file_is_replaced(guarded: Guarded) -> None:
+    """No call fails because of changes of the file that do not concern its token."""
+    done = asyncio.Event()
+
+    async def call() -> int:
+        calls = 0
+        async with guarded.client("consumer") as client:
+            while not done.is_set():
+                await client.list_batches()
+                calls += 1
+        return calls
+
+    calling = asyncio.create_task(call())
+    last = ""
+    for number in range(20):
+        last = await asyncio.to_thread(guarded.add, f"other-{number}", Role.CONSUMER)
+    await eventually(then(guarded, last, wanted=True), "the last token counts")
+    done.set()
+
+    assert 0 < await calling
+
+
+def changed(guarded: Guarded, name: str, **changes: Any) -> None:
+    """Replace the line of this token by one with these changes."""
+    lines = read_lines(guarded.file.read_bytes())
+    mine = key_id_of(guarded.tokens[name])
+    content = b""
+    for key_id, line in lines.items():
+        content = added(content, replace(line, **changes) if key_id == mine else line)
+    put_in_place(guarded.file, content)
+
+
+CHANGES: list[tuple[Callable[[Guarded], None], type[ClickstreamError], str]] = [
+    (lambda guarded: guarded.revoke(guarded.tokens["consumer"]), InvalidCredentials, "was revoked"),
+    (lambda guarded: changed(guarded, "consumer", roles=frozenset({Role.PRODUCER})), MethodNotAllowed, "needs one of"),
+    (
+        lambda guarded: changed(guarded, "consumer", expires_at=datetime(2026, 1, 1, tzinfo=UTC)),
+        InvalidCredentials,
+        "has expired",
+    ),
+    (lambda guarded: changed(guarded, "consumer", digest=bytes(32)), InvalidCredentials, "was revoked"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"), CHANGES, ids=["revoked", "other-roles", "expired", "other-token"]
+)
+async def test_a_stream_ends_when_its_token_counts_no_longer(
+    guarded: Guarded, change: Callable[[Guarded], None], error: type[ClickstreamError], words: str
+) -> None:
+    """A stream that follows ends with the reason, and is not taken up again; that of somebody else goes on."""
+    async with (
+        guarded.client("producer") as producer,
+        guarded.client("consumer") as client,
+        guarded.client("admin") as other,
+    ):
+        await producer.register_session(Session(session_id="s-1"))
+        async with (
+            aclosing(client.get_batch_sessions("", follow=True)) as mine,
+            aclosing(other.get_batch_sessions("", follow=True)) as others,
+        ):
+            assert "s-1" == (await anext(mine)).session.session_id
+            assert "s-1" == (await anext(others)).session.session_id
+
+            change(guarded)
+
+            with pytest.raises(error, match=words):
+                await anext(mine)
+            await producer.register_session(Session(session_id="s-2"))
+            assert "s-2" == (await anext(others)).session.session_id
+
+
+async def test_a_producers_stream_ends_when_its_token_is_revoked(guarded: Guarded) -> None:
+    """A stream of events ends with the reason at its producer, also while nothing is being sent."""
+    async with guarded.client("producer") as client:
+        with pytest.raises(InvalidCredentials):
+            async with client.event_stream() as stream:
+                await stream.send(SessionEvent(session_id="s", event_id="e", object_id="o"))
+                await stream.flush()
+                guarded.revoke(guarded.tokens["producer"])
+
+                async def ended() -> bool:
+                    await stream.send(SessionEvent(session_id="s", object_id="o", created_at=datetime.now(UTC)))
+                    await stream.flush()
+                    return False
+
+                await eventually(ended, "the stream has ended")
+
+
+async def test_names_may_have_two_tokens_so_that_one_can_be_replaced(guarded: Guarded) -> None:
+    """Between a new token and the end of the old one of the same name, both are let in."""
+    old = guarded.tokens["consumer"]
+    new = guarded.add("consumer", Role.CONSUMER)
+
+    await eventually(then(guarded, new, wanted=True), "the new token counts")
+    assert await let_in(guarded, old)
+    guarded.revoke(old)
+    await eventually(then(guarded, old, wanted=False), "the old token counts no longer")
+    assert await let_in(guarded, new)
+
+
+async def test_a_role_that_is_added_counts_without_a_new_token(guarded: Guarded) -> None:
+    """An edited line gives its token other roles."""
+    changed(guarded, "consumer", roles=frozenset({Role.CONSUMER, Role.PRODUCER}))
+
+    async def registered() -> bool:
+        async with guarded.client("consumer") as client:
+            try:
+                await client.register_session(Session(session_id="s"))
+            except MethodNotAllowed:
+                return False
+        return True
+
+    await eventually(registered, "the new role counts")
