@@ -99,7 +99,7 @@ async def test_other_metadata_goes_beside_the_token(guarded: Guarded) -> None:
         call = client._stub.ListBatches(pb.ListBatchesRequest(), metadata=(("x-request-id", "mine"),), timeout=30)
         await call
 
-        assert "mine" == dict(await call.trailing_metadata())["x-request-id"]
+        assert "mine" == dict(tuple(await call.trailing_metadata()))["x-request-id"]
 
 
 async def test_a_callable_gives_the_token_of_each_call(guarded: Guarded) -> None:
