@@ -125,7 +125,9 @@ class WatchedDao(MongoClickstreamDao):
 @asynccontextmanager
 async def serving(dao: MongoClickstreamDao) -> AsyncIterator[str]:
     """The service over this DAO; its address."""
-    server = grpc.aio.server(interceptors=server_interceptors(DrainInterceptor(), AuthInterceptor(Gate(None))))
+    drain = DrainInterceptor()
+    drain.admit()
+    server = grpc.aio.server(interceptors=server_interceptors(drain, AuthInterceptor(Gate(None))))
     add_ClickstreamServiceServicer_to_server(ClickstreamServicer(dao), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -24,7 +24,7 @@ from clickstream import (
 )
 from clickstream_server.security.roles import Role
 from clickstream_server.security.tokens import added, key_id_of, new_token, read_lines
-from harness import eventually
+from harness import PATIENCE_S, eventually
 
 
 async def let_in(guarded: Guarded, token: str) -> bool:
@@ -185,7 +185,7 @@ async def test_a_stream_ends_when_its_token_counts_no_longer(
             change(guarded)
 
             with pytest.raises(error, match=words):
-                await anext(mine)
+                await asyncio.wait_for(anext(mine), PATIENCE_S)
             await producer.register_session(Session(session_id="s-2"))
             assert "s-2" == (await anext(others)).session.session_id
 
