@@ -94,7 +94,7 @@ class Member:
         if self._frozen or not self.runs:
             return {}
         uri = f"mongodb://127.0.0.1:{self._network.targets[self.number]}/?directConnection=true"
-        async with AsyncMongoClient[dict[str, Any]](uri, timeoutMS=5000) as client:
+        async with AsyncMongoClient[dict[str, Any]](uri, timeoutMS=10_000) as client:
             with suppress(PyMongoError):
                 return await client.admin.command(command)
         return {}

@@ -23,7 +23,7 @@ def outcome_of(name: str, load: MixedLoad, stored: Stored, elections: int) -> di
         "doubled": account.doubled,
         "retried": load.retries,
         "given up": account.unanswered,
-        "of them stored": account.unanswered_found,
+        "of these stored": account.unanswered_found,
         "elections": elections,
         **{kind: f"{waits_s[kind]:.1f}" for kind in KINDS},
     }
@@ -35,7 +35,7 @@ def show(outcomes: Sequence[dict[str, Any]]) -> None:
         title="Sessions and events; then the longest time without an answer, in seconds", title_justify="left"
     )
     for heading in outcomes[0]:
-        table.add_column(heading, justify="left" if heading == "fault" else "right")
+        table.add_column(heading, justify="left" if heading == "fault" else "right", no_wrap=heading == "fault")
     for outcome in outcomes:
         table.add_row(*map(str, outcome.values()))
     Console(width=160).print(table)

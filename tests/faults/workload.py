@@ -15,6 +15,7 @@ from clickstream import (
     ClickstreamClient,
     DeadlineExceeded,
     NoCollectingBatch,
+    Overloaded,
     RegisteredSession,
     Session,
     SessionBatchStatus,
@@ -26,7 +27,8 @@ from clickstream import (
 from clickstream.values import micros_from_datetime
 
 T = TypeVar("T")
-AWAY = (Unavailable, DeadlineExceeded)
+AWAY = (Unavailable, DeadlineExceeded, Overloaded)
+"""What a careful client makes a call again for."""
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from clickstream import StorageUnavailable
 from clickstream_server.storage.mongo.errors import domain_error
 
 DUPLICATE, STEPPED_DOWN, INTERRUPTED, TOO_LARGE = 11000, 189, 11602, 10334
 CONCERN = [{"code": 64, "errmsg": "waiting for replication timed out"}]
+
+
+@pytest.mark.parametrize("code", [43, 175, 237, 279, 11601, INTERRUPTED, STEPPED_DOWN])
+def test_a_read_that_a_member_drops_may_be_made_again(code: int) -> None:
+    """A cursor or an operation that a member gives up, as when it steps down or rolls back, is no fault of ours."""
+    assert isinstance(domain_error(OperationFailure("operation was interrupted", code)), StorageUnavailable)
 
 
 @pytest.mark.parametrize(

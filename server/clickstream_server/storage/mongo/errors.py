@@ -30,6 +30,7 @@ _UNAVAILABLE_CODES = frozenset(
     {
         6,  # HostUnreachable
         7,  # HostNotFound
+        43,  # CursorNotFound
         50,  # MaxTimeMSExpired
         64,  # WriteConcernTimeout
         89,  # NetworkTimeout
@@ -37,15 +38,19 @@ _UNAVAILABLE_CODES = frozenset(
         112,  # WriteConflict
         133,  # FailedToSatisfyReadPreference
         134,  # ReadConcernMajorityNotAvailableYet
+        175,  # QueryPlanKilled
         189,  # PrimarySteppedDown
         202,  # NetworkInterfaceExceededTimeLimit
+        237,  # CursorKilled
         239,  # SnapshotTooOld
         246,  # SnapshotUnavailable
         251,  # NoSuchTransaction
         262,  # ExceededTimeLimit
+        279,  # ClientDisconnect
         9001,  # SocketException
         10107,  # NotWritablePrimary
         11600,  # InterruptedAtShutdown
+        11601,  # Interrupted
         11602,  # InterruptedDueToReplStateChange
         13435,  # NotPrimaryNoSecondaryOk
         13436,  # NotPrimaryOrSecondary
