@@ -25,7 +25,7 @@ from clickstream_server.interceptors import server_interceptors
 from clickstream_server.interceptors.auth import AuthInterceptor
 from clickstream_server.interceptors.drain import DrainInterceptor
 from clickstream_server.listening import bind, local_address, refuse_exposure, server_options
-from clickstream_server.observe.observing import observing
+from clickstream_server.observe.observing import metrics_beside, observing
 from clickstream_server.reflection import add_reflection
 from clickstream_server.security.gate import Gate
 from clickstream_server.security.opened import Security
@@ -52,7 +52,7 @@ _PAGE = "clickstream_server.ui.page"
 class Running:
     """A server that serves: where it listens, what it stores to, and what there is to say of its page ("": nothing).
 
-    `metrics`: where Prometheus finds it; empty: nowhere.
+    `metrics`: where Prometheus finds it; empty: nowhere. `counted` tells what was counted so far, as a line.
     `tls`: clients must use TLS. `tokens`: they must have tokens.
     """
 
@@ -63,6 +63,7 @@ class Running:
     metrics: str = ""
     tls: bool = False
     tokens: bool = False
+    counted: Callable[[], bytes] | None = None
 
 
 @asynccontextmanager
@@ -101,10 +102,8 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
         storage = without_credentials(uri)
         page = await stack.enter_async_context(page_beside(settings, dao, gate, address, storage))
         metrics = ""
-        if settings.metrics_shown and not share_port:
-            from clickstream_server.observe.endpoint import metrics_served
-
-            metrics = await stack.enter_async_context(metrics_served(settings.metrics_listen, observed.counted))
+        if not share_port:
+            metrics = await stack.enter_async_context(metrics_beside(settings, observed.counted))
         await health.begin()
         if settings.health_listen:
             await stack.enter_async_context(
@@ -124,6 +123,7 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
                 metrics=metrics,
                 tls=settings.tls_cert is not None,
                 tokens=gate.asks,
+                counted=observed.told if settings.metrics_shown else None,
             )
         finally:
             await health.stop()

@@ -54,7 +54,7 @@ def test_the_sum_of_workers() -> None:
 
 def test_what_a_dead_worker_has_counted_stays() -> None:
     """The counters of a worker that is gone stay in the sums, also after the next one dies; its gauges do not."""
-    workers = Workers(lambda: worker(1, 0, 0))
+    workers = Workers(lambda: worker(1, 0, 0), lambda: None)
     workers.heard(1, told(worker(2, 1, 7)))
     workers.heard(2, told(worker(3, 4, 5)))
     assert 6 == values(workers.collect())["clickstream_calls_total", "OK"]
@@ -73,7 +73,7 @@ def test_what_a_dead_worker_has_counted_stays() -> None:
 
 def test_a_worker_that_has_told_nothing_is_nothing() -> None:
     """One that dies before it has told anything changes nothing, however often."""
-    workers = Workers(lambda: worker(1, 0, 0))
+    workers = Workers(lambda: worker(1, 0, 0), lambda: None)
     for _ in range(2):
         workers.ended(1)
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import Metric
-from prometheus_client.samples import Sample
+if TYPE_CHECKING:  # who counts nothing need not load it
+    from prometheus_client.metrics_core import Metric
 
 Family = dict[str, Any]
 """A metric as plain data: its `name`, `type`, `text`, and `samples` of (name, labels, value)."""
@@ -77,8 +76,9 @@ def _both(name: str, one: float, other: float) -> float:
 class Workers:
     """What this process and its workers have counted: each tells it now and then, as `told`."""
 
-    def __init__(self, own: Callable[[], list[Family]]) -> None:
+    def __init__(self, own: Callable[[], list[Family]], started_again: Callable[[], None]) -> None:
         self._own = own
+        self.started_again = started_again
         self._last: dict[int, bytes] = {}
         self._of_the_dead: list[Family] = []
 
@@ -113,6 +113,9 @@ class _Told:
         self._families = families
 
     def collect(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import Metric
+        from prometheus_client.samples import Sample
+
         for family in self._families:
             metric = Metric(family["name"], family["text"], family["type"])
             metric.samples = [Sample(name, dict(labels), value) for name, labels, value in family["samples"]]
@@ -121,5 +124,7 @@ class _Told:
 
 def written(families: list[Family], headers: Mapping[str, str]) -> tuple[bytes, str]:
     """The families in the form that the asker's headers ask for, and the name of that form."""
+    from prometheus_client.exposition import choose_encoder
+
     encode, content_type = choose_encoder(headers.get("Accept", ""))
     return encode(_Told(families)), content_type

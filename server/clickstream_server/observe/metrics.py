@@ -264,6 +264,10 @@ class ServerMetrics:
         ProcessCollector(registry=self.registry)
         self.rpcs = RpcMetrics(self.registry)
         self.storage = MongoMetrics(self.registry)
+        self.workers = Gauge("clickstream_workers", "Processes that serve.", registry=self.registry)
+        self.restarts = Counter(
+            "clickstream_worker_restarts", "Workers that died and were started again.", registry=self.registry
+        )
         self._refusals = Counter(
             "clickstream_refusals",
             "Calls that were refused before their work began: by which part, to whom, why.",

@@ -17,11 +17,11 @@ from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.interceptors.observe import ObserveInterceptor
 from clickstream_server.observe.calls import CallLog
+from clickstream_server.observe.exposition import Family, Workers, snapshot, told
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.observer import NOBODY, Command, Kind, StorageObserver, Way
 
 if TYPE_CHECKING:  # each is a library to import, for those who asked for it
-    from clickstream_server.observe.exposition import Family
     from clickstream_server.observe.metrics import ServerMetrics
     from clickstream_server.observe.tracing import Tracing
 
@@ -50,6 +50,7 @@ class Observing:
         """Tell from now on how these are whenever somebody asks for the metrics."""
         if self._metrics is None:
             return
+        self._metrics.workers.set(1)
         for name, text, read in (
             ("clickstream_health_serving", "1 while the database takes calls, as health has it.", serving),
             ("clickstream_draining", "1 once the server stops: new calls are refused.", draining),
@@ -71,9 +72,27 @@ class Observing:
 
     def counted(self) -> list[Family]:
         """All that was counted so far, as plain data: see `exposition`. Empty without metrics."""
-        from clickstream_server.observe.exposition import snapshot
-
         return [] if self._metrics is None else snapshot(self._metrics.registry)
+
+    def told(self) -> bytes:
+        """All that was counted so far, as a line for another process."""
+        return told(self.counted())
+
+    def workers(self) -> Workers:
+        """What adds up what the workers of this process have counted, and what it has counted itself."""
+        return Workers(self.counted, _nothing if self._metrics is None else self._metrics.restarts.inc)
+
+
+@asynccontextmanager
+async def metrics_beside(settings: Settings, collect: Callable[[], list[Family]]) -> AsyncIterator[str]:
+    """Answer Prometheus with this inside of the context, if it is to be; yields the address, or nothing."""
+    if not settings.metrics_shown:
+        yield ""
+        return
+    from clickstream_server.observe.endpoint import metrics_served
+
+    async with metrics_served(settings.metrics_listen, collect) as address:
+        yield address
 
 
 @asynccontextmanager
@@ -165,5 +184,5 @@ class _Several(StorageObserver):
             observer.checked_in(server)
 
 
-def _nothing(_caller: str, _reason: str) -> None:
+def _nothing(*_told: str) -> None:
     """Nobody counts."""

@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
@@ -19,12 +19,28 @@ _EARLY_S = 10.0
 """A worker that served for less has died early."""
 _EARLY_DEATHS_MAX = 5
 _PAUSE_S, _PAUSE_S_MAX = 0.1, 5.0
+_LINE_BYTES_MAX = 16 * 1024 * 1024
+"""Of what a worker has counted: about a hundred times of what it is."""
+
+
+class CrewObserver(Protocol):
+    """Is told of the workers."""
+
+    def heard(self, worker: int, line: bytes) -> None:
+        """The worker has told what it has counted so far."""
+
+    def ended(self, worker: int) -> None:
+        """Its process has ended."""
+
+    def started_again(self) -> None:
+        """A worker that died is started again."""
 
 
 class Crew:
     """`count` workers, numbered from 1. One that dies is started again."""
 
-    def __init__(self, count: int, *, drain_s: float) -> None:
+    def __init__(self, count: int, observer: CrewObserver, *, drain_s: float) -> None:
+        self._observer = observer
         loop = asyncio.get_running_loop()
         self._count = count
         self._stop_s = drain_s + HANGS_AFTER_S
@@ -87,6 +103,7 @@ class Crew:
                 return
             deaths = 1 if served_s > _EARLY_S else deaths + 1
             _log.error("worker %d %s; it is started again", number, ended)
+            self._observer.started_again()
             self._give_up_if_hopeless(number, report, deaths, ended)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), min(_PAUSE_S_MAX, _PAUSE_S * 2 ** min(deaths - 1, 10)))
@@ -114,7 +131,11 @@ class Crew:
             self._serving.add(number)
             if len(self._serving) == self._count and not self._all_serve.done():
                 self._all_serve.set_result(None)
+        async for line in process.stdout:
+            if line.endswith(b"\n"):  # else it died while it told
+                self._observer.heard(number, line)
         await exited
+        self._observer.ended(number)
         self._serving.discard(number)
         return report, _how_it_ended(process, report), monotonic() - began
 
@@ -135,6 +156,7 @@ async def _spawned(number: int) -> asyncio.subprocess.Process:
         *(sys.executable, "-P", "-m", "clickstream_server.workers.worker", str(number)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        limit=_LINE_BYTES_MAX,
         start_new_session=True,  # Ctrl-C is for the supervisor, which then stops its workers in its turn
     )
 

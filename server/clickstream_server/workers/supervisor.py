@@ -1,4 +1,4 @@
-"""The supervisor: it has the port, the embedded MongoDB and the page, and keeps the workers, which serve."""
+"""The supervisor has the port, the embedded MongoDB, the page and the metrics; the workers that it keeps serve."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from clickstream_server.app import Running, connected_dao, page_beside
 from clickstream_server.config import OFF, Settings
 from clickstream_server.embedded import database_of_settings
 from clickstream_server.listening import local_address, refuse_exposure
+from clickstream_server.observe.observing import metrics_beside, observing
 from clickstream_server.security.gate import Gate
 from clickstream_server.security.opened import Security
 from clickstream_server.storage.mongo.driver import without_credentials
@@ -29,7 +30,10 @@ async def until(stop: asyncio.Event, settings: Settings, announce: Callable[[Run
             health_port = stack.enter_context(reserved(settings.health_listen))
             settings = settings.model_copy(update={"health_listen": with_port(settings.health_listen, health_port)})
         port = stack.enter_context(reserved(settings.listen))
-        crew = Crew(settings.workers, drain_s=settings.drain_s)
+        observed = await stack.enter_async_context(observing(settings.model_copy(update={"traces": "off"})))
+        workers = observed.workers()
+        metrics = await stack.enter_async_context(metrics_beside(settings, workers.collect))
+        crew = Crew(settings.workers, workers, drain_s=settings.drain_s)
         stack.push_async_callback(crew.stop)
         crew.spawn()  # they load their parts while MongoDB starts
         uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
@@ -48,6 +52,7 @@ async def until(stop: asyncio.Event, settings: Settings, announce: Callable[[Run
                 storage=storage,
                 embedded_data_dir=data_dir,
                 page=page,
+                metrics=metrics,
                 tls=settings.tls_cert is not None,
                 tokens=gate.asks,
             )

@@ -2,7 +2,7 @@
 
 Its stdin is a pipe from the supervisor: first one line, the settings as JSON, so that no secret stands in `ps`; its end
 means that the worker is to stop in order. The pipe ends, too, when the supervisor is killed. To stdout goes one line:
-SERVING, or FAILED and why.
+SERVING, or FAILED and why; after SERVING what it has counted, if anybody wants to know, a line now and then.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from threading import Thread
@@ -23,6 +22,7 @@ from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.observe.logs import set_up_logging
 from clickstream_server.process import Serving, collect_garbage_less_often
+from clickstream_server.workers.telling import Teller
 from clickstream_server.workers.words import FAILED, HANGS_AFTER_S, SERVING
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
@@ -39,7 +39,7 @@ def main() -> int:
     set_up_logging(settings.log_level, settings.log_format, worker=int(sys.argv[1]))
     collect_garbage_less_often()
     try:
-        asyncio.run(_serve(settings, lambda: _report(report_to, SERVING)))
+        asyncio.run(_serve(settings, report_to))
     except StartFailure as failure:
         _report(report_to, f"{FAILED} {failure}")
         return 1
@@ -59,9 +59,16 @@ def _report(report_to: int, line: str) -> None:
         os.write(report_to, f"{line}\n".encode())
 
 
-async def _serve(settings: Settings, serves: Callable[[], None]) -> None:
+async def _serve(settings: Settings, report_to: int) -> None:
     loop = asyncio.get_running_loop()
-    serving = Serving(partial(app.until, share_port=True), settings, lambda _: serves())
+    tellers: list[Teller] = []
+
+    def serves(running: app.Running) -> None:
+        _report(report_to, SERVING)
+        if running.counted is not None:
+            tellers.append(Teller(report_to, running.counted))
+
+    serving = Serving(partial(app.until, share_port=True), settings, serves)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, serving.stop)  # who asks the supervisor may ask us, too
 
@@ -74,6 +81,8 @@ async def _serve(settings: Settings, serves: Callable[[], None]) -> None:
 
     Thread(target=stop_or_exit, daemon=True).start()
     await serving.ended()
+    for teller in tellers:
+        await teller.stop()
 
 
 def _await_end() -> None:
