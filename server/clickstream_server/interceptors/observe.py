@@ -18,8 +18,10 @@ _CODES = {code: code.name for code in grpc.StatusCode}
 
 
 class MethodCounts(Protocol):
-    """What is counted of one RPC."""
+    """What is counted of one RPC. `streams`: it answers with a stream; `receives`: it takes one."""
 
+    streams: bool
+    receives: bool
     in_flight: Any
     sent: Any
     received: Any
@@ -131,10 +133,10 @@ def _counting(counts: Counts, method: str, handler: Handler) -> Handler:
     if handler is None:
         counts.unknown()
         return None
-    if not (handler.request_streaming or handler.response_streaming):
-        return handler
     found = counts.of(method, streams=handler.response_streaming)
-    if handler.request_streaming:
+    if not found.streams:
+        return handler
+    if found.receives:
         handler = handler._replace(request_deserializer=_read(handler.request_deserializer, found))
     return handler._replace(response_serializer=_written(handler.response_serializer, found))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -35,13 +34,16 @@ _COMMANDS = frozenset(
 class MethodMetrics:
     """The metrics of one RPC, found once, so that a call only adds to them. Used by one event loop."""
 
-    __slots__ = ("_ended", "_failed", "_method", "_ok", "_rpcs", "in_flight", "received", "sent", "sessions", "streams")
+    __slots__ = (
+        *("_ended", "_failed", "_method", "_ok", "_rpcs"),
+        *("in_flight", "received", "receives", "sent", "sessions", "streams"),
+    )
 
-    def __init__(self, rpcs: RpcMetrics, method: str, *, streams: bool) -> None:
+    def __init__(self, rpcs: RpcMetrics, method: str, *, streams: bool, receives: bool) -> None:
         self._rpcs = rpcs
         self._method = method
         self._ended: dict[tuple[str, str], Any] = {}
-        self.streams = streams
+        self.streams, self.receives = streams, receives
         self.in_flight = rpcs.in_flight.labels(method)
         if streams:
             self.sent, self.received = rpcs.sent.labels(method), rpcs.received.labels(method)
@@ -88,10 +90,16 @@ class RpcMetrics:
         )
         self._methods: dict[str, MethodMetrics] = {}
 
-    def of(self, method: str, *, streams: bool) -> MethodMetrics:
-        """Those of this RPC. `method`: as in `/clickstream.v1.ClickstreamService/GetBatch`; one that exists."""
+    def of(self, method: str, *, streams: bool, receives: bool = False) -> MethodMetrics:
+        """Those of this RPC. `method`: as in `/clickstream.v1.ClickstreamService/GetBatch`; one that exists.
+
+        `streams`: it answers with a stream; `receives`: it takes one.
+        """
         name = method.removeprefix("/")
-        return self._methods.get(name) or self._methods.setdefault(name, MethodMetrics(self, name, streams=streams))
+        found = self._methods.get(name)
+        if found is None:
+            found = self._methods[name] = MethodMetrics(self, name, streams=streams, receives=receives)
+        return found
 
     def unknown(self) -> None:
         """Something was called that does not exist. Its name is the caller's, so it is no label."""
@@ -268,28 +276,33 @@ class ServerMetrics:
         self.restarts = Counter(
             "clickstream_worker_restarts", "Workers that died and were started again.", registry=self.registry
         )
-        self._refusals = Counter(
-            "clickstream_refusals",
-            "Calls that were refused before their work began: by which part, to whom, why.",
-            ["by", "caller", "reason"],
+        self._auth_refusals = Counter(
+            "clickstream_auth_refusals",
+            "Calls that were not let in, by the name of their token, if it is known.",
+            ["caller", "reason"],
             registry=self.registry,
         )
-        self._callers: dict[str, set[str]] = defaultdict(set)
+        self._limiter_refusals = Counter(
+            "clickstream_limiter_refusals",
+            "Calls that were refused because there was too much of something.",
+            ["method", "limit"],
+            registry=self.registry,
+        )
+        self._callers: set[str] = set()
         Gauge(
             "clickstream_build_info", "Always 1; the labels are versions.", list(build), registry=self.registry
         ).labels(*build.values()).set(1)
 
-    def refused_by(self, who: str) -> Callable[[str, str], None]:
-        """What `who` is to call for every call that it refuses, with the caller's name, if any, and the reason."""
+    def auth_refused(self, reason: str, caller: str) -> None:
+        """A call was not let in. `caller`: the name of its token; empty if it is not known."""
+        if caller not in self._callers and len(self._callers) >= _NAMES_MAX:
+            caller = OTHER
+        self._callers.add(caller)
+        self._auth_refusals.labels(caller, reason).inc()
 
-        def refused(caller: str, reason: str) -> None:
-            known = self._callers[who]
-            if caller not in known and len(known) >= _NAMES_MAX:
-                caller = OTHER
-            known.add(caller)
-            self._refusals.labels(who, caller, reason).inc()
-
-        return refused
+    def limiter_refused(self, method: str, limit: str) -> None:
+        """A call was refused, because there is too much of this."""
+        self._limiter_refusals.labels(method.removeprefix("/"), limit).inc()
 
     def look_at(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge that is read when somebody asks for it."""

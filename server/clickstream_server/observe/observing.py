@@ -42,9 +42,15 @@ class Observing:
         observers += [] if tracing is None else [tracing]
         self.storage = NOBODY if not observers else observers[0] if len(observers) == 1 else _Several(observers)
 
-    def refused_by(self, who: str) -> Refused:
-        """What `who` is to call for every call that it refuses, with the caller's name, if any, and the reason."""
-        return _nothing if self._metrics is None else self._metrics.refused_by(who)
+    @property
+    def auth_refused(self) -> Refused:
+        """To be called with the reason and the token's name ("": unknown) of each call that is not let in."""
+        return _nothing if self._metrics is None else self._metrics.auth_refused
+
+    @property
+    def limiter_refused(self) -> Refused:
+        """To be called with the method of each call that is refused for want of room, and what there is too much of."""
+        return _nothing if self._metrics is None else self._metrics.limiter_refused
 
     def look_at(self, dao: MongoClickstreamDao, *, serving: Callable[[], bool], draining: Callable[[], bool]) -> None:
         """Tell from now on how these are whenever somebody asks for the metrics."""
@@ -121,7 +127,11 @@ def _metrics(settings: Settings) -> ServerMetrics:
     for described in (clickstream_service_pb2.DESCRIPTOR, transfer_service_pb2.DESCRIPTOR):
         for service in described.services_by_name.values():
             for method in service.methods:
-                metrics.rpcs.of(f"{service.full_name}/{method.name}", streams=method.server_streaming)
+                metrics.rpcs.of(
+                    f"{service.full_name}/{method.name}",
+                    streams=method.server_streaming,
+                    receives=method.client_streaming,
+                )
     return metrics
 
 
