@@ -14,6 +14,8 @@ import grpc.aio
 from clickstream_server.call_record import CallRecord, call_record
 from clickstream_server.interceptors.wrapping import AroundInterceptor, Call, Handler
 
+_LATE_S = 0.25
+"""Who goes away so shortly before the deadline had none left: a client's clock began before the server's."""
 _CODES = {code: code.name for code in grpc.StatusCode}
 
 
@@ -121,7 +123,7 @@ def _code(call: Call, record: CallRecord, error: BaseException | None) -> str:
     """The name of the status that the client got, or has if it went away."""
     if record.gone:
         remaining_s = call.context.time_remaining()
-        return "DEADLINE_EXCEEDED" if remaining_s is not None and remaining_s <= 0 else "CANCELLED"
+        return "DEADLINE_EXCEEDED" if remaining_s is not None and remaining_s <= _LATE_S else "CANCELLED"
     code = call.context.code()
     if code is None:
         return "OK" if error is None else "UNKNOWN"
