@@ -84,7 +84,7 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
         drain = DrainInterceptor()
         health = HealthMonitor(dao.ping, SERVICES)
         observed.look_at(dao, serving=lambda: health.serving, draining=lambda: drain.draining)
-        gate = Gate(security.tokens, refused=observed.refused_by("auth"))
+        gate = Gate(security.tokens, refused=observed.auth_refused)
         auth = AuthInterceptor(gate)
         server = grpc.aio.server(
             interceptors=server_interceptors(drain, auth, observed.interceptor),

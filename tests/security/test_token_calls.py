@@ -302,7 +302,7 @@ def test_every_refusal_is_counted_and_few_are_logged(tmp_path: Path, caplog: pyt
     token, line = new_token("shop", [Role.PRODUCER])
     change(tmp_path / "tokens", lambda content: added(content, line))
     counted: list[tuple[str, str]] = []
-    gate = Gate(ServersFile(tmp_path / "tokens"), refused=lambda caller, reason: counted.append((caller, reason)))
+    gate = Gate(ServersFile(tmp_path / "tokens"), refused=lambda reason, caller: counted.append((caller, reason)))
     began = monotonic()
     for _ in range(1000):
         found = gate.check([f"Bearer {token}"], {Role.CONSUMER}, "/x/Y")

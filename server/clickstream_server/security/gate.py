@@ -30,11 +30,11 @@ class Refusal:
 class Gate:
     """Lets in who has a token of the right role; everyone if there is no tokens file.
 
-    `refused` is called with the token's name ("" if unknown) and the reason for each call that is not let in.
+    `refused` is called with the reason and the token's name ("" if unknown) for each call that is not let in.
     """
 
     def __init__(
-        self, tokens: TokenFile | None, *, refused: Callable[[str, str], None] = lambda _caller, _reason: None
+        self, tokens: TokenFile | None, *, refused: Callable[[str, str], None] = lambda _reason, _caller: None
     ) -> None:
         self._tokens = tokens
         self._refused = refused
@@ -71,7 +71,7 @@ class Gate:
     def report(self, refusal: Refusal, peer: str) -> None:
         """Count it, and log it: once a second at most for each reason and name, else strangers could flood the log."""
         reason = refusal.error.reason
-        self._refused(refusal.caller, reason)
+        self._refused(reason, refusal.caller)
         now = monotonic()
         at, silent = self._said.get((reason, refusal.caller), (-_SAY_EVERY_S, 0))
         if now - at < _SAY_EVERY_S:

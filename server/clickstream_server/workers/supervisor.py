@@ -39,7 +39,7 @@ async def until(stop: asyncio.Event, settings: Settings, announce: Callable[[Run
         uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
         stack.push_async_callback(crew.stop)  # before the database
         address, storage = local_address(settings.listen, port), without_credentials(uri)
-        gate = Gate(security.tokens)
+        gate = Gate(security.tokens, refused=observed.auth_refused)
         page = await stack.enter_async_context(_page(settings, uri, gate, address, storage))
         await stack.enter_async_context(security.watched())
         listen = with_port(settings.listen, port)
