@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import cached_property
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -43,7 +45,7 @@ from clickstream.models import (
     SessionPage,
     SessionWithEvents,
 )
-from clickstream.resume import Patience, cancelled_as, failure_of
+from clickstream.resume import Budget, Patience, cancelled_as, failure_of, is_momentary
 from clickstream.tracing import trace_options
 from clickstream.transfer import (
     EventAck,
@@ -59,10 +61,9 @@ from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
-from clickstream.values import text_fault
+from clickstream.values import MESSAGE_BYTES_MAX, text_fault
 
 DEFAULT_TARGET = "127.0.0.1:50051"
-MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 SERVICE = "clickstream.v1.ClickstreamService"
 TRANSFER_SERVICE = "clickstream.v1.TransferService"
 
@@ -90,15 +91,22 @@ _SERVICE_CONFIG = {
 _CHANNEL_OPTIONS = [
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.use_local_subchannel_pool", 1),  # each client its own connection, so that several spread over workers
-    ("grpc.per_rpc_retry_buffer_size", 2 * MESSAGE_BYTES_MAX),  # gRPC tries nothing larger than this again
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.max_send_message_length", 2 * MESSAGE_BYTES_MAX),
-    ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
     # A server that comes back is found within seconds, not after gRPC's default of up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
+
+
+def _message_options(message_bytes_max: int) -> list[tuple[str, int]]:
+    """Twice as much as may be sent: what is a little larger is refused by the service, with a reason."""
+    most = min(2 * message_bytes_max, _INT32_MAX)
+    return [
+        ("grpc.per_rpc_retry_buffer_size", most),  # gRPC tries nothing larger than this again
+        ("grpc.max_send_message_length", most),
+        ("grpc.max_receive_message_length", most),
+    ]
 
 
 class ClickstreamClient(ClickstreamDao, TransferDao):
@@ -108,8 +116,11 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             done = await client.register_session(Session(session_id="s-1", search_query="lamp"))
 
     Every call has a deadline (`deadline_s`; `stream_deadline_s` for one connection of a stream) and is tried up to four
-    times while the service is unavailable, if that is safe. A stream that loses its connection goes on after the last
-    number that came, by itself, until nothing has come for `stream_resume_s`.
+    times while the service is unavailable, if that is safe. A call that the server refuses for its load is made again
+    after the time that the server names, within its deadline, as long as other calls succeed meanwhile. A stream that
+    loses its connection goes on after the last number that came, by itself, until nothing has come for
+    `stream_resume_s`. `message_bytes_max` is what a message may have at most: the server's
+    CLICKSTREAM_MESSAGE_BYTES_MAX, where that is not the default.
 
     `tls`: True trusts the authorities that gRPC brings; a `Tls` names another, and what to show the server. `token`:
     for a server that asks for one; a callable, such as a `TokenFile`, gives the one that counts now. Without TLS it is
@@ -126,9 +137,12 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         deadline_s: float = 10.0,
         stream_deadline_s: float = 3600.0,
         stream_resume_s: float = 60.0,
+        message_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
         self.target = target
         self._access = Access.of(target, token, tls=tls, token_in_clear=token_in_clear)
+        self._message_bytes_max = message_bytes_max
+        self._budget = Budget()
         self._deadline_s = deadline_s
         self._stream_deadline_s = stream_deadline_s
         self._stream_resume_s = stream_resume_s
@@ -136,7 +150,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
     @cached_property
     def _channel(self) -> Any:
         forks.connecting()
-        return self._access.channel(_CHANNEL_OPTIONS)
+        return self._access.channel([*_CHANNEL_OPTIONS, *_message_options(self._message_bytes_max)])
 
     @cached_property
     def _stub(self) -> Any:
@@ -297,6 +311,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             unacked_events=unacked_events,
             deadline_s=self._stream_deadline_s,
             resume_s=self._stream_resume_s,
+            message_bytes_max=self._message_bytes_max,
         )
 
     async def stream_events(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
@@ -368,14 +383,24 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             raise IncompleteExport("the export ended without its trailer; export again")
 
     async def _call(self, method: Callable[..., Any], request: Message) -> Any:
-        if (size := request.ByteSize()) > MESSAGE_BYTES_MAX:
-            raise MessageTooLarge(f"a message must have {MESSAGE_BYTES_MAX} bytes at most, not {size}")
-        try:
-            return await self._started(method, request, self._deadline_s)
-        except grpc.aio.AioRpcError as error:
-            raise failure_of(error) from error
-        except asyncio.CancelledError as error:
-            raise cancelled_as(error) from error
+        if (size := request.ByteSize()) > self._message_bytes_max:
+            raise MessageTooLarge(f"a message must have {self._message_bytes_max} bytes at most, not {size}")
+        until = monotonic() + self._deadline_s
+        wait_s = 0.0
+        while True:
+            try:
+                answer = await self._started(method, request, until - monotonic())
+            except grpc.aio.AioRpcError as error:
+                failure = failure_of(error)
+                wait_s = max(2 * wait_s, failure.retry_after_s or 0.0)
+                if not is_momentary(failure) or monotonic() + 1.5 * wait_s >= until or not self._budget.spend():
+                    raise failure from error
+            except asyncio.CancelledError as error:
+                raise cancelled_as(error) from error
+            else:
+                self._budget.earn()
+                return answer
+            await asyncio.sleep(random.uniform(wait_s, 1.5 * wait_s))
 
     async def _resumed(
         self, method: Any, request: Message, go_on: Callable[[Any, Any], bool]

@@ -24,21 +24,12 @@ from clickstream.v1 import transfer_service_pb2 as pb
 UNACKED_BYTES_MAX = 32 * 1024 * 1024
 """So much is kept until it is acknowledged; `send` waits past it."""
 
-MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 _OVERHEAD_BYTES = 64
 NOT_ENTERED = (
     "the stream is not open: write `with client.event_stream() as stream` (`async with`, if it is asynchronous)"
 )
 
 FailureHandler = Callable[[SessionEvent, ItemFailure], None]
-
-
-def message_of(event: SessionEvent) -> event_pb2.SessionEvent:
-    """The event as it is sent. Raises InvalidField, or MessageTooLarge."""
-    message = wire.event_to_pb(event)
-    if message.ByteSize() > MESSAGE_BYTES_MAX - _OVERHEAD_BYTES:
-        raise MessageTooLarge(f"an event must fit into a message of {MESSAGE_BYTES_MAX} bytes")
-    return message
 
 
 @dataclass(slots=True)
@@ -79,6 +70,7 @@ class EventStream:
         unacked_events: int,
         deadline_s: float,
         resume_s: float,
+        message_bytes_max: int,
     ) -> None:
         self._stub = stub
         self._on_failure = on_failure or self._keep_failure
@@ -88,6 +80,7 @@ class EventStream:
         self._unacked_max = unacked_events
         self._deadline_s = deadline_s
         self._resume_s = resume_s
+        self._message_bytes_max = message_bytes_max
         self._filling = _Batch()
         self._unacked: deque[_Batch] = deque()
         self._unsent = 0
@@ -121,7 +114,14 @@ class EventStream:
 
     async def send(self, event: SessionEvent) -> None:
         """Take an event; it is durable after the next `flush`. Raises what ended the stream for good."""
-        await self.take(event, message_of(event))
+        await self.take(event, self.message_of(event))
+
+    def message_of(self, event: SessionEvent) -> event_pb2.SessionEvent:
+        """The event as it is sent. Raises InvalidField, or MessageTooLarge."""
+        message = wire.event_to_pb(event)
+        if message.ByteSize() > self._message_bytes_max - _OVERHEAD_BYTES:
+            raise MessageTooLarge(f"an event must fit into a message of {self._message_bytes_max} bytes")
+        return message
 
     async def take(self, event: SessionEvent, message: event_pb2.SessionEvent) -> None:
         """Take an event whose message is made already; see `send`."""

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from clickstream.access import hint
-from clickstream.errors import Cancelled, ClickstreamError, DeadlineExceeded, Unavailable, from_status
+from clickstream.errors import Cancelled, ClickstreamError, DeadlineExceeded, Overloaded, Unavailable, from_status
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _REQUEST_ID_KEY = "x-request-id"
@@ -40,6 +40,34 @@ def cancelled_as(error: asyncio.CancelledError) -> BaseException:
 def _is_cut(failure: ClickstreamError) -> bool:
     """A connection cut in the middle of a message; an error of the service would carry its reason."""
     return failure.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and not failure.error_id
+
+
+def is_momentary(failure: ClickstreamError) -> bool:
+    """Whether the server had too much to do, and says when to come back."""
+    return isinstance(failure, Overloaded) and failure.retry_after_s is not None
+
+
+class Budget:
+    """How often calls that a server refused for its load are made again: no more often than others succeed.
+
+    Whoever is a part of the load must not multiply it. Some are free, for bursts.
+    """
+
+    FREE = 1_000
+
+    def __init__(self) -> None:
+        self._left = self.FREE
+
+    def earn(self) -> None:
+        """A call was answered."""
+        self._left = min(self.FREE, self._left + 1)
+
+    def spend(self) -> bool:
+        """Whether a call may be made again."""
+        if not self._left:
+            return False
+        self._left -= 1
+        return True
 
 
 def leaves_at(deadline_s: float) -> float:
@@ -74,10 +102,12 @@ class Patience:
 
         `awaited`: whether anything was to come.
         """
-        broken = isinstance(failure, Unavailable | DeadlineExceeded) or _is_cut(failure)
         if self._until is None or not awaited:
             self._until = monotonic() + self._most_s
-        return broken and self._came and monotonic() < self._until
+        if monotonic() >= self._until:
+            return False
+        broken = isinstance(failure, Unavailable | DeadlineExceeded) or _is_cut(failure)
+        return is_momentary(failure) or (broken and self._came)
 
     @staticmethod
     def given_up(failure: ClickstreamError) -> ClickstreamError:

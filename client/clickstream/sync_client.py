@@ -32,6 +32,7 @@ from clickstream.models import (
 from clickstream.sync_event_stream import SyncEventStream
 from clickstream.transfer import EventAck, EventBatch, ImportChunk, ImportConfig, ImportProgress, ImportSummary
 from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.values import MESSAGE_BYTES_MAX
 
 
 class SyncClickstreamClient:
@@ -60,13 +61,15 @@ class SyncClickstreamClient:
         deadline_s: float = 10.0,
         stream_deadline_s: float = 3600.0,
         stream_resume_s: float = 60.0,
+        message_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
         self.target = target
         self._access = Access.of(target, token, tls=tls, token_in_clear=token_in_clear)
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "deadline_s": deadline_s,
             "stream_deadline_s": stream_deadline_s,
             "stream_resume_s": stream_resume_s,
+            "message_bytes_max": message_bytes_max,
         }
         client = ClickstreamClient(target, token=token, tls=tls, token_in_clear=token_in_clear, **self.settings)
         self._background = Background(client)

@@ -12,7 +12,7 @@ from typing import Any, Self
 from clickstream.background import Background, Carried, check
 from clickstream.client import ClickstreamClient
 from clickstream.errors import Cancelled
-from clickstream.event_stream import NOT_ENTERED, EventStream, FailureHandler, message_of
+from clickstream.event_stream import NOT_ENTERED, EventStream, FailureHandler
 from clickstream.models import ItemFailure, PushResult, SessionEvent
 from clickstream.v1 import event_pb2
 
@@ -75,7 +75,7 @@ class SyncEventStream:
         """See `EventStream.send`."""
         check()
         self._raise_error()
-        message = message_of(event)
+        message = self._stream.message_of(event)
         with self._lock:
             self._gathered.append((event, message))
             self._sent_bytes += message.ByteSize()

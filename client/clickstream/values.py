@@ -16,6 +16,9 @@ INTEGER_MAX = 2**53
 JSON_DEPTH_MAX = 32
 """Levels of nesting. Protobuf parsers stop at 100 nested messages, and an object in an object costs three."""
 
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+"""What a message may have, in either direction, unless the server is set otherwise."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -89,6 +92,13 @@ def _json(value: Any, path: Path, depth: int) -> Any:
     if isinstance(value, list | tuple):
         return [_json(item, (path, place), depth + 1) for place, item in enumerate(value)]
     raise _fault(path, f"must be JSON (null, true, false, number, text, list, object), not {kind.__name__}")
+
+
+def json_depth(value: Any) -> int:
+    """How many levels of objects and lists a JSON value has; 0 for one that is neither."""
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(json_depth, value.values() if isinstance(value, dict) else value), default=0)
 
 
 def _json_float(value: float, path: Path) -> int | float:

@@ -24,6 +24,7 @@ from clickstream_server.health import HealthMonitor, health_served
 from clickstream_server.interceptors import server_interceptors
 from clickstream_server.interceptors.auth import AuthInterceptor
 from clickstream_server.interceptors.drain import DrainInterceptor
+from clickstream_server.interceptors.limiter import LimiterInterceptor
 from clickstream_server.listening import bind, local_address, refuse_exposure, server_options
 from clickstream_server.observe.observing import metrics_beside, observing
 from clickstream_server.reflection import add_reflection
@@ -86,12 +87,15 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
         observed.look_at(dao, serving=lambda: health.serving, draining=lambda: drain.draining)
         gate = Gate(security.tokens, refused=observed.auth_refused)
         auth = AuthInterceptor(gate)
+        most = settings.message_bytes_max
+        limiter = LimiterInterceptor(settings.bounds, refused=observed.limiter_refused)
         server = grpc.aio.server(
-            interceptors=server_interceptors(drain, auth, observed.interceptor),
-            options=server_options(share_port=share_port),
+            interceptors=server_interceptors(drain, auth, observed.interceptor, limiter, message_bytes_max=most),
+            options=server_options(message_bytes_max=most, share_port=share_port),
         )
-        add_ClickstreamServiceServicer_to_server(ClickstreamServicer(dao), server)  # type: ignore[no-untyped-call]
-        add_TransferServiceServicer_to_server(TransferServicer(dao), server)  # type: ignore[no-untyped-call]
+        servicer, transfer = (kind(dao, message_bytes_max=most) for kind in (ClickstreamServicer, TransferServicer))
+        add_ClickstreamServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        add_TransferServiceServicer_to_server(transfer, server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
         add_reflection(server, SERVICES)
         if settings.channelz:

@@ -10,7 +10,9 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from clickstream.access import is_loopback
+from clickstream.values import JSON_DEPTH_MAX
 from clickstream_server.failures import StartFailure
+from clickstream_server.interceptors.limiter import Bounds
 from clickstream_server.limits import Limits
 from clickstream_server.observe.logs import LogFormat
 from clickstream_server.storage.mongo.driver import DriverName
@@ -37,6 +39,9 @@ _EASILY_MISTAKEN = {"TOKEN_FILE": "tokens_file", "TLS": "tls_cert", "TLS_CA": "t
 _OFF_WHEN_EMPTY = "ui_listen"
 _DEFAULTS = Limits()
 _MONGO = MongoOptions()
+_BOUNDS = Bounds()
+_STORABLE_BYTES = 2 * 1024 * 1024
+"""As JSON. In BSON `1,` takes up to 13 bytes, and MongoDB takes documents of 16 MiB."""
 
 
 def default_data_dir() -> Path:
@@ -85,6 +90,18 @@ class Settings(BaseModel):
     health_listen: str = Field(
         "", description="one more address and port for health checks, without TLS and tokens; empty: none"
     )
+    calls_max: int = Field(_BOUNDS.calls_max, ge=1, description="calls that answer once, in flight at once")
+    streams_max: int = Field(_BOUNDS.streams_max, ge=1, description="streams that are open at once")
+    request_bytes_max: int = Field(
+        _BOUNDS.request_bytes_max,
+        ge=1,
+        description="bytes of the requests of calls that answer once, in flight at once",
+    )
+    queue_s_max: float = Field(
+        _BOUNDS.queue_s_max,
+        ge=0,
+        description="seconds that calls may be slowed down by a queue before some are refused",
+    )
     log_level: str = Field("warning", description="debug, info, warning or error")
     log_format: LogFormat = Field("text", description=" or ".join(get_args(LogFormat)))
     slow_call_s: float = Field(1.0, gt=0, description="seconds after which a call is logged as slow")
@@ -99,8 +116,18 @@ class Settings(BaseModel):
     event_type_chars_max: int = Field(_DEFAULTS.event_type_chars_max, ge=1, description="characters of an event_type")
     search_results_max: int = Field(_DEFAULTS.search_results_max, ge=0, description="search results of a session")
     events_per_call_max: int = Field(_DEFAULTS.events_per_call_max, ge=1, description="events of one PushEvents")
-    meta_bytes_max: int = Field(_DEFAULTS.meta_bytes_max, ge=2, description="bytes of one meta object as JSON")
-    session_bytes_max: int = Field(_DEFAULTS.session_bytes_max, ge=2, description="bytes of one session as JSON")
+    meta_bytes_max: int = Field(
+        _DEFAULTS.meta_bytes_max, ge=2, le=_STORABLE_BYTES, description="bytes of one meta object as JSON"
+    )
+    json_depth_max: int = Field(
+        _DEFAULTS.json_depth_max, ge=1, le=JSON_DEPTH_MAX, description="levels of objects and lists in JSON, 32 at most"
+    )
+    session_bytes_max: int = Field(
+        _DEFAULTS.session_bytes_max, ge=2, le=_STORABLE_BYTES, description="bytes of one session as JSON, 2 MiB at most"
+    )
+    message_bytes_max: int = Field(
+        _DEFAULTS.message_bytes_max, ge=64 * 1024, le=2**30 - 1, description="bytes of a message, in either direction"
+    )
     future_s_max: float = Field(_DEFAULTS.future_s_max, ge=0, description="seconds that created_at may lie ahead")
     age_s_max: float | None = Field(
         _DEFAULTS.age_s_max, gt=0, description="seconds that created_at may lie back; unset: any"
@@ -187,6 +214,11 @@ class Settings(BaseModel):
     def metrics_shown(self) -> bool:
         """Whether anything is to be counted."""
         return self.metrics_listen != OFF
+
+    @property
+    def bounds(self) -> Bounds:
+        """What the server takes on at once."""
+        return Bounds(**{name: getattr(self, name) for name in Bounds.__dataclass_fields__})
 
     @property
     def limits(self) -> Limits:

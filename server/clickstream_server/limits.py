@@ -7,21 +7,25 @@ from typing import Any
 
 from clickstream.errors import FieldViolation, InvalidField
 from clickstream.models import DEFAULT_EVENT_TYPE, Session, SessionEvent
-from clickstream.values import text_fault
+from clickstream.values import JSON_DEPTH_MAX, MESSAGE_BYTES_MAX, json_depth, text_fault
 from clickstream_server.canonical import canonical_json
 from clickstream_server.currencies import CURRENCY_CODES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The contract's limits. Ids and types in characters, sizes in bytes of canonical JSON, ages in seconds."""
+    """The contract's limits. Ids and types in characters, ages in seconds, sizes in bytes: of canonical JSON, or of the
+    message.
+    """
 
     id_chars_max: int = 256
     event_type_chars_max: int = 64
     search_results_max: int = 1_000
     events_per_call_max: int = 10_000
     meta_bytes_max: int = 64 * 1024
+    json_depth_max: int = JSON_DEPTH_MAX
     session_bytes_max: int = 1024 * 1024
+    message_bytes_max: int = MESSAGE_BYTES_MAX
     future_s_max: float = 300.0
     age_s_max: float | None = None
 
@@ -57,6 +61,12 @@ class _Violations(list[FieldViolation]):
         if size > self.limits.meta_bytes_max:
             self.note(path, f"must have {self.limits.meta_bytes_max} bytes as JSON at most, not {size}")
 
+    def check_depth(self, path: str, value: Any) -> None:
+        """The models hold what is sent to JSON_DEPTH_MAX, so there is something to do for a lower limit only."""
+        most = self.limits.json_depth_max
+        if most < JSON_DEPTH_MAX and json_depth(value) > most:
+            self.note(path, f"must not be nested deeper than {most} levels")
+
     def check_storable(self, content: bytes) -> None:
         """MongoDB's drivers read an object with $ref and $id as a reference, and lose a null database in it."""
         if b'"$db":null' in content and b'"$ref":"' in content:
@@ -79,6 +89,11 @@ def check_session(session: Session, *, content: bytes, created_at: int | None, n
     for place, item in enumerate(session.search_results[: limits.search_results_max]):
         found.check_id(f"search_results[{place}].object_id", item.object_id)
     found.check_storable(content)
+    found.check_depth("search_query", session.search_query)
+    found.check_depth("search_meta", session.search_meta)
+    found.check_depth("payload_filter", session.payload_filter)
+    for place, item in enumerate(session.search_results):
+        found.check_depth(f"search_results[{place}].meta", item.meta)
     if len(content) > limits.session_bytes_max:
         found.note("", f"a session must have {limits.session_bytes_max} bytes as JSON at most, not {len(content)}")
     elif len(content) > limits.meta_bytes_max:
@@ -109,6 +124,7 @@ def check_event(
         found.note("event_type", "must not be blank")
     found.check_moment("created_at", created_at, now_micros)
     found.check_storable(content)
+    found.check_depth("meta", event.meta)
     if len(content) > limits.meta_bytes_max:
         found.check_meta("meta", event.meta)
     if event.value is not None and event.value.currency_code not in CURRENCY_CODES:

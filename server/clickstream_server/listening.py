@@ -10,13 +10,9 @@ import grpc.aio
 from clickstream.access import is_loopback
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
-from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
 
 _log = logging.getLogger(__name__)
 _OPTIONS = [
-    # Larger than the contract's limit, so that what is too large is refused with a reason.
-    ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", 2 * MESSAGE_BYTES_MAX),
     ("grpc.max_connection_age_ms", 300_000),  # else clients that balance never see new servers
     ("grpc.max_connection_age_grace_ms", 4_000_000),  # more than the hour after which our clients leave by themselves
     ("grpc.keepalive_time_ms", 60_000),
@@ -28,10 +24,16 @@ _OPTIONS = [
 ]
 
 
-def server_options(*, share_port: bool = False) -> list[tuple[str, int]]:
+def server_options(*, message_bytes_max: int, share_port: bool = False) -> list[tuple[str, int]]:
     """The options for gRPC's server. `share_port`: other processes of this service listen on the same port."""
-    # Shared by default: a forgotten server would silently take half of the traffic.
-    return [*_OPTIONS, ("grpc.so_reuseport", int(share_port))]
+    return [
+        *_OPTIONS,
+        # Shared by default: a forgotten server would silently take half of the traffic.
+        ("grpc.so_reuseport", int(share_port)),
+        # More than a message may have, so that what is too large is refused with a reason.
+        ("grpc.max_receive_message_length", 2 * message_bytes_max),
+        ("grpc.max_send_message_length", 2 * message_bytes_max),
+    ]
 
 
 def refuse_exposure(settings: Settings) -> None:

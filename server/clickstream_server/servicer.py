@@ -14,12 +14,15 @@ from clickstream.errors import BatchNotFound, InvalidField, MessageTooLarge, Ses
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import clickstream_service_pb2_grpc as pb_grpc
 from clickstream.v1 import session_pb2
-from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
+from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.interceptors.wrapping import Context
 from clickstream_server.message_dao import MessageDao, MessagePage
 
 STREAM_MESSAGE_BYTES = 1024 * 1024
 """A message of a stream is sent once it has this size: well below what any client takes, well above a packet."""
+
+_ANSWER_BYTES = 1024
+"""Room in a message for what else the answer says."""
 
 M = TypeVar("M")
 
@@ -27,8 +30,9 @@ M = TypeVar("M")
 class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
     """`clickstream.v1.ClickstreamService` over any MessageDao."""
 
-    def __init__(self, dao: MessageDao) -> None:
+    def __init__(self, dao: MessageDao, *, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
         self._dao = dao
+        self._message_bytes_max = message_bytes_max
 
     async def RegisterSession(self, request: pb.RegisterSessionRequest, context: Context) -> pb.RegisterSessionResponse:
         done = await self._dao.register_session(_read(request, "session", wire.session_from_pb))
@@ -54,7 +58,7 @@ class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
         found = await self._dao.get_session_message(request.session_id, events_limit=limit)
         if found is None:
             raise SessionNotFound.by_id(request.session_id)
-        return pb.GetSessionResponse(session=fitting(found))
+        return pb.GetSessionResponse(session=fitting(found, self._message_bytes_max))
 
     async def GetBatchSessions(
         self, request: pb.GetBatchSessionsRequest, context: Context
@@ -69,7 +73,7 @@ class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
         )
         async with aclosing(pages):
             async for page in pages:
-                for answer in _answers(page):
+                for answer in _answers(page, self._message_bytes_max):
                     yield answer
 
     async def GetBatch(self, request: pb.GetBatchRequest, context: Context) -> pb.GetBatchResponse:
@@ -118,35 +122,36 @@ def _read(request: Message, field: str, from_pb: Callable[[Any], M]) -> M:
         raise error.under(field) from None
 
 
-def too_large(found: session_pb2.SessionWithEvents) -> MessageTooLarge:
+def too_large(found: session_pb2.SessionWithEvents, bytes_max: int) -> MessageTooLarge:
     """The error for a session that no message can hold."""
     return MessageTooLarge(
         f"session {found.session.session_id!r} and its {len(found.events)} events do not fit into one message of "
-        f"{MESSAGE_BYTES_MAX} bytes; read it with a smaller events_limit",
+        f"{bytes_max} bytes; read it with a smaller events_limit",
         resource_name=found.session.session_id,
     )
 
 
-def fitting(found: session_pb2.SessionWithEvents) -> session_pb2.SessionWithEvents:
+def fitting(found: session_pb2.SessionWithEvents, bytes_max: int) -> session_pb2.SessionWithEvents:
     """What was found, if a message can hold it. Raises MessageTooLarge."""
-    if found.ByteSize() > MESSAGE_BYTES_MAX - 1024:
-        raise too_large(found)
+    if found.ByteSize() > bytes_max - _ANSWER_BYTES:
+        raise too_large(found, bytes_max)
     return found
 
 
-def _answers(page: MessagePage) -> Iterator[pb.GetBatchSessionsResponse]:
+def _answers(page: MessagePage, bytes_max: int) -> Iterator[pb.GetBatchSessionsResponse]:
     """A page as messages of a good size. Only the last carries `sealed`, and what the page says of its end.
 
     A session that does not fit into a message ends it with MessageTooLarge, after all that comes before it.
     """
+    packed_bytes = min(STREAM_MESSAGE_BYTES, bytes_max - _ANSWER_BYTES)
     answer = pb.GetBatchSessionsResponse()
     size = 0
     for found in page.sessions:
-        own_size = found.ByteSize()
-        if answer.sessions and size + own_size > STREAM_MESSAGE_BYTES:
+        own_size = found.ByteSize() + 6  # its tag and its length
+        if answer.sessions and size + own_size > packed_bytes:
             yield answer
             answer, size = pb.GetBatchSessionsResponse(), 0
-        answer.sessions.append(fitting(found))
+        answer.sessions.append(fitting(found, bytes_max))
         answer.last_number = found.session_number
         size += own_size
     answer.last_number = page.last_number

@@ -11,7 +11,7 @@ from clickstream.export import ExportFilter
 from clickstream.transfer import EventBatch, ImportChunk, ImportConfig
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.v1 import transfer_service_pb2_grpc as pb_grpc
-from clickstream_server.interceptors.errors import MESSAGE_BYTES_MAX
+from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.interceptors.wrapping import Context
 from clickstream_server.message_dao import MessageDao
 from clickstream_server.servicer import too_large
@@ -20,8 +20,9 @@ from clickstream_server.servicer import too_large
 class TransferServicer(pb_grpc.TransferServiceServicer):
     """`clickstream.v1.TransferService` over any MessageDao."""
 
-    def __init__(self, dao: MessageDao) -> None:
+    def __init__(self, dao: MessageDao, *, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
         self._dao = dao
+        self._message_bytes_max = message_bytes_max
 
     async def StreamEvents(
         self, request_iterator: AsyncIterator[pb.StreamEventsRequest], context: Context
@@ -52,8 +53,8 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
         )
         async with aclosing(answers):
             async for answer in answers:
-                if answer.ByteSize() > MESSAGE_BYTES_MAX:  # then it holds one session: a page is much smaller
-                    raise too_large(answer.sessions[0].session)
+                if answer.ByteSize() > self._message_bytes_max:  # then it holds one session: a page is much smaller
+                    raise too_large(answer.sessions[0].session, self._message_bytes_max)
                 yield answer
 
 

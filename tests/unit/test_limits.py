@@ -75,6 +75,24 @@ def test_events_at_their_limits(event: SessionEvent, created_at: int | None, pat
     assert paths == faults(event, created_at)
 
 
+def nested(levels: int) -> dict[str, object]:
+    return {"a": [nested(levels - 2)] if levels > 2 else [] if levels == 2 else 1}
+
+
+@pytest.mark.parametrize("levels", [1, 2, 31])
+def test_json_deeper_than_the_setting_is_refused(levels: int) -> None:
+    """With a lower limit JSON is accepted up to so many levels of objects and lists, wherever it stands."""
+    deep = {"search_query": nested(levels), "search_meta": nested(levels), "payload_filter": nested(levels)}
+    session = Session(session_id="s", search_results=[{"object_id": "o", "meta": nested(levels)}], **deep)
+    event = SessionEvent(session_id="s", event_id="e", object_id="o", meta=nested(levels))
+
+    assert [] == faults(session, json_depth_max=levels) + faults(event, json_depth_max=levels)
+    if levels > 1:
+        paths = ["search_query", "search_meta", "payload_filter", "search_results[0].meta"]
+        assert paths == faults(session, json_depth_max=levels - 1)
+        assert ["meta"] == faults(event, json_depth_max=levels - 1)
+
+
 @pytest.mark.parametrize(
     ("created_at", "paths"),
     [

@@ -14,12 +14,10 @@ from typing import Any
 
 from clickstream.errors import ClickstreamError, ShuttingDown, StorageUnavailable
 from clickstream_server.deadlines import deadline
-from clickstream_server.interceptors.wrapping import AroundInterceptor, Call
+from clickstream_server.interceptors.wrapping import HEALTH, AroundInterceptor, Call
 
 _RETRY_AFTER_S = 1.0
 _MOMENT_S = 0.02
-_HEALTH = "/grpc.health.v1.Health/"
-"""Health goes on answering, so that a probe learns of the drain instead of guessing from a refusal."""
 
 
 class DrainInterceptor(AroundInterceptor):
@@ -66,7 +64,8 @@ class DrainInterceptor(AroundInterceptor):
 
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
-        if self._refusal is not None and not call.method.startswith(_HEALTH):
+        # Health goes on answering, so that a probe learns of it instead of guessing from a refusal.
+        if self._refusal is not None and not call.method.startswith(HEALTH):
             self._refused += 1
             raise copy(self._refusal)  # each call its own, with a traceback of its own
         task = asyncio.current_task()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
+import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
@@ -18,19 +19,22 @@ from clickstream_server.interceptors.trailers import request_id, trailers
 from clickstream_server.interceptors.unreadable import unreadable
 from clickstream_server.interceptors.wrapping import AroundInterceptor, Call, Handler
 
-MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
 class ErrorInterceptor(AroundInterceptor):
     """Turns exceptions into statuses with details, and requests that cannot be parsed into clear errors."""
 
+    def __init__(self, message_bytes_max: int, admit: Callable[[int], ClickstreamError | None]) -> None:
+        self._message_bytes_max = message_bytes_max
+        self._admit = admit
+
     def prepared(self, handler: Handler) -> Handler:
         read = handler.request_deserializer
         message = getattr(read, "__self__", None)
         if not (isinstance(message, type) and issubclass(message, Message)):
             return handler
-        handler = handler._replace(request_deserializer=_reader(message))
+        handler = handler._replace(request_deserializer=_reader(message, self._message_bytes_max, self._admit))
         if not handler.request_streaming:
             return handler
         field = "stream_stream" if handler.response_streaming else "stream_unary"
@@ -67,18 +71,26 @@ def internal_error(error: Exception, error_id: str) -> InternalError:
     return InternalError(f"an internal error; its id in the log is {error_id}", error_id=error_id)
 
 
-def _pushback(remaining_s: float | None, retry_after_s: float) -> str:
-    """When gRPC's own retry is to try again, in milliseconds; -1: not at all, for it would only run out of time."""
-    return "-1" if remaining_s is not None and remaining_s < 2 * retry_after_s else str(round(retry_after_s * 1000))
+def _pushback(remaining_s: float | None, retry_after_s: float | None) -> str:
+    """When gRPC's own retry is to try again, in milliseconds; -1: not at all, for it would only run out of time, or
+    waiting does not help (None).
+    """
+    if retry_after_s is None or (remaining_s is not None and remaining_s < 2 * retry_after_s):
+        return "-1"
+    return str(round(retry_after_s * 1000))
 
 
-def _reader(message: type[Message]) -> Callable[[bytes], Message | ClickstreamError]:
+def _reader(
+    message: type[Message], bytes_max: int, admit: Callable[[int], ClickstreamError | None]
+) -> Callable[[bytes], Message | ClickstreamError]:
     """Parse a request, or return the error to answer with: an exception here would end as INTERNAL."""
 
     def read(data: bytes) -> Message | ClickstreamError:
         enter(Stage.VALIDATE)
-        if len(data) > MESSAGE_BYTES_MAX:
-            return MessageTooLarge(f"a message must have {MESSAGE_BYTES_MAX} bytes at most, not {len(data)}")
+        if len(data) > bytes_max:
+            return MessageTooLarge(f"a message must have {bytes_max} bytes at most, not {len(data)}")
+        if (refusal := admit(len(data))) is not None:
+            return refusal
         try:
             return message.FromString(data)
         except DecodeError:
@@ -100,7 +112,7 @@ async def _abort(call: Call, error: ClickstreamError) -> NoReturn:
     if (record := call_record()) is not None:
         record.reason = error.reason
     metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
-    if error.retry_after_s is not None:
+    if error.retry_after_s is not None or error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         metadata.append(("grpc-retry-pushback-ms", _pushback(call.context.time_remaining(), error.retry_after_s)))
     # What is passed to abort takes the place of what was set before.
     try:

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 Context = grpc.aio.ServicerContext[Any, Any]
+HEALTH = "/grpc.health.v1.Health/"
 Handler = Any
 """A `grpc.RpcMethodHandler`: a named tuple at run time, which its types do not say."""
 

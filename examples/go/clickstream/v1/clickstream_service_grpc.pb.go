@@ -51,9 +51,10 @@ const (
 //   - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names each field and what is wrong with it.
 //   - NOT_FOUND: `SESSION_NOT_FOUND`, `BATCH_NOT_FOUND`, `NO_COLLECTING_BATCH`, with a `google.rpc.ResourceInfo`.
 //   - FAILED_PRECONDITION: `BATCH_ALREADY_COLLECTING`, `BATCH_STATUS_MISMATCH`.
-//   - RESOURCE_EXHAUSTED: `OVERLOADED` (with a `google.rpc.RetryInfo`), `MESSAGE_TOO_LARGE`. A message, in either
-//     direction, is 8 MiB at most: let your client receive that much. (gRPC itself refuses far larger ones, without
-//     details.)
+//   - RESOURCE_EXHAUSTED: `OVERLOADED`: the server has more to do than it takes on, nothing was stored; call again after
+//     the delay of the `google.rpc.RetryInfo`. `MESSAGE_TOO_LARGE`: a message, in either direction, is 8 MiB at most
+//     unless the server is set otherwise: let your client receive that much. (gRPC itself refuses far larger ones,
+//     without details.)
 //   - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
 //   - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
 //     call's `x-request-id`.
@@ -242,9 +243,10 @@ func (c *clickstreamServiceClient) UpdateBatchStatus(ctx context.Context, in *Up
 //   - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names each field and what is wrong with it.
 //   - NOT_FOUND: `SESSION_NOT_FOUND`, `BATCH_NOT_FOUND`, `NO_COLLECTING_BATCH`, with a `google.rpc.ResourceInfo`.
 //   - FAILED_PRECONDITION: `BATCH_ALREADY_COLLECTING`, `BATCH_STATUS_MISMATCH`.
-//   - RESOURCE_EXHAUSTED: `OVERLOADED` (with a `google.rpc.RetryInfo`), `MESSAGE_TOO_LARGE`. A message, in either
-//     direction, is 8 MiB at most: let your client receive that much. (gRPC itself refuses far larger ones, without
-//     details.)
+//   - RESOURCE_EXHAUSTED: `OVERLOADED`: the server has more to do than it takes on, nothing was stored; call again after
+//     the delay of the `google.rpc.RetryInfo`. `MESSAGE_TOO_LARGE`: a message, in either direction, is 8 MiB at most
+//     unless the server is set otherwise: let your client receive that much. (gRPC itself refuses far larger ones,
+//     without details.)
 //   - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
 //   - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
 //     call's `x-request-id`.

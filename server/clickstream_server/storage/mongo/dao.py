@@ -48,7 +48,7 @@ from clickstream_server.storage.mongo.exporter import Exporter
 from clickstream_server.storage.mongo.importer import Importer
 from clickstream_server.storage.mongo.messages import session_message
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering
-from clickstream_server.storage.mongo.paging import EVENTS_BYTES_MAX, too_large
+from clickstream_server.storage.mongo.paging import events_bytes_max, too_large
 from clickstream_server.storage.mongo.reader import BatchQuery, BatchReader
 from clickstream_server.storage.mongo.registrar import Registrar
 from clickstream_server.storage.mongo.watcher import Lag
@@ -82,7 +82,14 @@ class MongoClickstreamDao(MessageDao):
         self._exporter = Exporter(
             client, self._database, self._batches, self._events, self._limits, timeout_s=timeout_s
         )
-        self._reader = BatchReader(client, self._database, self._batches, self._events, timeout_s=timeout_s)
+        self._reader = BatchReader(
+            client,
+            self._database,
+            self._batches,
+            self._events,
+            events_bytes_max=events_bytes_max(self._limits),
+            timeout_s=timeout_s,
+        )
 
     async def open(self) -> None:
         """Make the collections and indexes that are missing."""
@@ -179,7 +186,7 @@ class MongoClickstreamDao(MessageDao):
 
     async def _events_of(self, session_id: str, limit: int | None) -> FoundEvents:
         try:
-            return await self._events.of_session(session_id, limit=limit, bytes_max=EVENTS_BYTES_MAX)
+            return await self._events.of_session(session_id, limit=limit, bytes_max=events_bytes_max(self._limits))
         except TooManyBytes:
             raise too_large(session_id) from None
 

@@ -30,16 +30,18 @@ from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.messages import exported_message
 from clickstream_server.storage.mongo.paging import (
-    EVENTS_BYTES_MAX,
     FIRST_PAGE_SESSIONS,
     PAGE_SESSIONS,
     FoundSession,
+    events_bytes_max,
     read_page,
 )
 
 SESSION_IDS_MAX = 10_000
 PART_BYTES = 1024 * 1024
 """A page has about this size at most: each becomes one message, with a resume token of its own."""
+_GROWTH = 3
+"""A message may be so many times as large as its BSON: JSON of small numbers under short names is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class Exporter:
         self, client: Any, database: Any, batches: BatchStore, events: EventStore, limits: Limits, *, timeout_s: float
     ) -> None:
         self._limits = limits
+        self._part_bytes = min(PART_BYTES, limits.message_bytes_max // _GROWTH)
         self._client = client
         self._sessions = database[indexes.SESSIONS]
         self._batches = batches
@@ -125,7 +128,7 @@ class Exporter:
             found, complete = await self._page(scan, place.position, wanted, events_limit, chosen)
             left = None if left is None else left - len(found)
             ended = complete or left == 0
-            parts = _parts(found)
+            parts = _parts(found, self._part_bytes)
             for part in parts:
                 position = part[-1].position if part else place.position
                 place = _Place(position, place.account.after(part))
@@ -159,7 +162,7 @@ class Exporter:
                 self._events.collect,
                 limit=events_limit,
                 types=chosen.event_types,
-                bytes_max=EVENTS_BYTES_MAX,
+                bytes_max=events_bytes_max(self._limits),
                 session=session,
             )
             found, complete = await read_page(cursor, wanted, read_events)
@@ -180,13 +183,13 @@ class _Read:
         return self.message.session
 
 
-def _parts(found: list[_Read]) -> list[list[_Read]]:
+def _parts(found: list[_Read], part_bytes: int) -> list[list[_Read]]:
     """The page in parts of a good size for a message; at least one, be it empty."""
     parts: list[list[_Read]] = [[]]
     size = 0
     for read in found:
         size += read.size
-        if size > PART_BYTES and parts[-1]:
+        if size > part_bytes and parts[-1]:
             parts.append([])
             size = read.size
         parts[-1].append(read)

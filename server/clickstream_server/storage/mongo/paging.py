@@ -9,6 +9,7 @@ from typing import Any
 from bson import decode
 
 from clickstream.errors import MessageTooLarge
+from clickstream_server.limits import Limits
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import CODEC, raw_documents
 from clickstream_server.storage.mongo.events import FoundEvents, TooManyBytes
@@ -17,7 +18,11 @@ FIRST_PAGE_SESSIONS = 64
 """The first page is small so that it comes soon."""
 PAGE_SESSIONS = 500
 SESSIONS_BYTES_MAX = 4 * 1024 * 1024
-EVENTS_BYTES_MAX = 16 * 1024 * 1024
+
+
+def events_bytes_max(limits: Limits) -> int:
+    """So many bytes of events, as BSON, are held of a page: those of one session that fill a message are among them."""
+    return 2 * limits.message_bytes_max
 
 
 @dataclass(frozen=True, slots=True)

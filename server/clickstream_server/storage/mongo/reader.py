@@ -21,7 +21,6 @@ from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.messages import session_message
 from clickstream_server.storage.mongo.paging import (
-    EVENTS_BYTES_MAX,
     FIRST_PAGE_SESSIONS,
     PAGE_SESSIONS,
     read_page,
@@ -47,12 +46,20 @@ class BatchReader:
     """Reads batches. Nothing appears behind a reader, because a page never mixes two moments of the database."""
 
     def __init__(
-        self, client: Any, database: Any, batches: BatchStore, events: EventStore, *, timeout_s: float
+        self,
+        client: Any,
+        database: Any,
+        batches: BatchStore,
+        events: EventStore,
+        *,
+        events_bytes_max: int,
+        timeout_s: float,
     ) -> None:
         self._client = client
         self._sessions = database[indexes.SESSIONS]
         self._batches = batches
         self._events = events
+        self._events_bytes_max = events_bytes_max
         self._timeout_s = timeout_s
         self._watcher = BatchWatcher(database)
         self._shared: dict[Hashable, asyncio.Task[tuple[MessagePage, bool]]] = {}
@@ -134,7 +141,7 @@ class BatchReader:
                 .limit(wanted + 1)
             )
             read_events = partial(
-                self._events.of_sessions, limit=query.events_limit, bytes_max=EVENTS_BYTES_MAX, session=session
+                self._events.of_sessions, limit=query.events_limit, bytes_max=self._events_bytes_max, session=session
             )
             found, complete = await read_page(cursor, wanted, read_events)
         sessions = tuple(session_message(read.document, read.events.documents, read.events.count) for read in found)

@@ -1,0 +1,199 @@
+"""What the server takes on at once; who comes beyond that is refused quickly, before the request is read."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from clickstream.errors import InvalidField, Overloaded
+from clickstream_server.interceptors.load import Load
+from clickstream_server.interceptors.wrapping import HEALTH, AroundInterceptor, Call, Context, Handler
+
+CALLS, STREAMS, BYTES, RECEIVING = "calls", "streams", "bytes", "receiving"
+"""What there was too much of, for whoever counts refusals."""
+RECEIVING_MAX = 16
+"""So many requests at a time may be large, or slow to come. Each may take twice a message's size of memory."""
+_SLOW_S = 0.1
+"""A request that takes longer than this to come is one of them."""
+_STUCK_S = 5.0
+"""One that takes longer than this gives way to others."""
+_RETRY_S_MIN, _RETRY_S_MAX = 0.25, 0.75
+"""Spread, so that those who were refused together do not come back together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What may be in flight at once.
+
+    `request_bytes_max` is of calls that answer once, all together; `queue_s_max` is how long a queue of them may stand.
+    """
+
+    calls_max: int = 1_000
+    streams_max: int = 1_000
+    request_bytes_max: int = 64 * 1024 * 1024
+    queue_s_max: float = 1.0
+
+
+@dataclass(slots=True)
+class _Admitted:
+    """A call that answers once, and the size of its request once that is known."""
+
+    method: str
+    size: int = 0
+
+
+_admitted: ContextVar[_Admitted | None] = ContextVar("clickstream_admitted", default=None)
+
+
+def _nothing(method: str, what: str) -> None:
+    """Count no refusals."""
+
+
+class LimiterInterceptor(AroundInterceptor):
+    """Calls that answer once and streams are counted apart, so that neither starves the other. Health is exempt.
+
+    Stands inside of what makes answers of errors. `refused(method, what)` is called for each refusal.
+    """
+
+    def __init__(self, bounds: Bounds | None = None, *, refused: Callable[[str, str], None] = _nothing) -> None:
+        self._bounds = bounds or Bounds()
+        self._refused = refused
+        self._load = Load(self._bounds.calls_max, self._bounds.queue_s_max)
+        self._streams = 0
+        self._request_bytes = 0
+        self._receiving = _Receiving()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        if handler_call_details.method.startswith(HEALTH):
+            return await continuation(handler_call_details)
+        return await super().intercept_service(continuation, handler_call_details)
+
+    def prepared(self, handler: Handler) -> Handler:
+        """Have requests read inside of `around`: gRPC itself would read the only one of a call before that."""
+        if handler.request_streaming:
+            return handler
+        if handler.response_streaming:
+            stream = self._reading_stream(handler.unary_stream)
+            return handler._replace(request_streaming=True, unary_stream=None, stream_stream=stream)
+        return handler._replace(
+            request_streaming=True, unary_unary=None, stream_unary=self._reading(handler.unary_unary)
+        )
+
+    def _reading(self, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
+            return await behaviour(await self._request(requests), context)
+
+        return answer
+
+    def _reading_stream(self, behaviour: Callable[[Any, Context], Any]) -> Callable[..., AsyncIterator[Any]]:
+        async def stream(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+            async with aclosing(behaviour(await self._request(requests), context)) as answers:
+                async for answer in answers:
+                    yield answer
+
+        return stream
+
+    def around(self, call: Call) -> AbstractAsyncContextManager[None]:
+        return self._stream(call.method) if call.streams else self._call(call.method)
+
+    @asynccontextmanager
+    async def _stream(self, method: str) -> AsyncIterator[None]:
+        if self._streams >= self._bounds.streams_max:
+            raise self._refusal(method, STREAMS)
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+    @asynccontextmanager
+    async def _call(self, method: str) -> AsyncIterator[None]:
+        if not self._load.admits():
+            raise self._refusal(method, CALLS)
+        begun, answered = self._load.begin(), False
+        admitted = _Admitted(method)
+        _admitted.set(admitted)  # for the rest of this task, which is the call
+        try:
+            yield
+            answered = True
+        finally:
+            self._request_bytes -= admitted.size
+            self._load.end(method, begun, answered=answered)
+
+    def admit(self, size: int) -> Overloaded | None:
+        """The request of the call that runs now has come: None if it may be parsed, else what to answer.
+
+        One alone may be of any size. The messages of streams are not counted: what reads them bounds them.
+        """
+        admitted = _admitted.get()
+        if admitted is None:
+            return None
+        if self._request_bytes and self._request_bytes + size > self._bounds.request_bytes_max:
+            return self._refusal(admitted.method, BYTES)
+        admitted.size = size
+        self._request_bytes += size
+        return None
+
+    async def _request(self, requests: AsyncIterator[Any]) -> Any:
+        """The request of a call that has one."""
+        try:
+            async with self._receiving.one():
+                request = await anext(requests, None)
+        except TimeoutError:
+            admitted = _admitted.get()
+            raise self._refusal(admitted.method if admitted else "", RECEIVING) from None
+        if request is None:
+            raise InvalidField.at("", "the call must carry a request")
+        return request
+
+    def _refusal(self, method: str, what: str) -> Overloaded:
+        self._refused(method, what)
+        return Overloaded(
+            "the server has as much to do as it can take on; try again later",
+            retry_after_s=random.uniform(_RETRY_S_MIN, _RETRY_S_MAX),
+        )
+
+
+class _Receiving:
+    """The requests that are coming in. Past RECEIVING_MAX that are large or slow, some are given up."""
+
+    def __init__(self) -> None:
+        self._since: dict[asyncio.Timeout, float] = {}
+        """When each began, the oldest first."""
+        self._looking: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """A request is received inside. Raises TimeoutError if it is given up."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as patience:
+            self._since[patience] = loop.time()
+            if self._looking is None:
+                self._looking = loop.call_later(_SLOW_S, self._look)
+            try:
+                yield
+            finally:
+                self._since.pop(patience, None)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        slow = [patience for patience, since in self._since.items() if now - since >= _SLOW_S]
+        stuck = [patience for patience in slow if now - self._since[patience] >= _STUCK_S]
+        surplus = max(0, len(slow) - RECEIVING_MAX)
+        # Those that are stuck first, so that nobody can keep the others out; then those that came last.
+        for patience in [*stuck, *reversed(slow[len(stuck) :])][:surplus]:
+            del self._since[patience]
+            patience.reschedule(now)
+        self._looking = loop.call_later(_SLOW_S, self._look) if self._since else None

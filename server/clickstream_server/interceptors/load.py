@@ -1,0 +1,98 @@
+"""How many calls may be in flight, from how much longer they take than on an idle server.
+
+A burst is no overload: it waits for a moment and is gone. What is to be refused is a queue that stands, since it makes
+every call slow and nothing faster. So all calls are admitted, up to the upper bound, until calls have taken several
+times as long as they do unloaded for some time without a break. From then on only so many are that they take about
+twice as long as unloaded, until for a second nobody had to be refused. See docs/adr/0012-limiter.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import NamedTuple
+
+SLOWNESS_AIM = 2.0
+"""Calls that answer once may take so many times as long as unloaded, on average."""
+CALLS_MIN = 16
+"""So many are always admitted: with fewer the database and the server would wait for each other."""
+CALM_S = 1.0
+"""Without refusals for so long there is no overload any more."""
+_UNLOADED_CALLS = 2
+_WINDOW_S = 0.25
+_WINDOW_CALLS = 10
+_SHRINK, _GROW = 0.7, 1.1
+_LEARN = 0.1
+
+
+class Begun(NamedTuple):
+    """When a call began, and whether there was hardly another one."""
+
+    at: float
+    unloaded: bool
+
+
+class Load:
+    """Counts the calls in flight and bounds them."""
+
+    def __init__(self, calls_max: int, queue_s_max: float, clock: Callable[[], float] = monotonic) -> None:
+        self._calls_max = calls_max
+        self._queue_s_max = queue_s_max
+        self._clock = clock
+        self._unloaded_s: dict[str, float] = {}
+        self._window_since = self._calm_since = self._refused_at = clock()
+        self._took_s = self._expected_s = 0.0
+        self._ended = 0
+        self.in_flight = 0
+        self.calls_bound = calls_max
+        """How many may be in flight now."""
+
+    def admits(self) -> bool:
+        """Whether another call may begin now."""
+        if self.in_flight < self.calls_bound:
+            return True
+        self._refused_at = self._clock()
+        return False
+
+    def begin(self) -> Begun:
+        """A call begins; return what `end` is to be told."""
+        self.in_flight += 1
+        return Begun(self._clock(), self._is_unloaded())
+
+    def end(self, method: str, begun: Begun, *, answered: bool) -> None:
+        """A call has ended. `answered`: not with an error, which may come soon or late for reasons of its own."""
+        self.in_flight -= 1
+        now = self._clock()
+        if answered:
+            self._note(method, now - begun.at, unloaded=begun.unloaded and self._is_unloaded())
+        if now - self._window_since >= _WINDOW_S:
+            self._judge(now)
+
+    def _is_unloaded(self) -> bool:
+        return self.in_flight <= _UNLOADED_CALLS and self.calls_bound == self._calls_max
+
+    def _note(self, method: str, took_s: float, *, unloaded: bool) -> None:
+        known_s = self._unloaded_s.setdefault(method, took_s)
+        if unloaded:
+            self._unloaded_s[method] = known_s + _LEARN * (took_s - known_s)
+        self._took_s += took_s
+        self._expected_s += known_s
+        self._ended += 1
+
+    def _judge(self, now: float) -> None:
+        """At the end of a window: is there a queue that stands, and how many calls may there be then?"""
+        slowness = 0.0 if self._ended < _WINDOW_CALLS else self._took_s / self._expected_s
+        self._window_since, self._ended, self._took_s, self._expected_s = now, 0, 0.0, 0.0
+        if slowness <= SLOWNESS_AIM:
+            self._calm_since = now
+        if self.calls_bound == self._calls_max:
+            if now - self._calm_since >= self._queue_s_max:
+                self._refused_at = now
+                self.calls_bound = self._within(self.in_flight * SLOWNESS_AIM / slowness)
+        elif now - self._refused_at >= CALM_S:
+            self.calls_bound = self._calls_max
+        elif slowness:
+            self.calls_bound = self._within(self.calls_bound * min(_GROW, max(_SHRINK, SLOWNESS_AIM / slowness)))
+
+    def _within(self, calls: float) -> int:
+        return int(min(self._calls_max, max(CALLS_MIN, calls)))

@@ -1,0 +1,357 @@
+"""What the server takes on at once, and how it refuses the rest: over the wire, while MongoDB stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pymongo import AsyncMongoClient
+
+from clickstream import (
+    ClickstreamClient,
+    ImportChunk,
+    ImportConfig,
+    ImportSummary,
+    MessageTooLarge,
+    Overloaded,
+    Session,
+    SessionEvent,
+)
+from clickstream.export import ExportFilter
+from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.v1 import session_pb2
+from clickstream.v1 import transfer_service_pb2 as transfer_pb
+from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
+from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
+from clickstream_server.embedded import EmbeddedMongo
+from harness import PATIENCE_S, eventually, mongod_pid, served
+from importing import item
+
+REGISTER = "/clickstream.v1.ClickstreamService/RegisterSession"
+
+
+class Frozen:
+    """A mongod that stands still until `thaw`."""
+
+    def __init__(self, data_dir: Path, uri: str) -> None:
+        self.uri = uri
+        self._pid = mongod_pid(data_dir)
+
+    def freeze(self) -> None:
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self._pid, signal.SIGCONT)
+
+    async def stored(self, database: str) -> set[str]:
+        async with AsyncMongoClient(self.uri) as client:
+            return {found["_id"] async for found in client[database].sessions.find()}
+
+
+@pytest.fixture
+async def mongo(tmp_path: Path) -> AsyncIterator[Frozen]:
+    mongod = EmbeddedMongo(tmp_path)
+    frozen = Frozen(tmp_path, await mongod.start())
+    yield frozen
+    frozen.thaw()
+    await mongod.stop()
+
+
+@asynccontextmanager
+async def channel_to(client: ClickstreamClient) -> AsyncIterator[grpc.aio.Channel]:
+    options = [("grpc.enable_retries", 0), ("grpc.max_send_message_length", -1)]
+    async with grpc.aio.insecure_channel(client.target, options=options) as channel:
+        yield channel
+
+
+def registration(number: int, query: str = "lamp") -> pb.RegisterSessionRequest:
+    return pb.RegisterSessionRequest(
+        session=session_pb2.Session(session_id=f"s{number}", search_query={"string_value": query})
+    )
+
+
+def details(error: grpc.aio.AioRpcError) -> tuple[str, float, int]:
+    """The reason, the delay of RetryInfo in seconds, and gRPC's pushback in milliseconds."""
+    metadata = dict(tuple(error.trailing_metadata()))
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    for detail in status_pb2.Status.FromString(metadata["grpc-status-details-bin"]).details:
+        detail.Unpack(info)
+        detail.Unpack(retry)
+    return info.reason, retry.retry_delay.ToMilliseconds() / 1000, int(metadata["grpc-retry-pushback-ms"])
+
+
+async def test_calls_past_the_bound_are_refused(mongo: Frozen) -> None:
+    """Past the bound calls are OVERLOADED, with a delay; those that run are stored, and no other; health answers."""
+    async with (
+        served(mongo.uri, "calls", calls_max=3, storage_timeout_s=PATIENCE_S) as client,
+        channel_to(client) as channel,
+    ):
+        stub = ClickstreamServiceStub(channel)
+        await stub.RegisterSession(registration(0))
+        mongo.freeze()
+        calls = [stub.RegisterSession(registration(number)) for number in range(1, 11)]
+        done: Any = asyncio.gather(*calls, return_exceptions=True)
+        await eventually(lambda: _ended(calls, 7), "seven calls are refused")
+        health = health_pb2_grpc.HealthStub(channel)
+        assert (await health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)).status
+        mongo.thaw()
+        results = await done
+        stored = await mongo.stored("calls")
+    refused = [result for result in results if isinstance(result, grpc.aio.AioRpcError)]
+
+    assert {grpc.StatusCode.RESOURCE_EXHAUSTED} == {error.code() for error in refused}
+    assert {"OVERLOADED"} == {details(error)[0] for error in refused}
+    assert all(0 < delay_s < 5 and pushback_ms == delay_s * 1000 for _, delay_s, pushback_ms in map(details, refused))
+    accepted = {f"s{number}" for number, found in enumerate(results, start=1) if not isinstance(found, Exception)}
+    assert 3 == len(accepted)
+    assert {"s0"} | accepted == stored
+
+
+async def _ended(calls: list, count: int) -> bool:
+    return count == sum(call.done() for call in calls)
+
+
+async def test_streams_and_calls_do_not_starve_each_other(mongo: Frozen) -> None:
+    """With all streams taken calls succeed, and with all calls taken a stream begins; one stream more is refused."""
+    async with (
+        served(mongo.uri, "apart", calls_max=1, streams_max=2, storage_timeout_s=PATIENCE_S) as client,
+        channel_to(client) as channel,
+    ):
+        stub = ClickstreamServiceStub(channel)
+        batch_id = (await stub.RegisterSession(registration(0))).session.batch_id
+        follow = pb.GetBatchSessionsRequest(batch_id=batch_id, follow=True)
+        streams = [stub.GetBatchSessions(follow) for _ in range(2)]
+        for stream in streams:
+            await stream.read()
+        with pytest.raises(grpc.aio.AioRpcError) as of_stream:
+            await stub.GetBatchSessions(follow).read()
+        assert "s1" == (await stub.RegisterSession(registration(1))).session.session.session_id
+
+        streams[0].cancel()
+        mongo.freeze()
+        running = stub.RegisterSession(registration(2))
+        await eventually(lambda: _refuses(stub), "the one call is taken")
+        reading = asyncio.ensure_future(stub.GetBatchSessions(follow).read())
+        mongo.thaw()
+        await reading
+        await running
+
+    assert ("OVERLOADED", True) == (details(of_stream.value)[0], details(of_stream.value)[1] > 0)
+
+
+async def unsent_call(channel: grpc.aio.Channel) -> Any:
+    """A call that the server has taken on, whose request is not sent yet; it is the only one that it takes on."""
+    stub = ClickstreamServiceStub(channel)
+    call = channel.stream_unary(REGISTER)(timeout=2 * PATIENCE_S)
+
+    async def taken() -> bool:
+        nonlocal call
+        if call.done():  # refused, since it came while the server looked for a batch for us
+            call = channel.stream_unary(REGISTER)(timeout=2 * PATIENCE_S)
+        return await _refuses(stub) and not call.done()
+
+    await eventually(taken, "the one call is taken")
+    return call
+
+
+async def _refuses(stub: ClickstreamServiceStub) -> bool:
+    try:
+        await stub.GetBatch(pb.GetBatchRequest(batch_id="b"), timeout=1.0)
+    except grpc.aio.AioRpcError as error:
+        return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    return False
+
+
+async def test_requests_in_flight_are_bounded_by_bytes(mongo: Frozen) -> None:
+    """Requests that would be more bytes than may be in flight are OVERLOADED; one that is larger alone is taken."""
+    large = "x" * 900_000
+    async with (
+        served(mongo.uri, "bytes", request_bytes_max=500_000, storage_timeout_s=PATIENCE_S) as client,
+        channel_to(client) as channel,
+    ):
+        stub = ClickstreamServiceStub(channel)
+        await stub.RegisterSession(registration(0, large))
+        mongo.freeze()
+        calls = [stub.RegisterSession(registration(number, large)) for number in range(1, 6)]
+        done: Any = asyncio.gather(*calls, return_exceptions=True)
+        await eventually(lambda: _ended(calls, 4), "four of five are refused")
+        mongo.thaw()
+        results = await done
+        await stub.RegisterSession(registration(9, large))
+
+    assert ["OVERLOADED"] * 4 == [details(found)[0] for found in results if isinstance(found, grpc.aio.AioRpcError)]
+
+
+async def test_a_call_is_refused_before_its_request_has_come(mongo: Frozen) -> None:
+    """A call past the bound is refused although no byte of its request was sent."""
+    async with (
+        served(mongo.uri, "early", calls_max=1, storage_timeout_s=PATIENCE_S) as client,
+        channel_to(client) as channel,
+    ):
+        first = await unsent_call(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await channel.stream_unary(REGISTER)(timeout=PATIENCE_S)
+        first.cancel()
+
+    assert "OVERLOADED" == details(raised.value)[0]
+
+
+async def test_a_call_without_a_request_is_invalid(mongodb_uri: str, database: str) -> None:
+    """A call that ends before it sent a request is INVALID_ARGUMENT, and does not hang."""
+    async with served(mongodb_uri, database) as client, channel_to(client) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await channel.stream_unary(REGISTER)(iter(()), timeout=PATIENCE_S)
+
+    assert grpc.StatusCode.INVALID_ARGUMENT == raised.value.code()
+
+
+# --- the Python client ----------------------------------------------------------------------------------------------
+
+
+async def test_the_client_makes_refused_calls_again(mongodb_uri: str, database: str) -> None:
+    """Fifty calls at once of a server that takes on two at a time all succeed, by the client's own patience."""
+    async with (
+        served(mongodb_uri, database, calls_max=2) as plain,
+        ClickstreamClient(plain.target, deadline_s=2 * PATIENCE_S) as client,
+    ):
+        sessions = [Session(session_id=f"s{number}") for number in range(50)]
+        done = await asyncio.gather(*map(client.register_session, sessions))
+
+    assert list(range(1, 51)) == sorted(registration.session.session_number for registration in done)
+
+
+async def test_the_client_gives_up_in_time(mongo: Frozen) -> None:
+    """A call that is refused until its deadline ends as Overloaded, with the time to wait."""
+    async with (
+        served(mongo.uri, "given_up", calls_max=1, storage_timeout_s=PATIENCE_S) as plain,
+        ClickstreamClient(plain.target, deadline_s=3.0) as client,
+        channel_to(plain) as channel,
+    ):
+        call = await unsent_call(channel)
+        with pytest.raises(Overloaded) as raised:
+            await client.get_batch("b")
+        call.cancel()
+
+    assert raised.value.retry_after_s
+
+
+async def test_streams_outlast_an_overloaded_moment(mongodb_uri: str, database: str) -> None:
+    """An event stream, an import, an export and a reader that find no room wait, and go on once there is some."""
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(served(mongodb_uri, database, streams_max=1))
+        channel = await stack.enter_async_context(channel_to(client))
+        batch_id = (await client.register_session(Session(session_id="s"))).session.batch_id
+        holding = ClickstreamServiceStub(channel).GetBatchSessions(
+            pb.GetBatchSessionsRequest(batch_id=batch_id, follow=True)
+        )
+        await holding.read()
+
+        works = [
+            asyncio.create_task(work)
+            for work in (
+                _sent(client),
+                _imported(client),
+                _exported(client),
+                _read(client, batch_id),
+            )
+        ]
+        refusing = ClickstreamServiceStub(channel)
+        await eventually(lambda: _stream_refused(refusing, batch_id), "the one stream is taken")
+        assert not any(work.done() for work in works)
+        holding.cancel()
+        sent, imported, exported, read = await asyncio.gather(*works)
+
+    assert (1, 1) == (sent, imported)
+    assert exported >= 1
+    assert read >= 1
+
+
+async def _stream_refused(stub: ClickstreamServiceStub, batch_id: str) -> bool:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await stub.GetBatchSessions(pb.GetBatchSessionsRequest(batch_id=batch_id)).read()
+    return raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def _sent(client: ClickstreamClient) -> int:
+    async with client.event_stream() as stream:
+        await stream.send(SessionEvent(session_id="s", event_id="e", object_id="o"))
+    return stream.totals.inserted
+
+
+async def _imported(client: ClickstreamClient) -> int:
+    async def chunks() -> AsyncIterator[Any]:
+        yield ImportChunk(1, [item("imported", 1)])
+
+    async with aclosing(client.import_sessions(ImportConfig(import_id="i"), chunks())) as answers:
+        (summary,) = [answer async for answer in answers if isinstance(answer, ImportSummary)]
+    return summary.sessions.inserted
+
+
+async def _exported(client: ClickstreamClient) -> int:
+    async with aclosing(client.export_sessions(ExportFilter())) as pages:
+        return sum([len(page.sessions) async for page in pages])
+
+
+async def _read(client: ClickstreamClient, batch_id: str) -> int:
+    async with aclosing(client.get_batch_sessions(batch_id)) as sessions:
+        return len([found async for found in sessions])
+
+
+# --- a message's size -----------------------------------------------------------------------------------------------
+
+LARGE_EVENTS = 190
+"""Of 60,000 bytes each: more than 8 MiB together, less than 16."""
+
+
+async def test_a_larger_message_is_taken_where_it_is_set(mongodb_uri: str, database: str) -> None:
+    """With a larger limit on both sides a call of 11 MB succeeds, and a session of that size is read and exported."""
+    events = [
+        SessionEvent(session_id="s", event_id=f"{number:03}", object_id="o", meta={"text": "x" * 60_000})
+        for number in range(LARGE_EVENTS)
+    ]
+    most = 16 * 1024 * 1024
+    async with (
+        served(mongodb_uri, database, message_bytes_max=most) as usual,
+        ClickstreamClient(usual.target, message_bytes_max=most, deadline_s=PATIENCE_S) as client,
+    ):
+        batch_id = (await client.register_session(Session(session_id="s"))).session.batch_id
+        with pytest.raises(MessageTooLarge):
+            await usual.push_events(events)
+        pushed = await client.push_events(events)
+        found = await client.get_session("s", events_limit=None)
+        async with aclosing(client.get_batch_sessions(batch_id)) as sessions:
+            read = [len(found.events) async for found in sessions]
+        async with aclosing(client.export_sessions(ExportFilter(batch_id=batch_id))) as pages:
+            exported = [len(one.session.events) async for page in pages for one in page.sessions]
+
+    assert (LARGE_EVENTS, LARGE_EVENTS) == (pushed.inserted, len(found.events) if found else 0)
+    assert ([LARGE_EVENTS], [LARGE_EVENTS]) == (read, exported)
+
+
+async def test_a_smaller_message_is_kept_to(mongodb_uri: str, database: str) -> None:
+    """With a smaller limit no message of a stream is larger, though all sessions come; a larger request is refused."""
+    most = 64 * 1024
+    meta = {f"{number:x}": number % 10 for number in range(300)}  # as a message far larger than as BSON
+    async with served(mongodb_uri, database, message_bytes_max=most) as client, channel_to(client) as channel:
+        for number in range(60):
+            await client.register_session(Session(session_id=f"s{number}", search_meta=meta))
+        batch_id = (await client.list_batches()).batches[0].batch_id
+        stub, bulk = ClickstreamServiceStub(channel), TransferServiceStub(channel)
+        read = [answer async for answer in stub.GetBatchSessions(pb.GetBatchSessionsRequest(batch_id=batch_id))]
+        exported = [answer async for answer in bulk.ExportSessions(transfer_pb.ExportSessionsRequest())]
+        with pytest.raises(MessageTooLarge) as raised:
+            await client.register_session(Session(session_id="large", search_query="x" * most))
+
+    assert (60, 60) == tuple(sum(len(answer.sessions) for answer in answers) for answers in (read, exported))
+    assert max(answer.ByteSize() for answer in [*read, *exported]) <= most
+    assert str(most) in raised.value.message
