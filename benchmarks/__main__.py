@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-from benchmarks import behind, follow, memory, report, workers
+from benchmarks import behind, follow, memory, overload, report, workers
 from benchmarks.contest import run_contest
 from benchmarks.system import System, started
 from benchmarks.works import CONTESTS
@@ -53,7 +53,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "work", nargs="*", metavar="WORK", help=f"any of {', '.join(WORKS)}; none: {', '.join(CONTESTS)}"
     )
-    parser.add_argument("--items", type=_positive, help="how many events or sessions; unset: what the work has")
+    parser.add_argument(
+        "--items", type=_positive, help="how many events, sessions or (overload) seconds; unset: as the work has it"
+    )
     parser.add_argument("--rounds", type=_positive, default=5, help="how often each contestant runs (5)")
     parser.add_argument("--driver", choices=get_args(DriverName), default="motor", help="the server's driver (motor)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to this file, too")
@@ -114,6 +116,10 @@ async def _memory(system: System, items: int | None, _options: argparse.Namespac
     return await memory.run_memory(system, sessions=items or memory.ITEMS, progress=_say)
 
 
+async def _overload(system: System, items: int | None, _options: argparse.Namespace) -> Sequence[Any]:
+    return [await overload.run_overload(system, seconds=items or overload.SECONDS, progress=_say)]
+
+
 async def _workers(items: int | None, options: argparse.Namespace, folder: Path) -> Sequence[Any]:
     return await workers.run_workers(
         folder, options.driver, rounds=options.rounds, count=items or workers.ITEMS, progress=_say
@@ -124,6 +130,7 @@ WORKS = {name: _contest(name) for name in CONTESTS} | {
     follow.NAME: Work(_on_a_system(_follow), report.show_follow, "follow"),
     behind.NAME: Work(_on_a_system(_behind), report.show_caught_up, "behind"),
     memory.NAME: Work(_on_a_system(_memory), report.show_growth, "memory"),
+    overload.NAME: Work(_on_a_system(_overload), report.show_overload, "overload"),
     workers.NAME: Work(_workers, report.show_rates, "workers"),
 }
 

@@ -12,6 +12,7 @@ from benchmarks.behind import CaughtUp
 from benchmarks.contest import CLICKSTREAM, DIRECT, Result
 from benchmarks.follow import Latency
 from benchmarks.memory import Growth
+from benchmarks.overload import Overload
 from benchmarks.workers import Rate
 
 
@@ -83,6 +84,28 @@ def show_caught_up(caught_up: Sequence[CaughtUp], console: Console) -> None:
             f"the follower caught up in {found.catching_up_s:,.0f} s ({rate:,.0f} a second)"
         )
         show_growth(found.memory, console)
+
+
+def show_overload(found: Sequence[Overload], console: Console) -> None:
+    """What became of the calls at twice of what the server carries."""
+    for one in found:
+        table = Table(title=f"Overload; the server carries {one.capacity:,.0f} calls a second", title_justify="left")
+        for heading in ("calls", "a second", "median, ms", "99 of 100, ms"):
+            table.add_column(heading, justify="left" if heading == "calls" else "right")
+        rows = {
+            "unloaded": (one.unloaded_rate, one.unloaded_median_ms, one.unloaded_p99_ms),
+            "accepted": (one.accepted, one.accepted_median_ms, one.accepted_p99_ms),
+            "refused": (one.refused, one.refused_median_ms, one.refused_p99_ms),
+        }
+        for name, figures in rows.items():
+            table.add_row(name, *(f"{figure:,.1f}" for figure in figures))
+        console.print(table)
+        console.print(
+            f"accepted against unloaded: median {one.accepted_median_ms / one.unloaded_median_ms:.2f}, "
+            f"99 of 100 {one.accepted_p99_ms / one.unloaded_p99_ms:.2f}; health at most {one.health_most_ms:.0f} ms; "
+            f"the server's memory {one.rss_before_mib:.0f} MiB before, {one.rss_most_mib:.0f} at most; "
+            f"other ends: {one.other or 'none'}"
+        )
 
 
 def _spread(figures: Sequence[float], form: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import grpc
 
 from clickstream.errors import InvalidField, Overloaded
 from clickstream_server.interceptors.load import Load
+from clickstream_server.interceptors.turns import Turns
 from clickstream_server.interceptors.wrapping import HEALTH, AroundInterceptor, Call, Context, Handler
 
 CALLS, STREAMS, BYTES, RECEIVING = "calls", "streams", "bytes", "receiving"
@@ -69,12 +70,14 @@ class LimiterInterceptor(AroundInterceptor):
         self._streams = 0
         self._request_bytes = 0
         self._receiving = _Receiving()
+        self._turns = Turns()
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
+        self._turns.came()
         if handler_call_details.method.startswith(HEALTH):
             return await continuation(handler_call_details)
         return await super().intercept_service(continuation, handler_call_details)
@@ -90,9 +93,10 @@ class LimiterInterceptor(AroundInterceptor):
             request_streaming=True, unary_unary=None, stream_unary=self._reading(handler.unary_unary)
         )
 
-    def _reading(self, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _reading(self, behaviour: Callable[[Any, Context], Coroutine[Any, Any, Any]]) -> Callable[..., Awaitable[Any]]:
         async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
-            return await behaviour(await self._request(requests), context)
+            request = await self._request(requests)
+            return await self._turns.run(behaviour(request, context))
 
         return answer
 
