@@ -19,6 +19,9 @@ _OPTIONS = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
     ("grpc.max_concurrent_streams", 1000),
+    # Else the window of every stream grows to megabytes, which gRPC fills before the call is looked at. A message that
+    # is being read gets as much window as it needs all the same.
+    ("grpc.http2.bdp_probe", 0),
     # On by default, it counts calls that are over but not yet cleared away, and so refuses clients that keep the limit.
     ("grpc.http.overload_protection", 0),
 ]

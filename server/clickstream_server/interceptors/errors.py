@@ -60,7 +60,9 @@ class ErrorInterceptor(AroundInterceptor):
             if call.streams and isinstance(error, grpc.aio.InternalError):
                 note_gone()
                 return  # the client went away while an answer was being sent
-            await _abort(call, internal_error(error, request_id()))
+            internal = internal_error(error, request_id())
+            _forget(error)
+            await _abort(call, internal)
 
 
 def internal_error(error: Exception, error_id: str) -> InternalError:
@@ -107,7 +109,19 @@ async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         yield request
 
 
+def _forget(error: BaseException | None) -> None:
+    """Have the error hold nothing of its call.
+
+    gRPC makes a cycle of a call that is aborted, through what it raises for that, whose context is this error. Until
+    the garbage collector finds it, which may take long, it would hold the request and all that was made of it.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 async def _abort(call: Call, error: ClickstreamError) -> NoReturn:
+    _forget(error)
     status = to_status(error)
     if (record := call_record()) is not None:
         record.reason = error.reason

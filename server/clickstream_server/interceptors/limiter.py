@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import grpc.aio
 
-from clickstream.errors import InvalidField, Overloaded
+from clickstream.errors import ClickstreamError, InvalidField, Overloaded
 from clickstream_server.interceptors.load import Load
 from clickstream_server.interceptors.turns import Turns
 from clickstream_server.interceptors.wrapping import HEALTH, AroundInterceptor, Call, Context, Handler
@@ -94,15 +95,15 @@ class LimiterInterceptor(AroundInterceptor):
         )
 
     def _reading(self, behaviour: Callable[[Any, Context], Coroutine[Any, Any, Any]]) -> Callable[..., Awaitable[Any]]:
-        async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
-            request = await self._request(requests)
+        async def answer(_: AsyncIterator[Any], context: Context) -> Any:
+            request = await self._request(context)
             return await self._turns.run(behaviour(request, context))
 
         return answer
 
     def _reading_stream(self, behaviour: Callable[[Any, Context], Any]) -> Callable[..., AsyncIterator[Any]]:
-        async def stream(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            async with aclosing(behaviour(await self._request(requests), context)) as answers:
+        async def stream(_: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+            async with aclosing(behaviour(await self._request(context), context)) as answers:
                 async for answer in answers:
                     yield answer
 
@@ -149,16 +150,18 @@ class LimiterInterceptor(AroundInterceptor):
         self._request_bytes += size
         return None
 
-    async def _request(self, requests: AsyncIterator[Any]) -> Any:
-        """The request of a call that has one."""
+    async def _request(self, context: Context) -> Any:
+        """The request of a call that has one. Read without its iterator, which would have to be closed each time."""
         try:
             async with self._receiving.one():
-                request = await anext(requests, None)
+                request = await context.read()
         except TimeoutError:
             admitted = _admitted.get()
             raise self._refusal(admitted.method if admitted else "", RECEIVING) from None
-        if request is None:
+        if request is grpc.aio.EOF:
             raise InvalidField.at("", "the call must carry a request")
+        if isinstance(request, ClickstreamError):  # it could not be read
+            raise request
         return request
 
     def _refusal(self, method: str, what: str) -> Overloaded:

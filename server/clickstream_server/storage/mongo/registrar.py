@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Container, Sequence
 from contextvars import Context
 from datetime import UTC, datetime
@@ -54,7 +54,8 @@ class Registrar:
         self._events = database[indexes.EVENTS]
         self._batches = database[indexes.BATCHES]
         self._timeout_s = timeout_s
-        self._waiting: deque[Numbering] = deque()
+        self._waiting: OrderedDict[int, Numbering] = OrderedDict()
+        """By identity, so that a call whose caller has gone away can leave."""
         self._waiting_bytes = 0
         self._entrance = asyncio.Lock()
         self._taken = asyncio.Event()
@@ -77,8 +78,9 @@ class Registrar:
         if len(self._waiting) >= WAITING_MAX or self._waiting_bytes >= WAITING_BYTES_MAX:
             raise Overloaded("too many sessions wait for their number", retry_after_s=1.0)
         most_s = budget_s(self._timeout_s)
-        self._waiting.extend(calls)
-        self._waiting_bytes += sum(call.content_bytes for call in calls)
+        for call in calls:
+            self._waiting[id(call)] = call
+            self._waiting_bytes += call.content_bytes
         enter(Stage.QUEUE)
         if self._working is None or self._working.done():
             # An empty context: the group must not inherit the deadline of the call that happened to start it.
@@ -90,6 +92,14 @@ class Registrar:
             raise storage_unavailable() from error
         finally:
             enter(Stage.ENCODE)
+            self._leave(calls)
+
+    def _leave(self, calls: Sequence[Numbering]) -> None:
+        """Those whose caller has gone away wait no longer: nobody would be told, and others have their room."""
+        for call in calls:
+            if call.done.cancelled() and self._waiting.pop(id(call), None) is not None:
+                self._waiting_bytes -= call.content_bytes
+                self._taken.set()
 
     async def submit_in_turn(self, calls: Sequence[Numbering]) -> list[Numbered]:
         """As `submit_all`, but waits for room instead of raising Overloaded. Who comes first goes first."""
@@ -121,13 +131,12 @@ class Registrar:
         group: list[Numbering] = []
         size = 0
         while self._waiting and len(group) < GROUP_MAX and size < GROUP_BYTES_MAX:
-            call = self._waiting.popleft()
+            _, call = self._waiting.popitem(last=False)
             self._waiting_bytes -= call.content_bytes
-            if not call.done.done():  # its caller may have gone away
-                group.append(call)
-                if call.record is not None:
-                    call.record.enter(Stage.DATABASE)
-                size += call.content_bytes
+            group.append(call)
+            if call.record is not None:
+                call.record.enter(Stage.DATABASE)
+            size += call.content_bytes
         self._taken.set()
         return group
 

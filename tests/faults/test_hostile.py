@@ -1,0 +1,133 @@
+"""Clients that mean harm, or do it by mistake: a server process pays with bounded memory and serves the others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from clickstream import ClickstreamClient, Session
+from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.v1 import event_pb2
+from clickstream.v1 import transfer_service_pb2 as pb_transfer
+from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
+from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
+from harness import PATIENCE_S, ServerProcess
+
+MIB = 1024 * 1024
+READERS = 30
+# A window of its own for each, and one that does not grow with the delays of this machine.
+OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0), ("grpc.enable_retries", 0)]
+
+
+@pytest.fixture
+async def server(mongodb_uri: str, database: str) -> AsyncIterator[ServerProcess]:
+    found = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database)
+    yield found
+    await found.stop()
+    assert "Traceback" not in found.errors
+
+
+class Watch:
+    """How much the server's memory has grown, at most, since this was made."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._statm = Path(f"/proc/{server.pid}/statm")
+        self._before = self._most = self._rss()
+        self._watching = asyncio.create_task(self._watch())
+
+    def _rss(self) -> int:
+        return int(self._statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    async def _watch(self) -> None:
+        while True:
+            self._most = max(self._most, self._rss())
+            await asyncio.sleep(0.05)
+
+    def grown(self) -> int:
+        self._watching.cancel()
+        return max(self._most, self._rss()) - self._before
+
+
+async def serves(server: ServerProcess) -> None:
+    """The server still takes on and answers a good call."""
+    async with ClickstreamClient(server.address, deadline_s=2 * PATIENCE_S) as client:
+        await client.register_session(Session(session_id="good"))
+
+
+@pytest.mark.parametrize("name", ["GetBatchSessions", "ExportSessions"])
+async def test_readers_that_do_not_read(server: ServerProcess, name: str) -> None:
+    """Readers that take one answer and no more cost a few MiB each, however much there is to read."""
+    async with ClickstreamClient(server.address) as client:
+        for start in range(0, 1_000, 50):
+            sessions = [Session(session_id=f"s{start + n}", search_query="x" * 30_000) for n in range(50)]
+            done = await asyncio.gather(*map(client.register_session, sessions))
+    watch = Watch(server)
+    async with AsyncExitStack() as stack:
+        for _ in range(READERS):
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.address, options=OPTIONS))
+            if name == "ExportSessions":
+                call: Any = TransferServiceStub(channel).ExportSessions(pb_transfer.ExportSessionsRequest())
+            else:
+                request = pb.GetBatchSessionsRequest(batch_id=done[0].session.batch_id)
+                call = ClickstreamServiceStub(channel).GetBatchSessions(request)
+            await call.read()
+        for _ in range(10):  # what it would read on without a bound
+            await serves(server)
+    grown = watch.grown()
+
+    assert grown < READERS * 8 * MIB
+
+
+async def test_a_producer_that_reads_no_answers(server: ServerProcess) -> None:
+    """A stream of events whose client takes no acknowledgements is not read on for ever."""
+    event = event_pb2.SessionEvent(session_id="s", event_id="e", object_id="o")
+    event.meta.update({"text": "x" * 60_000})
+    watch = Watch(server)
+    async with grpc.aio.insecure_channel(server.address, options=OPTIONS) as channel:
+        call = TransferServiceStub(channel).StreamEvents()
+
+        async def send() -> None:
+            for sequence in range(1, 3_000):
+                await call.write(pb_transfer.StreamEventsRequest(sequence=sequence, events=[event] * 5))
+
+        sending = asyncio.create_task(send())
+        for _ in range(20):
+            await serves(server)
+            await asyncio.sleep(0.1)
+        sending.cancel()
+        call.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+    assert watch.grown() < 200 * MIB
+
+
+async def test_large_messages_at_once(server: ServerProcess) -> None:
+    """Sixty messages of 7 MiB that are refused, and others of 15 MiB, cost less memory than they have bytes."""
+    query = {"string_value": "x" * 7 * MIB}
+    invalid = pb.RegisterSessionRequest(session={"session_id": "x", "search_query": query}).SerializeToString()
+    options = [*OPTIONS, ("grpc.max_send_message_length", -1)]
+    watch = Watch(server)
+    async with AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(server.address, options=options))
+            for _ in range(4)
+        ]
+        calls = [
+            channels[number % 4].unary_unary("/clickstream.v1.ClickstreamService/RegisterSession")(
+                invalid if number % 3 else invalid * 2, timeout=4 * PATIENCE_S
+            )
+            for number in range(60)
+        ]
+        found = await asyncio.gather(*calls, serves(server), return_exceptions=True)
+    codes = {error.code() for error in found if isinstance(error, grpc.aio.AioRpcError)}
+
+    assert codes <= {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert found[-1] is None
+    assert watch.grown() < 400 * MIB
