@@ -47,21 +47,21 @@ class Bounds:
 class _Admitted:
     """A call that answers once, and the size of its request once that is known."""
 
-    method: str
     size: int = 0
 
 
 _admitted: ContextVar[_Admitted | None] = ContextVar("clickstream_admitted", default=None)
 
 
-def _nothing(method: str, what: str) -> None:
+def _nothing(_caller: str, _reason: str) -> None:
     """Count no refusals."""
 
 
 class LimiterInterceptor(AroundInterceptor):
     """Calls that answer once and streams are counted apart, so that neither starves the other. Health is exempt.
 
-    Stands inside of what makes answers of errors. `refused(method, what)` is called for each refusal.
+    Stands inside of what makes answers of errors. `refused("", reason)` is called for each refusal: who calls is not
+    known yet.
     """
 
     def __init__(self, bounds: Bounds | None = None, *, refused: Callable[[str, str], None] = _nothing) -> None:
@@ -110,12 +110,12 @@ class LimiterInterceptor(AroundInterceptor):
         return stream
 
     def around(self, call: Call) -> AbstractAsyncContextManager[None]:
-        return self._stream(call.method) if call.streams else self._call(call.method)
+        return self._stream() if call.streams else self._call(call.method)
 
     @asynccontextmanager
-    async def _stream(self, method: str) -> AsyncIterator[None]:
+    async def _stream(self) -> AsyncIterator[None]:
         if self._streams >= self._bounds.streams_max:
-            raise self._refusal(method, STREAMS)
+            raise self._refusal(STREAMS)
         self._streams += 1
         try:
             yield
@@ -125,9 +125,9 @@ class LimiterInterceptor(AroundInterceptor):
     @asynccontextmanager
     async def _call(self, method: str) -> AsyncIterator[None]:
         if not self._load.admits():
-            raise self._refusal(method, CALLS)
+            raise self._refusal(CALLS)
         begun, answered = self._load.begin(), False
-        admitted = _Admitted(method)
+        admitted = _Admitted()
         _admitted.set(admitted)  # for the rest of this task, which is the call
         try:
             yield
@@ -145,7 +145,7 @@ class LimiterInterceptor(AroundInterceptor):
         if admitted is None:
             return None
         if self._request_bytes and self._request_bytes + size > self._bounds.request_bytes_max:
-            return self._refusal(admitted.method, BYTES)
+            return self._refusal(BYTES)
         admitted.size = size
         self._request_bytes += size
         return None
@@ -156,16 +156,15 @@ class LimiterInterceptor(AroundInterceptor):
             async with self._receiving.one():
                 request = await context.read()
         except TimeoutError:
-            admitted = _admitted.get()
-            raise self._refusal(admitted.method if admitted else "", RECEIVING) from None
+            raise self._refusal(RECEIVING) from None
         if request is grpc.aio.EOF:
             raise InvalidField.at("", "the call must carry a request")
         if isinstance(request, ClickstreamError):  # it could not be read
             raise request
         return request
 
-    def _refusal(self, method: str, what: str) -> Overloaded:
-        self._refused(method, what)
+    def _refusal(self, reason: str) -> Overloaded:
+        self._refused("", reason)
         return Overloaded(
             "the server has as much to do as it can take on; try again later",
             retry_after_s=random.uniform(_RETRY_S_MIN, _RETRY_S_MAX),
