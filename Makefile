@@ -31,7 +31,7 @@ demo: $(VENV)/.server ## the whole way on one screen: serve, replay, release, re
 test: $(VENV)/.dev ## run all tests but the long ones of test-faults, and test-polyglot
 	$(BIN)/pytest -n 4 --ignore=tests/polyglot $(ARGS)
 
-test-faults: $(VENV)/.dev ## break servers, MongoDB and the network under load, and report what became of it (10 minutes)
+test-faults: $(VENV)/.dev ## break servers, MongoDB and the network under load, and report what became of it (13 minutes)
 	$(BIN)/pytest -q -m '' tests/faults $(ARGS)
 
 test-polyglot: $(VENV)/.dev ## run the examples in Go, Node and Java on real servers, as far as these are installed

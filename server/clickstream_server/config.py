@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from clickstream.access import is_loopback
 from clickstream.values import JSON_DEPTH_MAX
+from clickstream_server.bounds import Bounds
 from clickstream_server.failures import StartFailure
-from clickstream_server.interceptors.limiter import Bounds
 from clickstream_server.limits import Limits
 from clickstream_server.observe.logs import LogFormat
 from clickstream_server.storage.mongo.driver import DriverName

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 
 from clickstream.errors import ClickstreamError, InvalidField, Overloaded
+from clickstream_server.bounds import Bounds
 from clickstream_server.interceptors.load import Load
 from clickstream_server.interceptors.turns import Turns
 from clickstream_server.interceptors.wrapping import HEALTH, AroundInterceptor, Call, Context, Handler
@@ -28,19 +29,6 @@ _STUCK_S = 5.0
 """One that takes longer than this gives way to others."""
 _RETRY_S_MIN, _RETRY_S_MAX = 0.25, 0.75
 """Spread, so that those who were refused together do not come back together."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """What may be in flight at once.
-
-    `request_bytes_max` is of calls that answer once, all together; `queue_s_max` is how long a queue of them may stand.
-    """
-
-    calls_max: int = 1_000
-    streams_max: int = 1_000
-    request_bytes_max: int = 64 * 1024 * 1024
-    queue_s_max: float = 1.0
 
 
 @dataclass(slots=True)
