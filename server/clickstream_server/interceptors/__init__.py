@@ -27,4 +27,4 @@ def server_interceptors(
     """
     limiter = limiter or LimiterInterceptor()
     errors = ErrorInterceptor(message_bytes_max, limiter.admit)
-    return [TrailerInterceptor(), *filter(None, [observe]), errors, drain, limiter, auth]
+    return [TrailerInterceptor(), *filter(None, [observe]), errors, drain, auth, limiter]

@@ -32,7 +32,10 @@ class _Stream:
 
 
 class AuthInterceptor(AroundInterceptor):
-    """Stands innermost. Its maker must call `look_again` when tokens may have changed or expired."""
+    """Stands outside of the limiter, so that strangers take no room from callers.
+
+    Its maker must call `look_again` when tokens may have changed or expired.
+    """
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
