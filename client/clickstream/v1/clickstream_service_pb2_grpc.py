@@ -47,6 +47,8 @@ class ClickstreamServiceStub(object):
     unless the server is set otherwise: let your client receive that much. (gRPC itself refuses far larger ones,
     without details.)
     - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
+    - UNAUTHENTICATED: `MISSING_CREDENTIALS`, `INVALID_CREDENTIALS`: the server asks for a token, as metadata
+    `authorization: Bearer TOKEN`. PERMISSION_DENIED: `METHOD_NOT_ALLOWED`: the token's roles do not allow this call.
     - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
     call's `x-request-id`.
 
@@ -143,6 +145,8 @@ class ClickstreamServiceServicer(object):
     unless the server is set otherwise: let your client receive that much. (gRPC itself refuses far larger ones,
     without details.)
     - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
+    - UNAUTHENTICATED: `MISSING_CREDENTIALS`, `INVALID_CREDENTIALS`: the server asks for a token, as metadata
+    `authorization: Bearer TOKEN`. PERMISSION_DENIED: `METHOD_NOT_ALLOWED`: the token's roles do not allow this call.
     - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
     call's `x-request-id`.
 
@@ -325,6 +329,8 @@ class ClickstreamService(object):
     unless the server is set otherwise: let your client receive that much. (gRPC itself refuses far larger ones,
     without details.)
     - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
+    - UNAUTHENTICATED: `MISSING_CREDENTIALS`, `INVALID_CREDENTIALS`: the server asks for a token, as metadata
+    `authorization: Bearer TOKEN`. PERMISSION_DENIED: `METHOD_NOT_ALLOWED`: the token's roles do not allow this call.
     - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
     call's `x-request-id`.
 

@@ -56,6 +56,8 @@ const (
 //     unless the server is set otherwise: let your client receive that much. (gRPC itself refuses far larger ones,
 //     without details.)
 //   - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
+//   - UNAUTHENTICATED: `MISSING_CREDENTIALS`, `INVALID_CREDENTIALS`: the server asks for a token, as metadata
+//     `authorization: Bearer TOKEN`. PERMISSION_DENIED: `METHOD_NOT_ALLOWED`: the token's roles do not allow this call.
 //   - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
 //     call's `x-request-id`.
 //
@@ -248,6 +250,8 @@ func (c *clickstreamServiceClient) UpdateBatchStatus(ctx context.Context, in *Up
 //     unless the server is set otherwise: let your client receive that much. (gRPC itself refuses far larger ones,
 //     without details.)
 //   - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
+//   - UNAUTHENTICATED: `MISSING_CREDENTIALS`, `INVALID_CREDENTIALS`: the server asks for a token, as metadata
+//     `authorization: Bearer TOKEN`. PERMISSION_DENIED: `METHOD_NOT_ALLOWED`: the token's roles do not allow this call.
 //   - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
 //     call's `x-request-id`.
 //
