@@ -78,7 +78,10 @@ async def test_insecure_serves_and_warns(mongodb_uri: str, database: str) -> Non
         await client.list_batches()
 
     assert 0 == await server.stop()
-    assert "WARNING clickstream_server.listening: insecure, as asked for: other machines can reach 0.0.0.0:0" in server.errors
+    assert (
+        "WARNING clickstream_server.listening: insecure, as asked for: other machines can reach 0.0.0.0:0"
+        in server.errors
+    )
 
 
 async def test_insecure_is_a_switch_on_the_command_line() -> None:
