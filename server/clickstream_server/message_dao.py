@@ -29,6 +29,18 @@ class MessagePage:
     sealed: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchQuery:
+    """What a reader of a batch asks for; see `ClickstreamDao.get_batch_pages`."""
+
+    batch_id: str
+    after_number: int = 0
+    limit: int = 0
+    events_limit: int | None = None
+    exclude_irrelevant: bool = False
+    follow: bool = False
+
+
 class MessageDao(ClickstreamDao, TransferDao):
     """What a storage implements: the interface's writes, and its reads as messages."""
 
@@ -39,16 +51,7 @@ class MessageDao(ClickstreamDao, TransferDao):
         """See `ClickstreamDao.get_session`."""
 
     @abstractmethod
-    def get_batch_messages(
-        self,
-        batch_id: str,
-        *,
-        after_number: int = 0,
-        limit: int = 0,
-        events_limit: int | None = None,
-        exclude_irrelevant: bool = False,
-        follow: bool = False,
-    ) -> AsyncGenerator[MessagePage, None]:
+    def get_batch_messages(self, query: BatchQuery) -> AsyncGenerator[MessagePage, None]:
         """See `ClickstreamDao.get_batch_pages`."""
 
     @abstractmethod
@@ -73,15 +76,15 @@ class MessageDao(ClickstreamDao, TransferDao):
         exclude_irrelevant: bool = False,
         follow: bool = False,
     ) -> AsyncGenerator[SessionPage, None]:
-        pages = self.get_batch_messages(
-            batch_id,
+        query = BatchQuery(
+            batch_id=batch_id,
             after_number=after_number,
             limit=limit,
             events_limit=events_limit,
             exclude_irrelevant=exclude_irrelevant,
             follow=follow,
         )
-        async with aclosing(pages):
+        async with aclosing(self.get_batch_messages(query)) as pages:
             async for page in pages:
                 yield SessionPage(
                     sessions=tuple(map(wire.session_with_events_from_pb, page.sessions)),

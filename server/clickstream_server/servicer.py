@@ -16,7 +16,7 @@ from clickstream.v1 import clickstream_service_pb2_grpc as pb_grpc
 from clickstream.v1 import session_pb2
 from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.interceptors.wrapping import Context
-from clickstream_server.message_dao import MessageDao, MessagePage
+from clickstream_server.message_dao import BatchQuery, MessageDao, MessagePage
 
 STREAM_MESSAGE_BYTES = 1024 * 1024
 """A message of a stream is sent once it has this size: well below what any client takes, well above a packet."""
@@ -63,15 +63,15 @@ class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
     async def GetBatchSessions(
         self, request: pb.GetBatchSessionsRequest, context: Context
     ) -> AsyncIterator[pb.GetBatchSessionsResponse]:
-        pages = self._dao.get_batch_messages(
-            request.batch_id,
+        query = BatchQuery(
+            batch_id=request.batch_id,
             after_number=request.after_number,
             limit=request.limit,
             events_limit=request.events_limit if request.HasField("events_limit") else None,
             exclude_irrelevant=request.exclude_irrelevant,
             follow=request.follow,
         )
-        async with aclosing(pages):
+        async with aclosing(self._dao.get_batch_messages(query)) as pages:
             async for page in pages:
                 for answer in _answers(page, self._message_bytes_max):
                     yield answer

@@ -21,7 +21,7 @@ from clickstream.v1.clickstream_service_pb2_grpc import (
 from clickstream_server.interceptors import server_interceptors
 from clickstream_server.interceptors.auth import AuthInterceptor
 from clickstream_server.interceptors.drain import DrainInterceptor
-from clickstream_server.message_dao import MessagePage
+from clickstream_server.message_dao import BatchQuery, MessagePage
 from clickstream_server.security.gate import Gate
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
@@ -112,10 +112,10 @@ class WatchedDao(MongoClickstreamDao):
         self.pages_given = 0
         self.began, self.ended = asyncio.Event(), asyncio.Event()
 
-    async def get_batch_messages(self, batch_id: str, **options: Any) -> AsyncGenerator[MessagePage, None]:
+    async def get_batch_messages(self, query: BatchQuery) -> AsyncGenerator[MessagePage, None]:
         self.began.set()
         try:
-            async for page in super().get_batch_messages(batch_id, **options):
+            async for page in super().get_batch_messages(query):
                 self.pages_given += 1
                 yield page
         finally:

@@ -36,7 +36,7 @@ from clickstream.values import micros_from_datetime
 from clickstream_server.canonical import canonical_session, content_hash
 from clickstream_server.clock import now_micros
 from clickstream_server.limits import Limits, check_id, check_not_negative, check_session
-from clickstream_server.message_dao import MessageDao, MessagePage
+from clickstream_server.message_dao import BatchQuery, MessageDao, MessagePage
 from clickstream_server.storage.mongo import documents, indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
@@ -49,7 +49,7 @@ from clickstream_server.storage.mongo.importer import Importer
 from clickstream_server.storage.mongo.messages import session_message
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering
 from clickstream_server.storage.mongo.paging import events_bytes_max, too_large
-from clickstream_server.storage.mongo.reader import BatchQuery, BatchReader
+from clickstream_server.storage.mongo.reader import BatchReader
 from clickstream_server.storage.mongo.registrar import Registrar
 from clickstream_server.storage.mongo.watcher import Lag
 from clickstream_server.storage.observer import NOBODY, StorageObserver
@@ -190,27 +190,10 @@ class MongoClickstreamDao(MessageDao):
         except TooManyBytes:
             raise too_large(session_id) from None
 
-    async def get_batch_messages(
-        self,
-        batch_id: str,
-        *,
-        after_number: int = 0,
-        limit: int = 0,
-        events_limit: int | None = None,
-        exclude_irrelevant: bool = False,
-        follow: bool = False,
-    ) -> AsyncGenerator[MessagePage, None]:
-        check_not_negative(after_number=after_number, limit=limit, events_limit=events_limit)
-        if batch_id or not follow:
-            check_id("batch_id", batch_id, self._limits)
-        query = BatchQuery(
-            batch_id=batch_id,
-            after_number=after_number,
-            limit=limit,
-            events_limit=events_limit,
-            exclude_irrelevant=exclude_irrelevant,
-            follow=follow,
-        )
+    async def get_batch_messages(self, query: BatchQuery) -> AsyncGenerator[MessagePage, None]:
+        check_not_negative(after_number=query.after_number, limit=query.limit, events_limit=query.events_limit)
+        if query.batch_id or not query.follow:
+            check_id("batch_id", query.batch_id, self._limits)
         async with aclosing(self._reader.pages(query)) as pages:
             async for page in pages:
                 yield page

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Hashable
 from contextvars import Context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from pymongo import ASCENDING
 
 from clickstream.errors import BatchNotFound
-from clickstream_server.message_dao import MessagePage
+from clickstream_server.message_dao import BatchQuery, MessagePage
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
@@ -28,18 +28,6 @@ from clickstream_server.storage.mongo.paging import (
 from clickstream_server.storage.mongo.watcher import BatchWatcher, Lag
 
 SIGN_OF_LIFE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchQuery:
-    """What a reader asked for; see `ClickstreamDao.get_batch_pages`."""
-
-    batch_id: str
-    after_number: int
-    limit: int
-    events_limit: int | None
-    exclude_irrelevant: bool
-    follow: bool
 
 
 class BatchReader:
