@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ import grpc.aio
 from clickstream import transfer_wire, wire
 from clickstream.errors import Cancelled, ClickstreamError, MessageTooLarge, Unavailable
 from clickstream.models import ItemFailure, PushResult, SessionEvent
-from clickstream.resume import Patience, cancelled_as, failure_of, leaves_at
-from clickstream.tracing import trace_options
+from clickstream.outbox import Outbox
+from clickstream.resume import Patience, cancelled_as, failure_of
 from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 
@@ -78,18 +77,14 @@ class EventStream:
         self._batch_bytes = batch_bytes
         self._batch_s = batch_s
         self._unacked_max = unacked_events
-        self._deadline_s = deadline_s
         self._resume_s = resume_s
         self._message_bytes_max = message_bytes_max
         self._filling = _Batch()
-        self._unacked: deque[_Batch] = deque()
-        self._unsent = 0
-        self._connection = 0
-        self._leave_at, self._left = 0.0, False
+        self._outbox = Outbox[_Batch](deadline_s)
+        self._changed = self._outbox.changed
         self._pending_events = 0
         self._pending_bytes = 0
         self._last_sequence = 0
-        self._changed = asyncio.Condition()
         self._error: Exception | None = None
         self._working: asyncio.Task[None] | None = None
         self.totals = PushResult()
@@ -168,10 +163,8 @@ class EventStream:
         if self._filling.events:
             self._last_sequence += 1
             self._filling.sequence = self._last_sequence
-            self._unacked.append(self._filling)
-            self._unsent += 1
+            self._outbox.put(self._filling)
             self._filling = _Batch()
-            self._changed.notify_all()
 
     def _keep_failure(self, event: SessionEvent, failure: ItemFailure) -> None:
         self.failures.append((event, failure))
@@ -184,15 +177,13 @@ class EventStream:
             while True:
                 try:
                     await self._converse(patience)
-                    if self._left:
+                    if self._outbox.left:
                         continue
                     failure: ClickstreamError = Unavailable("the service ended the stream")
                 except grpc.aio.AioRpcError as error:
                     failure = failure_of(error)
                     failure.__cause__ = error
-                if not patience.allows(failure, awaited=bool(self._unacked)):
-                    raise patience.given_up(failure)
-                await patience.wait(failure)
+                await patience.pause(failure, awaited=bool(self._outbox.unacked))
         except grpc.aio.UsageError:
             await self._fail(Cancelled("the client is closed"))
         except asyncio.CancelledError as error:
@@ -211,52 +202,32 @@ class EventStream:
 
     async def _converse(self, patience: Patience) -> None:
         """One connection: send everything that is not acknowledged, then what comes; take the acknowledgements."""
-        self._unsent = len(self._unacked)
-        self._leave_at, self._left = leaves_at(self._deadline_s), False
-        call = self._stub.StreamEvents(self._requests(self._connection), timeout=self._deadline_s, **trace_options())
-        try:
+        async with self._outbox.connected(self._stub.StreamEvents, self._requests) as call:
             async for answer in call:
                 patience.renew()
                 await self._acknowledge(answer)
-        finally:
-            call.cancel()
-            async with self._changed:  # gRPC leaves the requests waiting when their call is over: tell them to end
-                self._connection += 1
-                self._changed.notify_all()
 
     async def _requests(self, connection: int) -> AsyncIterator[pb.StreamEventsRequest]:
-        """What this connection sends, as long as it is the one."""
-        while (batch := await self._next_batch(connection)) is not None:
+        async for batch in self._outbox.messages(connection, self._batch_comes):
             yield pb.StreamEventsRequest(sequence=batch.sequence, events=batch.messages)
 
-    async def _next_batch(self, connection: int) -> _Batch | None:
-        """The next request that this connection has not sent; gathered events go out when their time has come.
-
-        None: there is another connection now, or should be.
-        """
-        async with self._changed:
-            while not self._unsent and connection == self._connection:
-                wait_s = self._filling.send_at - monotonic() if self._filling.events else None
-                if wait_s is not None and wait_s <= 0:
-                    self._seal()
-                    break
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
-                        await self._changed.wait()
-            if connection != self._connection:
-                return None
-            if monotonic() > self._leave_at:
-                self._left = True
-                return None
-            batch = self._unacked[-self._unsent]
-            self._unsent -= 1
-            return batch
+    async def _batch_comes(self) -> bool:
+        """Wait until something has changed; gathered events go out when their time has come."""
+        wait_s = self._filling.send_at - monotonic() if self._filling.events else None
+        if wait_s is not None and wait_s <= 0:
+            self._seal()
+            return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._changed.wait()
+        return True
 
     async def _acknowledge(self, answer: pb.StreamEventsResponse) -> None:
         async with self._changed:
-            if not self._unacked or answer.acked_sequence != self._unacked[0].sequence:
+            unacked = self._outbox.unacked
+            if not unacked or answer.acked_sequence != unacked[0].sequence:
                 return  # an answer to what an earlier connection has sent and had acknowledged
-            batch = self._unacked.popleft()
+            batch = unacked.popleft()
             self._pending_events -= len(batch.events)
             self._pending_bytes -= batch.size
             result = transfer_wire.event_ack_from_pb(answer).result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -14,8 +13,8 @@ import grpc.aio
 
 from clickstream import transfer_wire
 from clickstream.errors import Cancelled, ClickstreamError, Unavailable
-from clickstream.resume import Patience, cancelled_as, failure_of, leaves_at
-from clickstream.tracing import trace_options
+from clickstream.outbox import Outbox
+from clickstream.resume import Patience, cancelled_as, failure_of
 from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, ImportSummary, too_many_failed
 from clickstream.v1 import transfer_service_pb2 as pb
 
@@ -32,14 +31,10 @@ class ImportStream:
     def __init__(self, stub: Any, config: ImportConfig, *, deadline_s: float, resume_s: float) -> None:
         self._stub = stub
         self._config = config
-        self._deadline_s = deadline_s
         self._patience = Patience(resume_s)
-        self._unacked: deque[pb.ImportChunk] = deque()
-        self._unsent = 0
-        self._connection = 0
-        self._leave_at, self._left = 0.0, False
+        self._outbox = Outbox[pb.ImportChunk](deadline_s)
+        self._changed = self._outbox.changed
         self._ended = False
-        self._changed = asyncio.Condition()
         # The account up to the start of this connection, and up to now.
         self._before = self._now = ImportSummary()
         self._failed = 0
@@ -60,7 +55,7 @@ class ImportStream:
                             yield answer
                     if isinstance(answer, ImportSummary):
                         break
-                    if self._left:
+                    if self._outbox.left:
                         continue
                     failure: ClickstreamError = Unavailable("the service ended the import without a summary")
                 except grpc.aio.AioRpcError as error:
@@ -70,18 +65,12 @@ class ImportStream:
                     raise Cancelled("the client is closed") from error
                 except asyncio.CancelledError as error:
                     raise cancelled_as(error) from error
-                await self._pause(failure)
+                await self._patience.pause(failure, awaited=bool(self._outbox.unacked) or self._ended)
         finally:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
         if answer.aborted:  # said here, since gRPC may lose the status of a stream that is still written to
             raise too_many_failed(self._failed, answer.processed, self._config.max_failure_ratio)
-
-    async def _pause(self, failure: ClickstreamError) -> None:
-        """Before the next connection. Raises the failure if there is to be none."""
-        if not self._patience.allows(failure, awaited=bool(self._unacked) or self._ended):
-            raise self._patience.given_up(failure)
-        await self._patience.wait(failure)
 
     async def _feed(self, chunks: AsyncIterable[ImportChunk]) -> None:
         """Take chunks as long as not too many are unacknowledged."""
@@ -89,10 +78,8 @@ class ImportStream:
             async for chunk in chunks:
                 items = [transfer_wire.import_item_to_pb(item) for item in chunk.items]
                 async with self._changed:
-                    await self._changed.wait_for(lambda: len(self._unacked) < CHUNKS_UNACKED_MAX)
-                    self._unacked.append(pb.ImportChunk(sequence=chunk.sequence, items=items))
-                    self._unsent += 1
-                    self._changed.notify_all()
+                    await self._changed.wait_for(lambda: len(self._outbox.unacked) < CHUNKS_UNACKED_MAX)
+                    self._outbox.put(pb.ImportChunk(sequence=chunk.sequence, items=items))
         finally:
             async with self._changed:
                 self._ended = True
@@ -100,11 +87,8 @@ class ImportStream:
 
     async def _converse(self) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         """One connection: what is not acknowledged, then what comes."""
-        self._unsent = len(self._unacked)
         self._before = self._now
-        self._leave_at, self._left = leaves_at(self._deadline_s), False
-        call = self._stub.ImportSessions(self._requests(self._connection), timeout=self._deadline_s, **trace_options())
-        try:
+        async with self._outbox.connected(self._stub.ImportSessions, self._requests) as call:
             async for message in call:
                 self._patience.renew()
                 answer = self._since_the_start(transfer_wire.import_answer_from_pb(message))
@@ -114,41 +98,27 @@ class ImportStream:
                     self._now = ImportSummary(
                         processed=answer.processed, sessions=answer.sessions, events=answer.events
                     )
-                if isinstance(answer, ImportProgress) or answer.aborted or not self._left:
+                if isinstance(answer, ImportProgress) or answer.aborted or not self._outbox.left:
                     yield answer
                 if isinstance(answer, ImportSummary):
                     return
-        finally:
-            call.cancel()
-            await self._end_requests()
-
-    async def _end_requests(self) -> None:
-        """GRPC leaves the requests waiting when their call is over, so they are told to end."""
-        async with self._changed:
-            self._connection += 1
-            self._changed.notify_all()
 
     async def _requests(self, connection: int) -> AsyncIterator[pb.ImportSessionsRequest]:
         yield pb.ImportSessionsRequest(config=transfer_wire.import_config_to_pb(self._config))
-        while (chunk := await self._next_chunk(connection)) is not None:
+        async for chunk in self._outbox.messages(connection, self._chunk_comes):
             yield pb.ImportSessionsRequest(chunk=chunk)
 
-    async def _next_chunk(self, connection: int) -> pb.ImportChunk | None:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._unsent or self._ended or connection != self._connection)
-            if not self._unsent or connection != self._connection:
-                return None
-            if monotonic() > self._leave_at:
-                self._left = True
-                return None
-            chunk = self._unacked[-self._unsent]
-            self._unsent -= 1
-            return chunk
+    async def _chunk_comes(self) -> bool:
+        if not self._ended:
+            await self._changed.wait()
+            return True
+        return False
 
     async def _acknowledge(self, sequence: int) -> None:
         async with self._changed:
-            while self._unacked and self._unacked[0].sequence <= sequence:
-                self._unacked.popleft()
+            unacked = self._outbox.unacked
+            while unacked and unacked[0].sequence <= sequence:
+                unacked.popleft()
             self._changed.notify_all()
 
     def _since_the_start(self, answer: ImportProgress | ImportSummary) -> Any:

@@ -97,10 +97,18 @@ class Patience:
         self._until = None
         self._tries = 0
 
-    def allows(self, failure: ClickstreamError, *, awaited: bool = True) -> bool:
-        """Whether to connect again. A call that never brought anything has been retried by gRPC already.
+    async def pause(self, failure: ClickstreamError, *, awaited: bool) -> None:
+        """Wait before the next connection of a stream that is written to. Raises the failure if there is to be none.
 
         `awaited`: whether anything was to come.
+        """
+        if not self.allows(failure, awaited=awaited):
+            raise self._given_up(failure)
+        await self.wait(failure)
+
+    def allows(self, failure: ClickstreamError, *, awaited: bool = True) -> bool:
+        """Whether to connect again. A call that never brought anything has been retried by gRPC already, except where
+        the server had too much to do at that moment.
         """
         if self._until is None or not awaited:
             self._until = monotonic() + self._most_s
@@ -110,7 +118,7 @@ class Patience:
         return is_momentary(failure) or (broken and self._came)
 
     @staticmethod
-    def given_up(failure: ClickstreamError) -> ClickstreamError:
+    def _given_up(failure: ClickstreamError) -> ClickstreamError:
         """What to raise after the last try."""
         if not _is_cut(failure):
             return failure
