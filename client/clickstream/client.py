@@ -233,7 +233,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             exclude_irrelevant=exclude_irrelevant,
             follow=follow,
         )
-        async with aclosing(self.get_batch_messages(request)) as answers:
+        async with aclosing(self._batch_messages(request)) as answers:
             async for answer in answers:
                 yield SessionPage(
                     sessions=tuple(map(wire.session_with_events_from_pb, answer.sessions)),
@@ -241,13 +241,9 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
                     sealed=answer.sealed,
                 )
 
-    async def get_batch_messages(
-        self, request: pb.GetBatchSessionsRequest
-    ) -> AsyncGenerator[pb.GetBatchSessionsResponse, None]:
+    def _batch_messages(self, request: pb.GetBatchSessionsRequest) -> AsyncGenerator[pb.GetBatchSessionsResponse, None]:
         """As `get_batch_pages`, with the answers as they come: for `clickstream.datasets`, which holds many."""
-        async with aclosing(self._resumed(self._stub.GetBatchSessions, request, _go_on_batch)) as answers:
-            async for answer in answers:
-                yield answer
+        return self._resumed(self._stub.GetBatchSessions, request, _go_on_batch)
 
     async def get_batch(self, batch_id: str) -> SessionBatch | None:
         try:

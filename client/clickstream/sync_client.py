@@ -158,11 +158,11 @@ class SyncClickstreamClient:
             for page in pages:
                 yield from page.sessions
 
-    def get_batch_messages(
+    def _batch_messages(
         self, request: pb.GetBatchSessionsRequest
     ) -> Generator[pb.GetBatchSessionsResponse, None, None]:
-        """See `ClickstreamClient.get_batch_messages`."""
-        yield from self._background.iterate(lambda client: client.get_batch_messages(request))
+        """See `ClickstreamClient._batch_messages`."""
+        return self._background.iterate(lambda client: client._batch_messages(request))  # noqa: SLF001  # ours, too
 
     def get_batch(self, batch_id: str) -> SessionBatch | None:
         """See `ClickstreamDao.get_batch`."""

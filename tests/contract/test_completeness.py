@@ -130,6 +130,15 @@ def test_the_bulk_interface_holds_nothing_else() -> None:
     assert {snake_case(rpc) for rpc in TRANSFER_RPCS} == declared
 
 
+@pytest.mark.parametrize("client", [clickstream.ClickstreamClient, clickstream.SyncClickstreamClient])
+def test_the_clients_hold_nothing_else(client: type) -> None:
+    """What a client has in public is both interfaces, the event stream, and what opens, closes and describes it."""
+    both = set(vars(clickstream.ClickstreamDao)) | set(vars(clickstream.TransferDao))
+    got = {name for name in dir(client) if not name.startswith("_")} - both
+
+    assert {"close", "event_stream"} == got
+
+
 @pytest.mark.parametrize("rpc", [*RPCS, *TRANSFER_RPCS])
 def test_every_rpc_has_messages_of_its_own(rpc: str) -> None:
     """An RPC takes and gives messages of its name, so that each can grow without the others."""

@@ -118,7 +118,7 @@ class Epoch(Iterator[Example]):
         windows, read_ahead = tee(shuffle.windows(self._begun["session_counter"], self._places))
         whole, skip = divmod(self.account.skipped, shuffle.buffer_size)
         spans = (span for window in islice(read_ahead, whole, None) for span in window.spans)
-        with closing(ahead(lambda span: list(self._read(span)), spans)) as parts:
+        with closing(ahead(self._read_packed, spans)) as parts:
             held, needed = _Held(parts), 0
             for window in islice(windows, whole, None):
                 needed += len(window.spans)
@@ -131,7 +131,7 @@ class Epoch(Iterator[Example]):
                         continue
                     if found is None:
                         self.account.moved += 1
-                    elif (example := self._taken(found)) is not None:
+                    elif (example := self._taken(SessionWithEvents.FromString(found))) is not None:
                         yield example
                 skip = 0
         self._finish()
@@ -147,6 +147,14 @@ class Epoch(Iterator[Example]):
     def _read(self, span: Span) -> Generator[SessionWithEvents, None, None]:
         return read_span(self._client, self._begun["batch_id"], span)
 
+    def _read_packed(self, span: Span) -> dict[int, bytes]:
+        """The sessions by number, as they are held: serialized.
+
+        A message keeps the whole answer that it came in in memory, and many models are work for Python's garbage
+        collector, which costs more than making them.
+        """
+        return {found.session_number: found.SerializeToString() for found in self._read(span)}
+
     def _finish(self) -> None:
         if self.account.left:
             raise IncompleteEpoch(f"{self.account.left} numbers are not accounted for: {self.account}")
@@ -158,17 +166,17 @@ class Epoch(Iterator[Example]):
 
 
 class _Held:
-    """The sessions that are read and were not dealt with yet, by number."""
+    """The sessions that are read and were not dealt with yet, by number, serialized."""
 
-    def __init__(self, parts: Iterator[list[SessionWithEvents]]) -> None:
+    def __init__(self, parts: Iterator[dict[int, bytes]]) -> None:
         self._parts = parts
         self.parts_taken = 0
-        self.sessions: dict[int, SessionWithEvents] = {}
+        self.sessions: dict[int, bytes] = {}
 
     def take(self, parts: int) -> None:
         """Take more, if there are any, until so many parts were taken in all."""
         for part in islice(self._parts, max(0, parts - self.parts_taken)):
-            self.sessions.update((found.session_number, found) for found in part)
+            self.sessions.update(part)
             self.parts_taken += 1
 
 

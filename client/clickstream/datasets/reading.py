@@ -41,15 +41,12 @@ def sealed_batch(client: SyncClickstreamClient, batch_id: str) -> SessionBatch:
 def read_span(client: SyncClickstreamClient, batch_id: str, span: Span) -> Generator[SessionWithEvents, None, None]:
     """The sessions with these numbers that are still in the batch, in order, irrelevant ones too, as messages.
 
-    Models are made of them one by one when they are used: many at once are work for Python's garbage collector, which
-    costs more than making them.
-
     A number that is missing was moved on by UpdateSession: the server says how far it has read, and it has read past
     that number. Raises IncompleteEpoch if the stream ends, or repeats itself, before it has read as far as asked.
     """
     reached = span.first - 1
     request = pb.GetBatchSessionsRequest(batch_id=batch_id, after_number=reached, limit=len(span.numbers))
-    with closing(client.get_batch_messages(request)) as pages:
+    with closing(client._batch_messages(request)) as pages:  # noqa: SLF001  # of the same package
         for page in pages:
             for found in page.sessions:
                 if found.session_number > span.last:
