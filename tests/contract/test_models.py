@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+import json
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from clickstream import Money, SearchResultItem, Session, SessionEvent, SortBy
-from clickstream.wire import invalid_field
+from clickstream import Money, SearchResultItem, Session, SessionEvent, SortBy, models
+from clickstream.wire import WORDS, invalid_field
+from clickstream_server.bulk import jsonl
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -182,3 +184,71 @@ def test_what_is_given_is_copied() -> None:
 def test_an_empty_event_type_is_a_click() -> None:
     """An event without a type is a click."""
     assert "click" == SessionEvent(session_id="s", event_type="").event_type == SessionEvent(session_id="s").event_type
+
+
+# --- the words ------------------------------------------------------------------------------------------------------
+
+MODELS = [
+    found
+    for module in (models, jsonl)
+    for found in vars(module).values()
+    if isinstance(found, type) and issubclass(found, BaseModel) and found.__module__ == module.__name__
+]
+OWN_TYPES = {"text", "json", "moment"}
+BAD_VALUES: list[Any] = [
+    *(None, True, 1, -1, 1.5, 10**5000, 10**20, "x", "", "1" * 5000, b"x", b"\xff", [1], [{}], {}, {"a": NAN}, {1: 1}),
+    *(NAN, INFINITY, Decimal("NaN"), Decimal("1e7000"), "\ud800", "x\x00", object(), Session, {1}, date(2025, 1, 1)),
+    *("2025-13-01T00:00:00Z", "2025-01-01", "2025-01-01T00:00:00", "0001-01-01T00:00:00+14:00"),
+]
+
+
+def faults(model: type[BaseModel], value: Any) -> list[Any]:
+    """What Pydantic finds wrong with it, as it comes from a program and, where JSON has it, from a line."""
+    found: list[Any] = []
+    for validate, text in ((model.model_validate, value), (model.model_validate_json, as_json(value))):
+        try:
+            if text is not None:
+                validate(text)  # type: ignore[operator]
+        except ValidationError as error:
+            found.append(error)
+    return found
+
+
+def as_json(value: Any) -> str | None:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError):
+        return None
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_what_is_wrong_is_told_in_our_own_words(model: type[BaseModel]) -> None:
+    """Whatever a model refuses in whichever field, no wording of Pydantic reaches those who sent it."""
+    objects = [{name: value} for name in model.model_fields for value in BAD_VALUES]
+    errors = [error for value in ({}, {"x": 1}, *objects, *BAD_VALUES) for error in faults(model, value)]
+    told = [violation.description for error in errors for violation in invalid_field(error).violations]
+
+    assert set() == {found["type"] for error in errors for found in error.errors()} - set(WORDS) - OWN_TYPES
+    assert told
+    assert not [words for words in told if not words or "Input" in words or "{" in words]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("session_id", 5, "must be text"),
+        ("search_results", "lamp", "must be a list"),
+        ("search_meta", [], "must be an object"),
+        ("is_irrelevant", "maybe", "must be true or false"),
+        ("created_at", "yesterday", "must be a moment in time, such as 2026-11-21T08:00:00Z"),
+        ("created_at", "2026-11-21T08:00:00", "must say its time zone, such as Z or +01:00"),
+        ("sort_by", {"order": "UP"}, "must be 'ASC' or 'DESC'"),
+        ("colour", "red", "is not a field of this form"),
+    ],
+)
+def test_common_faults_have_plain_words(field: str, value: Any, words: str) -> None:
+    """What people commonly get wrong is told so that they can mend it."""
+    with pytest.raises(ValidationError) as raised:
+        Session.model_validate({"session_id": "s", field: value})
+
+    assert [words] == [violation.description for violation in invalid_field(raised.value).violations]

@@ -118,11 +118,11 @@ def test_what_is_not_of_the_form_is_refused_with_its_path(row: Any, path: str) -
 
 
 @pytest.mark.parametrize(
-    "text", ['{"session":', '{"session": {"session_id": "\\ud800"}}', "nonsense", "[" * 5000, '{"session": NaN}']
+    "text", ['{"session":', '{"session": {"session_id": "\\ud800"}}', "nonsense", "[" * 5000, '{"session": nul}']
 )
 def test_what_is_not_json_is_refused(text: str) -> None:
-    """A line that is not JSON raises InvalidField, whatever is wrong with it."""
-    with pytest.raises(InvalidField):
+    """A line that is not JSON raises BrokenLine, whatever is wrong with it."""
+    with pytest.raises(jsonl.BrokenLine):
         jsonl.row_from_line(text)
 
 

@@ -22,7 +22,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from clickstream.errors import InvalidField
 from clickstream.export import ExportAccount, ExportedSession
 from clickstream.models import Money, Session, SessionEvent
 from clickstream.transfer import ImportItem
@@ -147,6 +146,10 @@ class _Row(_Strict):
     totals: Any = None
 
 
+class BrokenLine(Exception):
+    """A line is not JSON."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReadRow:
     """What a line holds. `exported`: it has what only an export writes, so a trailer must follow."""
@@ -156,22 +159,13 @@ class ReadRow:
 
 
 def row_from_line(text: str) -> ReadRow:
-    """The session with its events that a line holds. Raises InvalidField, with paths as in the line."""
+    """The session with its events that a line holds. Raises BrokenLine, or InvalidField with paths as in the line."""
     try:
         row = _Row.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise _worded(error) from None
+        found = invalid_field(error)
+        raise BrokenLine(found.message) if error.errors()[0]["type"] == "json_invalid" else found from None
     return ReadRow(ImportItem(row.session, row.events), row.event_count is not None)
-
-
-def _worded(error: ValidationError) -> InvalidField:
-    """The error in the words of a file: what is missing, or not known here, rather than Pydantic's own."""
-    found = invalid_field(error)
-    worded = {"Extra inputs are not permitted": "is not a field of this form", "Field required": "is missing"}
-    return InvalidField.of(
-        violation._replace(description=worded.get(violation.description, violation.description))
-        for violation in found.violations
-    )
 
 
 # --- the trailer ------------------------------------------------------------------------------------------------------
@@ -215,4 +209,4 @@ def trailer_from_line(text: str) -> Trailer:
     try:
         return _TrailerRow.model_validate_json(text, strict=True).trailer
     except ValidationError as error:
-        raise _worded(error) from None
+        raise invalid_field(error) from None

@@ -91,9 +91,10 @@ class SessionRows:
             assert isinstance(session, Session)
             whole = Sendable(read.item, weight_of(row.text.encode()), (row,))
             items = list(items_of(whole, atomic=self._atomic))
+        except jsonl.BrokenLine as error:
+            raise _LineRefused("BROKEN_LINE", str(error)) from None
         except InvalidField as error:
-            broken = "Invalid JSON" in error.message
-            raise _LineRefused("BROKEN_LINE" if broken else InvalidField.reason, error.message) from None
+            raise _LineRefused(InvalidField.reason, error.message) from None
         self._exported = self._exported or read.exported
         if (earlier := seen.before(session.session_id, row.line)) is not None:
             raise _LineRefused("DUPLICATE_IN_FILE", f"session_id: this session stands in line {earlier} already")
