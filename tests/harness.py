@@ -161,3 +161,18 @@ def runs(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+async def freeze(pid: int) -> None:
+    """Have a process stand still, all of its threads, which takes them a moment; until SIGCONT."""
+    os.kill(pid, signal.SIGSTOP)
+
+    async def stands() -> bool:
+        return all(state == "T" for state in _states(pid))
+
+    await eventually(stands, f"process {pid} stands still")
+
+
+def _states(pid: int) -> list[str]:
+    """What each of its threads does; see proc(5)."""
+    return [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]

@@ -34,7 +34,7 @@ from clickstream.v1 import transfer_service_pb2 as transfer_pb
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from clickstream_server.embedded import EmbeddedMongo
-from harness import PATIENCE_S, eventually, mongod_pid, served
+from harness import PATIENCE_S, eventually, freeze, mongod_pid, served
 from importing import item
 
 REGISTER = "/clickstream.v1.ClickstreamService/RegisterSession"
@@ -47,8 +47,8 @@ class Frozen:
         self.uri = uri
         self._pid = mongod_pid(data_dir)
 
-    def freeze(self) -> None:
-        os.kill(self._pid, signal.SIGSTOP)
+    async def freeze(self) -> None:
+        await freeze(self._pid)
 
     def thaw(self) -> None:
         os.kill(self._pid, signal.SIGCONT)
@@ -98,7 +98,7 @@ async def test_calls_past_the_bound_are_refused(mongo: Frozen) -> None:
     ):
         stub = ClickstreamServiceStub(channel)
         await stub.RegisterSession(registration(0))
-        mongo.freeze()
+        await mongo.freeze()
         calls = [stub.RegisterSession(registration(number)) for number in range(1, 11)]
         done: Any = asyncio.gather(*calls, return_exceptions=True)
         await eventually(lambda: _ended(calls, 7), "seven calls are refused")
@@ -138,7 +138,7 @@ async def test_streams_and_calls_do_not_starve_each_other(mongo: Frozen) -> None
         assert "s1" == (await stub.RegisterSession(registration(1))).session.session.session_id
 
         streams[0].cancel()
-        mongo.freeze()
+        await mongo.freeze()
         running = stub.RegisterSession(registration(2))
         await eventually(lambda: _refuses(stub), "the one call is taken")
         reading = asyncio.ensure_future(stub.GetBatchSessions(follow).read())
@@ -181,7 +181,7 @@ async def test_requests_in_flight_are_bounded_by_bytes(mongo: Frozen) -> None:
     ):
         stub = ClickstreamServiceStub(channel)
         await stub.RegisterSession(registration(0, large))
-        mongo.freeze()
+        await mongo.freeze()
         calls = [stub.RegisterSession(registration(number, large)) for number in range(1, 6)]
         done: Any = asyncio.gather(*calls, return_exceptions=True)
         await eventually(lambda: _ended(calls, 4), "four of five are refused")

@@ -29,7 +29,7 @@ from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream_server import app
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
-from harness import ServerProcess, eventually, mongod_pid
+from harness import ServerProcess, eventually, freeze, mongod_pid
 from scraping import Watched, scrape, watched
 
 SERVICE = "clickstream.v1.ClickstreamService"
@@ -217,7 +217,7 @@ async def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
     async with ClickstreamClient(process.address, deadline_s=20) as client:
         server = Watched(client, next(line.split()[1] for line in process.output if line.startswith("metrics:")))
         await server.until(1, "clickstream_health_serving")
-        os.kill(mongod_pid(tmp_path), signal.SIGSTOP)
+        await freeze(mongod_pid(tmp_path))
         try:
             await server.until(0, "clickstream_health_serving")
             with pytest.raises(Unavailable):

@@ -17,7 +17,7 @@ from clickstream import ClickstreamClient, Session, Unavailable
 from clickstream_server import app, listening
 from clickstream_server.config import Settings
 from clickstream_server.embedded import EmbeddedMongo
-from harness import PATIENCE_S, eventually, mongod_pid
+from harness import PATIENCE_S, eventually, freeze, mongod_pid
 
 READER = """
 import sys, threading, grpc
@@ -107,7 +107,7 @@ async def test_a_stop_waits_for_calls_that_run(tmp_path: Path) -> None:
         running = await server.enter_async_context(app.running(settings(uri, "stop", LONG_S)))
         client = await stack.enter_async_context(ClickstreamClient(running.address, deadline_s=PATIENCE_S))
         await client.list_batches()
-        os.kill(frozen, signal.SIGSTOP)
+        await freeze(frozen)
         stack.callback(os.kill, frozen, signal.SIGCONT)
         registering = asyncio.create_task(client.register_session(Session(session_id="s")))
         await eventually(group_commit_runs, "the registration is under way")

@@ -17,7 +17,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
 from clickstream_server.embedded import _with_libcurl, find_mongod
-from harness import eventually
+from harness import eventually, freeze
 
 MEMBERS = 3
 NAME = "faults"
@@ -106,9 +106,9 @@ class Member:
             self._process.kill()
         await self._process.wait()
 
-    def freeze(self) -> None:
+    async def freeze(self) -> None:
         self._frozen = True
-        os.kill(self.pid, signal.SIGSTOP)
+        await freeze(self.pid)
 
     def thaw(self) -> None:
         self._frozen = False

@@ -21,7 +21,7 @@ from clickstream.v1 import session_pb2
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.health import LIVENESS
-from harness import eventually, mongod_pid, served
+from harness import eventually, freeze, mongod_pid, served
 
 SERVICE = "clickstream.v1.ClickstreamService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -43,7 +43,7 @@ class Outage:
         if self._manner == "stopped":
             await self._mongo.stop()
         else:
-            os.kill(mongod_pid(self._data_dir), signal.SIGSTOP)
+            await freeze(mongod_pid(self._data_dir))
 
     async def end(self) -> None:
         if self._manner == "stopped":

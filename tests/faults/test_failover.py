@@ -130,7 +130,7 @@ async def start(_: ReplicaSet, member: Member) -> None:
 
 
 async def freeze(_: ReplicaSet, member: Member) -> None:
-    member.freeze()
+    await member.freeze()
 
 
 async def thaw(_: ReplicaSet, member: Member) -> None:

@@ -19,7 +19,7 @@ from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream_server.embedded import EmbeddedMongo
-from harness import PATIENCE_S, eventually, mongod_pid, served
+from harness import PATIENCE_S, eventually, freeze, mongod_pid, served
 
 # PyMongo leaves the closing of a connection to the garbage collector if it is cancelled while it opens one.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -40,8 +40,8 @@ class Mongo:
         self.uri = uri
         self._pid = pid
 
-    def freeze(self) -> None:
-        os.kill(self._pid, signal.SIGSTOP)
+    async def freeze(self) -> None:
+        await freeze(self._pid)
 
     def thaw(self) -> None:
         os.kill(self._pid, signal.SIGCONT)
@@ -146,7 +146,7 @@ async def test_each_call_ends_with_its_deadline(client: ClickstreamClient, mongo
     """With MongoDB frozen each RPC ends at its deadline of 0.2 s, and the server has room for the next one then."""
     batch_id = (await client.register_session(Session(session_id="known"))).session.batch_id
     async with channel_to(client) as channel:
-        mongo.freeze()
+        await mongo.freeze()
         ended = {}
         for name, messages in requests(batch_id).items():
 
@@ -164,7 +164,7 @@ async def test_each_cancelled_call_ends(client: ClickstreamClient, mongo: Mongo)
     """With MongoDB frozen each RPC that its caller cancels ends in the server, too, and makes room for the next one."""
     batch_id = (await client.register_session(Session(session_id="known"))).session.batch_id
     async with channel_to(client) as channel:
-        mongo.freeze()
+        await mongo.freeze()
         for name, messages in requests(batch_id).items():
 
             async def taken(name: str = name, messages: list[Any] = messages) -> bool:
@@ -195,7 +195,7 @@ async def test_a_registration_leaves_the_queue(mongo: Mongo, leaves: str) -> Non
             return start(channel, register.name, [request], timeout)
 
         await registration("first", PATIENCE_S)
-        mongo.freeze()
+        await mongo.freeze()
         in_group = registration("in the group", 4 * PATIENCE_S)
         await asyncio.sleep(0.3)  # nothing tells from outside that the group has begun; if it has not, nothing fails
         timeout = 0.5 if leaves == "has no time left" else 4 * PATIENCE_S
@@ -231,7 +231,7 @@ async def test_cursors_of_readers_that_went_away_are_closed(client: ClickstreamC
         for moment in range(12):
             call = start(channel, name, messages[name], PATIENCE_S)
             await asyncio.sleep(0.002 * moment)
-            mongo.freeze()
+            await mongo.freeze()
             await asyncio.sleep(0.01)
             call.cancel()
             mongo.thaw()

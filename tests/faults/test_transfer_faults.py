@@ -36,7 +36,7 @@ from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from clickstream_server.embedded import EmbeddedMongo
-from harness import PATIENCE_S, ServerProcess, eventually, mongod_pid, served
+from harness import PATIENCE_S, ServerProcess, eventually, freeze, mongod_pid, served
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -186,13 +186,7 @@ class Frozen:
         self._pid = mongod_pid(data_dir)
 
     async def begin(self) -> None:
-        """Stop all of its threads, which takes them a moment."""
-        os.kill(self._pid, signal.SIGSTOP)
-        await eventually(lambda: holds(self._stands()), "mongod stands still")
-
-    def _stands(self) -> bool:
-        tasks = Path(f"/proc/{self._pid}/task").iterdir()
-        return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+        await freeze(self._pid)
 
     def end(self) -> None:
         os.kill(self._pid, signal.SIGCONT)

@@ -15,7 +15,7 @@ from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.storage.mongo.event_stream import BYTES_AHEAD_MAX
-from harness import PATIENCE_S, mongod_pid
+from harness import PATIENCE_S, freeze, mongod_pid
 
 TEXT = "x" * 60_000
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -36,7 +36,7 @@ async def test_what_is_being_written_counts_as_well(tmp_path: Path) -> None:
 
     settings = Settings(mongodb_database="held", storage_timeout_s=2 * PATIENCE_S)
     async with asyncio.timeout(3 * PATIENCE_S), opened_dao(uri, settings) as dao:
-        os.kill(mongod_pid(tmp_path), signal.SIGSTOP)
+        await freeze(mongod_pid(tmp_path))
         try:
             async with aclosing(dao.stream_events(batches())) as acks:
                 first = asyncio.ensure_future(anext(acks))
