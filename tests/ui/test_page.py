@@ -81,6 +81,35 @@ async def test_batches_are_shown_as_they_grow(site: Site, browser: Browser) -> N
     await shows(browser, f"[data-batch='{batch_id}']", "as training-1")
 
 
+async def test_no_batch_is_lost_from_sight(site: Site, browser: Browser) -> None:
+    """Batches that new ones push out of the newest 20 are behind the button, or stay if it was used before."""
+
+    async def release(*numbers: int) -> None:
+        for number in numbers:
+            await site.client.register_session(Session(session_id=f"s-{number}"))
+            await site.client.release_batch(f"r-{number:02}")
+
+    async def keys(first: int, last: int) -> None:
+        expected = [f"r-{number:02}" for number in range(first, last - 1, -1)]
+
+        async def listed() -> bool:
+            return expected == await browser.texts("#batches code")
+
+        await eventually(listed, f"{expected} are listed")
+
+    await release(*range(19))
+    await browser.open(site.url)
+    await keys(18, 0)
+    assert "" == await browser.text("button.plain")
+
+    await release(19, 20, 21)
+    await keys(21, 2)
+    await browser.click("button.plain")
+    await keys(21, 0)
+    await release(22)
+    await keys(22, 0)
+
+
 async def test_the_rate_is_live(site: Site, browser: Browser) -> None:
     """While sessions come in, the rate is above zero, is drawn and is said; when no more come, it is zero again."""
     await browser.open(site.url)
@@ -191,6 +220,10 @@ async def test_a_batch_is_paged_by_number(site: Site, browser: Browser) -> None:
     await browser.click("nav input")
     await browser.enter("7")
     await shows(browser, "h3", "Sessions 7 to 31 of 60")
+    await browser.open(f"{site.url}#batch/{done.session.batch_id}/after/999")
+    await shows(browser, ".empty", "There are no sessions after number 999.")
+    await browser.click("nav a[href$='/after/35']")
+    await shows(browser, "h3", "Sessions 36 to 60 of 60")
 
     await site.client.register_session(Session(session_id="s-61"))
     await shows(browser, ".news", "1 new session since: show the latest")
@@ -290,6 +323,27 @@ async def test_hostile_text_stays_text(site: Site, browser: Browser) -> None:
         await browser.script("document.querySelectorAll('details').forEach(e => { e.open = true; })")
         assert 0 == await browser.script("return document.querySelectorAll('main img, main script').length")
         assert "owned" != await browser.script("return document.title")
+
+
+async def test_directions_of_text_stay_apart(site: Site, browser: Browser) -> None:
+    """Text that runs from right to left, or says that all must, turns nothing that stands beside it."""
+    await site.client.register_session(Session(session_id="s", search_results=LAMPS))
+    value = Money(currency_code="EUR", amount="12.50")
+    acts = [("\u0634\u0631\u0627\u0621", None), ("\u202eesrever", value), ("purchase", value)]
+    await site.client.push_events(
+        [
+            SessionEvent(event_id=str(number), session_id="s", event_type=act, object_id="lamp-3", value=paid)
+            for number, (act, paid) in enumerate(acts)
+        ]
+    )
+    await browser.open(f"{site.url}#session/s")
+    await shows(browser, "h3", "25.00 EUR")
+    lefts = await browser.script(
+        "return [...document.querySelectorAll('h3 bdi')].map(e => e.getBoundingClientRect().left)"
+    )
+
+    assert 4 == len(lefts)
+    assert sorted(lefts) == lefts
 
 
 async def test_html_cannot_be_made_of_text_even_by_mistake(site: Site, browser: Browser) -> None:

@@ -113,7 +113,7 @@ function inWords(over, row) {
   for (const total of row.totals) parts.push(money(total));
   const left = row.event_count - row.events.length;
   if (left > 0) parts.push(`${counted(left, "more event")}`);
-  return parts.length ? parts.join(" · ") : "no events";
+  return parts.length ? parts.map((part, place) => [place > 0 && " · ", h("bdi", {}, part)]) : "no events";
 }
 
 const doneInWords = (target) =>
@@ -226,7 +226,7 @@ export function sessionPage(row) {
     h(
       "section",
       { class: "card" },
-      h("h3", {}, "Results and clicks", h("span", { class: "quiet" }, ` ${inWords(over, row)}`)),
+      h("h3", {}, "Results and clicks", h("span", { class: "quiet" }, " ", inWords(over, row))),
       ...overlay(over, row, 50),
     ),
     timeline(row, over),

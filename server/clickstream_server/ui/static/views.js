@@ -39,8 +39,10 @@ export class OverviewView {
     this.perSecond = h("span", { class: "big", id: "rate" }, "–");
     this.explained = h("p", { class: "quiet", id: "rate-words" }, "");
     this.rows = new Map();
-    this.older = [];
-    this.olderToken = null;
+    this.newest = [];
+    this.older = []; // those after the newest, without a gap, once somebody has asked for them
+    this.olderToken = "";
+    this.olderWanted = false;
     this.body = h("tbody", { id: "batches" });
     this.table = h(
       "table",
@@ -71,14 +73,21 @@ export class OverviewView {
     setText(this.perSecond, perSecond === null ? "–" : rate(perSecond));
     setText(this.explained, perSecond === null ? "Counting …" : `${counted(samples.reduce((sum, sample) => sum + sample[2], 0), "session")} ${span(samples)}`);
     this.chart.update(samples);
-    const first = found.batches;
-    const ids = new Set(first.map((batch) => batch.batch_id));
-    const batches = [...first, ...this.older.filter((batch) => !ids.has(batch.batch_id))];
+    this.takeNewest(found);
+    const batches = [...this.newest, ...this.older];
     const collecting = found.collecting;
     if (collecting && !batches.some((batch) => batch.batch_id === collecting.batch_id)) batches.unshift(collecting);
-    this.olderToken ??= found.next_page_token;
     this.more.hidden = !this.olderToken;
     this.show(batches, found.server.address);
+  }
+
+  /** New batches push others out of the newest: those join the older ones that are shown, or the button brings them. */
+  takeNewest({ batches, next_page_token: token }) {
+    const ids = new Set(batches.map((batch) => batch.batch_id));
+    const follows = this.newest.some((batch) => ids.has(batch.batch_id));
+    if (this.olderWanted && follows) this.older.unshift(...this.newest.filter((batch) => !ids.has(batch.batch_id)));
+    else [this.older, this.olderToken, this.olderWanted] = [[], token, false];
+    this.newest = batches;
   }
 
   show(batches, address) {
@@ -100,8 +109,11 @@ export class OverviewView {
 
   async showOlder() {
     this.trouble.hidden = true;
+    const token = this.olderToken;
+    this.olderWanted = true;
     try {
-      const found = await ask("batches", { page_token: this.olderToken });
+      const found = await ask("batches", { page_token: token });
+      if (this.olderToken !== token) return; // asked for twice, or the list has begun anew
       this.older.push(...found.batches);
       this.olderToken = found.next_page_token;
       this.more.hidden = !this.olderToken;
@@ -114,7 +126,7 @@ export class OverviewView {
 
 function span(samples) {
   const seconds = Math.min(300, Math.max(0, ...samples.map((sample) => sample[0])));
-  return seconds < 90 ? `in the last ${Math.round(seconds)} seconds` : `in the last ${Math.round(seconds / 60)} minutes`;
+  return `in the last ${seconds < 90 ? counted(Math.round(seconds), "second") : counted(Math.round(seconds / 60), "minute")}`;
 }
 
 function nothingYet(address) {
@@ -145,6 +157,7 @@ class BatchRow {
 
   update(batch, most) {
     setText(this.figure, count(batch.session_counter));
+    this.figure.dataset.unit = batch.session_counter === 1 ? "session" : "sessions";
     this.bar.style.width = `${(100 * batch.session_counter) / most}%`;
     if (this.shown === batch.updated_at + batch.status) return;
     this.shown = batch.updated_at + batch.status;
@@ -195,7 +208,7 @@ export class BatchView {
       h(
         "section",
         { class: "card" },
-        h("div", { class: "bar" }, h("h3", {}, this.rangeWords(found.sessions)), this.pages(), openAll(sessions)),
+        h("div", { class: "bar" }, h("h3", {}, this.rangeWords(found.sessions)), this.pages(), found.sessions.length > 0 && openAll(sessions)),
         found.sessions.length ? legend() : this.nothing(),
         sessions,
         this.news,
@@ -228,7 +241,7 @@ export class BatchView {
       "nav",
       { "aria-label": "Pages of the batch" },
       link("First", 0, this.afterNumber > 0),
-      link("Previous", Math.max(0, this.afterNumber - PAGE), this.afterNumber > 0),
+      link("Previous", Math.max(0, Math.min(this.afterNumber, counter) - PAGE), this.afterNumber > 0),
       link("Next", this.lastNumber, this.lastNumber < counter),
       link("Latest", latest, this.afterNumber !== latest),
       h("form", { submit: go }, number, h("button", {}, "Go")),
@@ -316,7 +329,7 @@ export function troubleView(view, error) {
       "section",
       { class: "card" },
       h("h2", { tabindex: -1 }, notFound ? "Not found" : waits ? "Not now" : "That cannot be shown"),
-      h("p", { id: "trouble" }, notFound ? `${view.title} is not known here.` : fault ? `This page has a fault: ${error.message}` : error.message),
+      h("p", { id: "trouble" }, notFound ? [h("bdi", {}, view.title), " is not known here."] : fault ? `This page has a fault: ${error.message}` : error.message),
       h("p", { class: "quiet" }, waits ? "It is shown as soon as the answer comes." : notFound ? "Ids are compared to the letter. It may also not have been registered yet." : fault ? "Please report it." : "Look at the address: something in it is not right."),
     ),
   );
