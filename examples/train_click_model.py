@@ -17,7 +17,7 @@ from zlib import crc32
 
 import numpy as np
 
-from clickstream import SyncClickstreamClient
+from clickstream import ClickstreamError, SyncClickstreamClient
 from clickstream.datasets import BatchExamples
 
 ROUNDS = 100
@@ -25,6 +25,7 @@ HELD_OUT_EVERY = 5
 PULL = 15.0
 """Attraction counts as if every object had been seen this many times more, with the mean attraction."""
 LEAST = 1e-6
+POSITIONS_TOLD = 20
 
 
 @dataclass
@@ -87,7 +88,10 @@ def main() -> None:
     target = os.environ.get("CLICKSTREAM_TARGET", "127.0.0.1:50051")
     parser.add_argument("--target", default=target, help="the server (%(default)s)")
     given = parser.parse_args()
-    shown = Shown.read(given.target, given.batch_id)
+    try:
+        shown = Shown.read(given.target, given.batch_id)
+    except (ClickstreamError, ValueError) as error:  # no such batch, one that still collects, no server
+        parser.exit(1, f"{error}\n")
     positions, objects = np.array(shown.positions, int), np.array(shown.objects, int)
     clicked, test = np.array(shown.clicked, bool), np.array(shown.held_out, bool)
     if not clicked[~test].any() or not test.any():
@@ -104,7 +108,7 @@ def main() -> None:
     ):
         found = log_likelihood(foretold[test], clicked[test])
         print(f"{name + ':':<24}log-likelihood {found:.4f}, perplexity {np.exp(-found):.4f}")
-    print("examined, by position:  " + " ".join(f"{chance:.2f}" for chance in examined))
+    print("examined, by position:  " + " ".join(f"{chance:.2f}" for chance in examined[:POSITIONS_TOLD]))
 
 
 if __name__ == "__main__":

@@ -57,6 +57,13 @@ def test_a_collecting_batch_is_refused_at_once(own_client: SyncClickstreamClient
         batch_to_arrow(own_client, own_client.list_batches().batches[0].batch_id)
 
 
+@pytest.mark.parametrize("rows", [0, -1])
+def test_record_batches_have_rows(client: SyncClickstreamClient, batch_id: str, rows: int) -> None:
+    """A number of rows with which nothing would come is refused: no pass is silently short."""
+    with pytest.raises(ValueError, match="rows"):
+        batch_to_arrow(client, batch_id, rows=rows)
+
+
 def test_a_batch_without_examples_has_the_schema(own_client: SyncClickstreamClient) -> None:
     """A batch of which all sessions are irrelevant is a table without rows, but with all columns."""
     fill(own_client, [1])

@@ -120,6 +120,16 @@ def test_a_checkpoint_counts_once(client: SyncClickstreamClient, batch_id: str) 
     assert RELEVANT == numbers(data)
 
 
+@pytest.mark.parametrize("state", [{}, {"epoch": 0}, {"epoch": 0, "done": "5"}, None, [1]])
+def test_what_is_no_checkpoint_is_refused_at_once(client: SyncClickstreamClient, batch_id: str, state: Any) -> None:
+    """What has not the form of a checkpoint raises ValueError, and the data set stays as it was."""
+    data = BatchExamples(client, batch_id)
+
+    with pytest.raises(ValueError, match="checkpoint"):
+        data.load_state_dict(state)
+    assert RELEVANT[0] == next(iter(data))["session_number"]
+
+
 @pytest.mark.parametrize(
     "changed",
     [

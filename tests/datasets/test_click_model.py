@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
+import pytest
 from made import RELEASE_ID
 
 from clickstream import (
@@ -80,3 +81,17 @@ async def test_too_little_is_said(own_client: SyncClickstreamClient) -> None:
 
     assert (1, "") == (code, output)
     assert "too few to train" in errors
+
+
+@pytest.mark.parametrize(
+    ("batch_id", "said"), [("nope", "there is no batch 'nope'"), ("", "batch_id must not be empty")]
+)
+async def test_a_batch_that_cannot_be_read_is_said_in_a_line(
+    client: SyncClickstreamClient, batch_id: str, said: str
+) -> None:
+    """What the data set refuses ends the program with one line, not with a traceback."""
+    code, output, errors = await trained(client, batch_id)
+
+    assert (1, "") == (code, output)
+    assert errors.startswith(said)
+    assert 1 == errors.count("\n")

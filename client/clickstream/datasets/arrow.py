@@ -23,6 +23,8 @@ def batch_to_arrow(
     The columns are those of `schema.EXAMPLE`. Raises what `BatchExamples` raises: BatchNotFound and BatchStatusMismatch
     at once, the rest while it is read.
     """
+    if rows < 1:
+        raise ValueError("rows must be at least 1")
     examples = iter(BatchExamples(client, batch_id, include_irrelevant=include_irrelevant))
 
     def record_batches() -> Iterator[pa.RecordBatch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from clickstream.datasets.epoch import Epoch, EpochAccount, State
+from clickstream.datasets.epoch import Epoch, EpochAccount, State, check_state
 from clickstream.datasets.example import Example
 from clickstream.datasets.plan import Shard, Shuffle
 from clickstream.sync_client import SyncClickstreamClient
@@ -69,7 +69,11 @@ class BatchExamples(Iterable[Example]):
         return self._begun().state()
 
     def load_state_dict(self, state: State) -> None:
-        """Let the next pass go on from this checkpoint, in its epoch. It raises ValueError if it cannot."""
+        """Let the next pass go on from this checkpoint, in its epoch. That pass raises ValueError if it cannot.
+
+        Raises ValueError for what is no checkpoint of such a data set.
+        """
+        check_state(state)
         self._loaded = state
         self.set_epoch(state["epoch"])
 

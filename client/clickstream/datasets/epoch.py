@@ -31,6 +31,12 @@ class State(TypedDict):
     done: int
 
 
+def check_state(state: State) -> None:
+    """Raise ValueError for what has not the form of a checkpoint; it may come from a file of somebody else's."""
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), int) for name in ("epoch", "done")):
+        raise ValueError("this is no checkpoint of a data set of clickstream")
+
+
 @dataclass(slots=True)
 class EpochAccount:
     """What became of the numbers of a reader's part.
