@@ -275,6 +275,28 @@ async def test_a_stop_does_not_wait_for_a_frozen_database(tmp_path: Path, worker
     assert "Traceback" not in server.errors
 
 
+async def test_workers_of_a_killed_supervisor_do_not_wait_for_the_database(tmp_path: Path) -> None:
+    """After `kill -9` of the supervisor its workers end, however long the calls that they run would take."""
+    mongo = EmbeddedMongo(tmp_path)
+    uri = await mongo.start()
+    mongod = mongod_pid(tmp_path)
+    server = await ServerProcess.start(mongodb_uri=uri, workers=2, drain_s=3600, storage_timeout_s=3600)
+    workers = worker_pids(server.pid).values()
+    try:
+        async with ClickstreamClient(server.address, deadline_s=3600) as client:
+            await client.register_session(Session(session_id="a"))
+            os.kill(mongod, signal.SIGSTOP)
+            call = asyncio.create_task(client.register_session(Session(session_id="b")))
+            await asyncio.sleep(0)
+            server.signal(signal.SIGKILL)
+            await all_gone(*workers)
+            call.cancel()
+    finally:
+        os.kill(mongod, signal.SIGCONT)
+        await mongo.stop()
+        await server.kill()
+
+
 async def test_a_worker_that_hangs_is_killed(mongodb_uri: str, database: str) -> None:
     """A worker that stands still when all are to stop is killed once its time is over, and the exit code tells."""
     server = await ServerProcess.start(workers=2, mongodb_uri=mongodb_uri, mongodb_database=database, drain_s=0)

@@ -26,11 +26,14 @@ from clickstream_server.workers.telling import Teller
 from clickstream_server.workers.words import FAILED, HANGS_AFTER_S, SERVING
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
+_ORPHAN_S = 1.0
+"""How long it may take to stop once its supervisor was killed. Whoever starts the next one waits for the ports."""
+_LOOK_AGAIN_S = 0.1
 
 
 def main() -> int:
     """Serve as the worker whose number is given; return the exit code."""
-    report_to = os.dup(_STDOUT)
+    supervisor, report_to = os.getppid(), os.dup(_STDOUT)
     os.dup2(_STDERR, _STDOUT)  # what any library prints is for people
     line = _first_line()
     if not line:
@@ -39,7 +42,7 @@ def main() -> int:
     set_up_logging(settings.log_level, settings.log_format, worker=int(sys.argv[1]))
     collect_garbage_less_often()
     try:
-        asyncio.run(_serve(settings, report_to))
+        asyncio.run(_serve(settings, supervisor, report_to))
     except StartFailure as failure:
         _report(report_to, f"{FAILED} {failure}")
         return 1
@@ -59,7 +62,7 @@ def _report(report_to: int, line: str) -> None:
         os.write(report_to, f"{line}\n".encode())
 
 
-async def _serve(settings: Settings, report_to: int) -> None:
+async def _serve(settings: Settings, supervisor: int, report_to: int) -> None:
     loop = asyncio.get_running_loop()
     tellers: list[Teller] = []
 
@@ -76,7 +79,7 @@ async def _serve(settings: Settings, report_to: int) -> None:
         _await_end()
         with suppress(RuntimeError):  # the loop is closed: it has stopped already
             loop.call_soon_threadsafe(serving.stop)
-        time.sleep(settings.drain_s + HANGS_AFTER_S)
+        _outlive(supervisor, settings.drain_s + HANGS_AFTER_S)
         os._exit(1)  # it hangs, and nobody else may be there to kill it
 
     Thread(target=stop_or_exit, daemon=True).start()
@@ -88,6 +91,19 @@ async def _serve(settings: Settings, report_to: int) -> None:
 def _await_end() -> None:
     while os.read(_STDIN, 1):
         pass
+
+
+def _outlive(supervisor: int, most_s: float) -> None:
+    """Return after that time, or shortly after the supervisor was killed, as it may be while it stops, too.
+
+    The embedded MongoDB is gone by then, so that calls which run would only wait for it.
+    """
+    give_up_at = time.monotonic() + most_s
+    while time.monotonic() < give_up_at:
+        if os.getppid() != supervisor:
+            time.sleep(_ORPHAN_S)
+            return
+        time.sleep(_LOOK_AGAIN_S)
 
 
 if __name__ == "__main__":
