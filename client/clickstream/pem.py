@@ -25,8 +25,9 @@ def check_pair(cert: PathLike, key: PathLike) -> None:
             raise PemFault(
                 f"the key in {os.fspath(key)} does not belong to the certificate in {os.fspath(cert)}"
             ) from error
+        why = f" ({error.reason})" if error.reason else ""
         raise PemFault(
-            f"{os.fspath(cert)} and {os.fspath(key)} are not a certificate and its key in PEM form ({error.reason})"
+            f"{os.fspath(cert)} and {os.fspath(key)} are not a certificate and its key in PEM form{why}"
         ) from error
 
 

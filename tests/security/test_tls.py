@@ -286,6 +286,7 @@ async def test_a_renewal_that_does_not_fit_changes_nothing(  # noqa: PLR0917
         ({"tls_cert": "gone.pem"}, "gone.pem cannot be read: No such file"),
         ({"tls_key": "other.key"}, "does not belong to the certificate"),
         ({"tls_cert": "empty"}, "are not a certificate and its key in PEM form"),
+        ({"tls_key": "empty"}, "are not a certificate and its key in PEM form"),
         ({"tls_key": "encrypted"}, "is encrypted"),
         ({"tls_client_ca": "empty"}, "holds no certificates in PEM form"),
         ({"tls_client_ca": "server.key"}, "holds no certificates in PEM form"),
@@ -312,6 +313,7 @@ async def test_files_that_cannot_be_used_keep_the_server_from_starting(
 
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
+    assert "None" not in str(raised.value), "what OpenSSL does not know is not told"
     assert not (tmp_path / "data").exists(), "it is found out before a database is started"
 
 
