@@ -20,7 +20,6 @@ DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 LAST_ANSWERS_S = 3
 """What `app._stop` takes beside `drain_s`."""
-TO_COME = {"tls_cert", "tls_key", "tokens_file"}
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -92,7 +91,7 @@ def test_every_variable_is_a_setting() -> None:
     used = {name.lower() for text in texts for name in re.findall(rf"{ENV_PREFIX}([A-Z_]+)", text)}
 
     assert {"mongodb_uri", "listen"} <= used
-    assert set() == used - Settings.model_fields.keys() - TO_COME
+    assert set() == used - Settings.model_fields.keys()
 
 
 @pytest.mark.parametrize("environment", [image_environment(), pod_environment()], ids=["image", "pod"])
