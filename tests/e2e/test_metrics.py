@@ -20,6 +20,7 @@ from clickstream import (
     ImportConfig,
     ImportItem,
     InvalidField,
+    MissingCredentials,
     Session,
     SessionEvent,
     Unavailable,
@@ -192,6 +193,37 @@ async def test_a_follower_that_does_not_read_is_behind(server: Watched, channel:
     await server.until(0, "clickstream_follower_lag_sessions")
     await server.until(0, "clickstream_follower_lag_seconds")
     call.cancel()
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+async def test_calls_without_a_token_are_counted(mongodb_uri: str, database: str, tmp_path: Path) -> None:
+    """A call that is not let in counts with the reason, and as a call with its method."""
+    tokens = tmp_path / "tokens"
+    tokens.touch(mode=0o600)
+    async with watched(mongodb_uri, database, tokens_file=tokens) as server:
+        with pytest.raises(MissingCredentials):
+            await server.client.list_batches()
+
+        await server.until(1, "clickstream_auth_refusals_total", caller="", reason="MISSING_CREDENTIALS")
+        await server.until(1, ENDED, method=f"{SERVICE}/ListBatches", reason="MISSING_CREDENTIALS")
+
+
+async def test_what_there_was_too_much_of_is_counted(mongodb_uri: str, database: str) -> None:
+    """A call that the limiter refuses counts with what there was too much of, and as a call with its method."""
+    async with watched(mongodb_uri, database, streams_max=1) as server:
+        await server.client.register_session(Session(session_id="s"))
+        async with grpc.aio.insecure_channel(server.client.target) as channel:
+            stub: Any = ClickstreamServiceStub(channel)
+            first, second = (stub.GetBatchSessions(pb.GetBatchSessionsRequest(follow=True)) for _ in range(2))
+            await first.read()
+            with pytest.raises(grpc.aio.AioRpcError):
+                await second.read()
+
+            await server.until(1, "clickstream_limiter_refusals_total", limit="streams")
+            await server.until(1, ENDED, method=f"{SERVICE}/GetBatchSessions", reason="OVERLOADED")
+            first.cancel()
 
 
 # --- the database ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ def worker(calls: int, in_flight: int, lag: float, *, serving: bool = True) -> l
     counter.labels("OK").inc(calls)
     Gauge("clickstream_in_flight", "Now.", registry=registry).set(in_flight)
     Gauge("clickstream_follower_lag_seconds", "Lag.", registry=registry).set(lag)
+    Gauge("process_open_fds", "Files.", registry=registry).set(10 * in_flight)
     Gauge("clickstream_health_serving", "Health.", registry=registry).set(serving)
     time = Histogram("clickstream_time_seconds", "Time.", buckets=(1, 2), registry=registry)
     for n in range(calls):
@@ -36,13 +37,14 @@ def values(families: list[Family]) -> dict[Any, float]:
 
 
 def test_the_sum_of_workers() -> None:
-    """Counters, histograms and most gauges add up; of lags the largest counts, and one that is not well is all."""
+    """Counters, histograms and most gauges add up; of lags and open files the largest counts, of health the smallest."""
     found = values(added_up([worker(2, 1, 7), worker(3, 4, 5, serving=False)]))
 
     assert {
         ("clickstream_calls_total", "OK"): 5,
         ("clickstream_in_flight",): 5,
         ("clickstream_follower_lag_seconds",): 7,
+        ("process_open_fds",): 40,
         ("clickstream_health_serving",): 0,
         ("clickstream_time_seconds_bucket", "1.0"): 2,
         ("clickstream_time_seconds_bucket", "2.0"): 4,

@@ -41,18 +41,17 @@ class _Admitted:
 _admitted: ContextVar[_Admitted | None] = ContextVar("clickstream_admitted", default=None)
 
 
-def _nothing(_caller: str, _reason: str) -> None:
+def _nothing(_limit: str) -> None:
     """Count no refusals."""
 
 
 class LimiterInterceptor(AroundInterceptor):
     """Calls that answer once and streams are counted apart, so that neither starves the other. Health is exempt.
 
-    Stands inside of what makes answers of errors. `refused("", reason)` is called for each refusal: who calls is not
-    known yet.
+    Stands inside of what makes answers of errors. `refused` is called for each refusal, with what there was too much of.
     """
 
-    def __init__(self, bounds: Bounds | None = None, *, refused: Callable[[str, str], None] = _nothing) -> None:
+    def __init__(self, bounds: Bounds | None = None, *, refused: Callable[[str], None] = _nothing) -> None:
         self._bounds = bounds or Bounds()
         self._refused = refused
         self._load = Load(self._bounds.calls_max, self._bounds.queue_s_max)
@@ -151,8 +150,8 @@ class LimiterInterceptor(AroundInterceptor):
             raise request
         return request
 
-    def _refusal(self, reason: str) -> Overloaded:
-        self._refused("", reason)
+    def _refusal(self, limit: str) -> Overloaded:
+        self._refused(limit)
         return Overloaded(
             "the server has as much to do as it can take on; try again later",
             retry_after_s=random.uniform(_RETRY_S_MIN, _RETRY_S_MAX),

@@ -19,7 +19,7 @@ Family = dict[str, Any]
 _LARGEST_OF_ALL = frozenset(
     {
         *("clickstream_follower_lag_sessions", "clickstream_follower_lag_seconds", "clickstream_build_info"),
-        *("clickstream_draining", "process_max_fds"),
+        *("clickstream_draining", "process_open_fds", "process_max_fds"),
     }
 )
 _SMALLEST_OF_ALL = frozenset({"clickstream_health_serving", "process_start_time_seconds"})

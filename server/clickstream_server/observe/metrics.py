@@ -285,7 +285,7 @@ class ServerMetrics:
         self._limiter_refusals = Counter(
             "clickstream_limiter_refusals",
             "Calls that were refused because there was too much of something.",
-            ["method", "limit"],
+            ["limit"],
             registry=self.registry,
         )
         self._callers: set[str] = set()
@@ -300,9 +300,9 @@ class ServerMetrics:
         self._callers.add(caller)
         self._auth_refusals.labels(caller, reason).inc()
 
-    def limiter_refused(self, method: str, limit: str) -> None:
+    def limiter_refused(self, limit: str) -> None:
         """A call was refused, because there is too much of this."""
-        self._limiter_refusals.labels(method.removeprefix("/"), limit).inc()
+        self._limiter_refusals.labels(limit).inc()
 
     def look_at(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge that is read when somebody asks for it."""

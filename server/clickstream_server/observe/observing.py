@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # each is a library to import, for those who asked for it
 
 _STOP_S = 3.0
 """How long the last spans may take on their way at the end."""
-Refused = Callable[[str, str], None]
 
 
 class Observing:
@@ -43,13 +42,13 @@ class Observing:
         self.storage = NOBODY if not observers else observers[0] if len(observers) == 1 else _Several(observers)
 
     @property
-    def auth_refused(self) -> Refused:
+    def auth_refused(self) -> Callable[[str, str], None]:
         """To be called with the reason and the token's name ("": unknown) of each call that is not let in."""
         return _nothing if self._metrics is None else self._metrics.auth_refused
 
     @property
-    def limiter_refused(self) -> Refused:
-        """To be called with the method of each call that is refused for want of room, and what there is too much of."""
+    def limiter_refused(self) -> Callable[[str], None]:
+        """To be called for each call that is refused for want of room, with what there is too much of."""
         return _nothing if self._metrics is None else self._metrics.limiter_refused
 
     def look_at(self, dao: MongoClickstreamDao, *, serving: Callable[[], bool], draining: Callable[[], bool]) -> None:
