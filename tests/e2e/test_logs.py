@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from clickstream import ClickstreamClient, InvalidField, Session
+from clickstream import ClickstreamClient, InvalidField, Session, SessionEvent
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
@@ -81,6 +81,22 @@ async def test_by_default_calls_that_end_as_they_should_have_no_line(mongodb_uri
 
         assert [] == await ended_with(process)
         assert grpc.StatusCode.UNAVAILABLE == await stays.code()
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_not_even_the_finest_level_tells_what_was_stored(mongodb_uri: str, database: str, driver: str) -> None:
+    """At level debug every call has a line, and neither we nor the driver log a query, an id or a user."""
+    process = await ServerProcess.start(
+        mongodb_uri=mongodb_uri, mongodb_database=database, mongodb_driver=driver, log_level="debug"
+    )
+    async with ClickstreamClient(process.address) as client:
+        await client.register_session(Session(session_id=f"id-{SECRET}", search_query=SECRET, user_id=f"u-{SECRET}"))
+        await client.push_events([SessionEvent(event_id="e", session_id=f"id-{SECRET}", object_id=f"o-{SECRET}")])
+        await client.get_session(f"id-{SECRET}")
+    text = "\n".join(await ended_with(process))
+
+    assert 3 == text.count(" code=OK ")
+    assert SECRET not in text
 
 
 def test_lines_are_bounded_and_what_is_left_out_is_told(caplog: pytest.LogCaptureFixture) -> None:

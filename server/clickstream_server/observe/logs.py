@@ -26,6 +26,8 @@ def set_up_logging(level: str, form: LogFormat, *, worker: int = 0) -> None:
         root.removeHandler(other)
     root.addHandler(handler)
     root.setLevel(level.upper())
+    # At level debug the driver logs its commands with the documents in them, and those are personal data.
+    logging.getLogger("pymongo").setLevel(max(root.level, logging.INFO))
 
 
 def add_call(line: logging.LogRecord) -> bool:
