@@ -141,7 +141,7 @@ def _tracing() -> Tracing:
         return Tracing(otlp_exporter(os.environ))
     except ImportError as error:
         raise StartFailure(
-            "CLICKSTREAM_TRACES: OpenTelemetry is not installed: pip install 'clickstream[otel]'"
+            "CLICKSTREAM_TRACES: OpenTelemetry is not installed; it is the extra [otel], see docs/observability.md"
         ) from error
     except ValueError as error:
         raise StartFailure(str(error)) from error
