@@ -37,7 +37,7 @@ def values(families: list[Family]) -> dict[Any, float]:
 
 
 def test_the_sum_of_workers() -> None:
-    """Counters, histograms and most gauges add up; of lags and open files the largest counts, of health the smallest."""
+    """Counters, histograms and most gauges add up; of lags and files the largest counts, of health the smallest."""
     found = values(added_up([worker(2, 1, 7), worker(3, 4, 5, serving=False)]))
 
     assert {

@@ -48,7 +48,7 @@ def _nothing(_limit: str) -> None:
 class LimiterInterceptor(AroundInterceptor):
     """Calls that answer once and streams are counted apart, so that neither starves the other. Health is exempt.
 
-    Stands inside of what makes answers of errors. `refused` is called for each refusal, with what there was too much of.
+    Stands inside of what makes answers of errors. `refused` is called with what there was too much of.
     """
 
     def __init__(self, bounds: Bounds | None = None, *, refused: Callable[[str], None] = _nothing) -> None:
