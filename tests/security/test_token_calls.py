@@ -244,13 +244,14 @@ async def test_nothing_of_a_refused_request_is_read(guarded: Guarded) -> None:
 
 
 async def test_a_role_that_does_not_do_is_named_with_those_that_would(guarded: Guarded) -> None:
-    """METHOD_NOT_ALLOWED names the token, its roles, and the roles that may."""
+    """METHOD_NOT_ALLOWED names the token, its roles, the method, and the roles that may."""
     async with guarded.client("consumer") as client:
         with pytest.raises(MethodNotAllowed) as raised:
             await client.release_batch("r")
 
     assert (
-        "the token of consumer has the roles consumer; this call needs one of operator, admin" == raised.value.message
+        "the token of consumer has the roles consumer; ReleaseBatch needs one of operator, admin"
+        == raised.value.message
     )
 
 

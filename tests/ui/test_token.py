@@ -68,7 +68,7 @@ async def test_what_is_wrong_with_a_token_is_said(guarded: Guarded, browser: Bro
     await give(browser, guarded.tokens["admin"][:-4] + "0000")
     await seen(browser, "#ask-trouble", "not known here")
     await give(browser, guarded.tokens["producer"])
-    await seen(browser, "#ask-trouble", "the token of producer has the roles producer; this call needs one of consumer")
+    await seen(browser, "#ask-trouble", "the token of producer has the roles producer; the page needs one of consumer")
     await give(browser, guarded.tokens["operator"])
     await seen(browser, "#batches", "collecting")
 

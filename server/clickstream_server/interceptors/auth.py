@@ -45,7 +45,7 @@ class AuthInterceptor(AroundInterceptor):
         """End the streams of those who may go on no longer. Calls that answer once run to their end: it is near."""
         for task, stream in self._streams.items():
             if stream.ended is None:
-                stream.ended = self._gate.ended(stream.caller, roles_for(stream.method))
+                stream.ended = self._gate.ended(stream.caller, roles_for(stream.method), stream.method)
                 if stream.ended is not None:
                     task.cancel()
 

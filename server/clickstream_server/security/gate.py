@@ -58,15 +58,15 @@ class Gate:
         known = self._tokens.lines.get(key_id_of(token) or "", NOBODY)
         if not known.matches(token):
             return Refusal(InvalidCredentials("the token is not known here, or was revoked"), known.name, what)
-        misfit = _misfit(known, roles)
+        misfit = _misfit(known, roles, what)
         return known if misfit is None else Refusal(misfit, known.name, what)
 
-    def ended(self, caller: TokenLine, roles: Collection[Role]) -> ClickstreamError | None:
+    def ended(self, caller: TokenLine, roles: Collection[Role], what: str) -> ClickstreamError | None:
         """Why someone who was let in may go on no longer; None: may go on."""
         now = None if self._tokens is None else self._tokens.lines.get(caller.key_id)
         if now is None or now.digest != caller.digest:
             return InvalidCredentials("the token was revoked")
-        return _misfit(now, roles)
+        return _misfit(now, roles, what)
 
     def report(self, refusal: Refusal, peer: str) -> None:
         """Count it, and log it: once a second at most for each reason and name, else strangers could flood the log."""
@@ -83,13 +83,14 @@ class Gate:
         _log.warning("refused %s to %s at %s: %s%s", refusal.what, caller, peer, reason, more)
 
 
-def _misfit(known: TokenLine, roles: Collection[Role]) -> ClickstreamError | None:
+def _misfit(known: TokenLine, roles: Collection[Role], what: str) -> ClickstreamError | None:
     """Why this token, which is genuine, does not do; None if it does."""
     if known.expired(datetime.now(UTC)):
         return InvalidCredentials(f"the token of {known.name} has expired; ask whoever runs the server for a new one")
     if known.roles.isdisjoint(roles):
         return MethodNotAllowed(
-            f"the token of {known.name} has the roles {named(known.roles)}; this call needs one of {named(roles)}"
+            f"the token of {known.name} has the roles {named(known.roles)}; "
+            f"{what.rpartition('/')[2]} needs one of {named(roles)}"
         )
     return None
 
