@@ -79,8 +79,8 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
         security = Security.opened(settings)
         if not share_port:  # the supervisor has looked
             refuse_exposure(settings)
-        uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
         observed = await stack.enter_async_context(observing(settings))
+        uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
         dao, until_ready = await stack.enter_async_context(connected_dao(uri, settings, observed.storage))
         drain = DrainInterceptor()
         health = HealthMonitor(dao.ping, SERVICES)

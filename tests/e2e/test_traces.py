@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -15,9 +16,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import TracerProvider
 
 from clickstream import ClickstreamClient, InvalidField, Session, SessionEvent, SyncClickstreamClient
+from clickstream_server import app
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
-from clickstream_server.observe.observing import observing
 from harness import ServerProcess, eventually
 
 SERVICE = "clickstream.v1.ClickstreamService"
@@ -236,12 +237,16 @@ async def test_a_collector_that_is_away_does_no_harm(mongodb_uri: str, database:
     assert 0 == await process.stop()
 
 
-async def test_a_protocol_that_is_not_there_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable of OpenTelemetry that cannot be followed keeps the server from starting, and is named."""
+async def test_a_protocol_that_is_not_there_is_said_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A variable of OpenTelemetry that cannot be followed is named, before a database is started."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
     with pytest.raises(StartFailure, match="OTEL_EXPORTER_OTLP_PROTOCOL"):
-        async with observing(Settings(traces="otlp")):
+        async with app.running(Settings(traces="otlp", listen="127.0.0.1:0", ui_listen="off", data_dir=tmp_path)):
             pass
+
+    assert [] == list(tmp_path.iterdir())  # noqa: ASYNC240  # an empty folder
 
 
 def test_no_span_no_metadata() -> None:
