@@ -11,9 +11,19 @@ import grpc
 import grpc.aio
 
 from clickstream.access import hint
-from clickstream.errors import Cancelled, ClickstreamError, DeadlineExceeded, Overloaded, Unavailable, from_status
+from clickstream.errors import (
+    Cancelled,
+    ClickstreamError,
+    DeadlineExceeded,
+    MessageTooLarge,
+    Overloaded,
+    Unavailable,
+    from_status,
+)
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_TOO_LARGE = "Received message larger than max"
+"""What gRPC itself says, on either side, of a message of more than twice the limit, with no reason of ours."""
 _REQUEST_ID_KEY = "x-request-id"
 
 
@@ -26,7 +36,11 @@ def failure_of(error: grpc.aio.AioRpcError) -> ClickstreamError:
     said = error.details() or error.code().name
     if _DETAILS_KEY not in metadata and (tls := hint(said)):
         said = f"{tls} ({said})"
-    failure = from_status(error.code(), said, metadata.get(_DETAILS_KEY))
+    failure: ClickstreamError
+    if _DETAILS_KEY not in metadata and _TOO_LARGE in said:
+        failure = MessageTooLarge(f"message_bytes_max must be the same for the client and the server ({said})")
+    else:
+        failure = from_status(error.code(), said, metadata.get(_DETAILS_KEY))
     failure.request_id = metadata.get(_REQUEST_ID_KEY, "")
     return failure
 

@@ -338,6 +338,28 @@ async def test_a_larger_message_is_taken_where_it_is_set(mongodb_uri: str, datab
     assert ([LARGE_EVENTS], [LARGE_EVENTS]) == (read, exported)
 
 
+async def test_different_limits_on_both_sides_are_told(mongodb_uri: str, database: str) -> None:
+    """What gRPC itself refuses, an answer on the client's side or a request on the server's, is MessageTooLarge."""
+    small, large = 64 * 1024, 16 * 1024 * 1024
+    session = Session(session_id="s", search_query="x" * (3 * small))
+    async with (
+        served(mongodb_uri, database) as usual,
+        ClickstreamClient(usual.target, message_bytes_max=small) as client,
+    ):
+        batch_id = (await usual.register_session(session)).session.batch_id
+        with pytest.raises(MessageTooLarge, match="message_bytes_max"):
+            await client.get_session("s")
+        with pytest.raises(MessageTooLarge, match="message_bytes_max"):
+            async with aclosing(client.get_batch_sessions(batch_id)) as sessions:
+                await anext(sessions)
+    async with (
+        served(mongodb_uri, database, message_bytes_max=small) as usual,
+        ClickstreamClient(usual.target, message_bytes_max=large) as client,
+    ):
+        with pytest.raises(MessageTooLarge, match="message_bytes_max"):
+            await client.register_session(session)
+
+
 async def test_a_smaller_message_is_kept_to(mongodb_uri: str, database: str) -> None:
     """With a smaller limit no message of a stream is larger, though all sessions come; a larger request is refused."""
     most = 64 * 1024
