@@ -131,6 +131,7 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             )
         finally:
             await health.stop()
+            limiter.stop()
             await _stop(server, drain, settings.drain_s)
 
 

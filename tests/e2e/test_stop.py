@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
 
+import grpc
+import grpc.aio
 import pytest
 
 from clickstream import ClickstreamClient, Session, Unavailable
@@ -90,6 +92,30 @@ async def test_a_stop_does_not_wait_for_readers(
                 reader.send_signal(signal.SIGSTOP)
         async with asyncio.timeout(PATIENCE_S):
             await stack.aclose()
+
+
+async def test_a_stop_does_not_wait_for_a_request_that_never_comes(mongodb_uri: str, database: str) -> None:
+    """With an hour to drain, a call that was opened and sends no request is ended, with an error that says so."""
+    chosen = settings(mongodb_uri, database, LONG_S).model_copy(update={"calls_max": 1})
+    async with AsyncExitStack() as stack, asyncio.timeout(2 * PATIENCE_S):
+        server = await stack.enter_async_context(AsyncExitStack())
+        running = await server.enter_async_context(app.running(chosen))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(running.address))
+        silent = channel.stream_unary("/clickstream.v1.ClickstreamService/GetBatch")()
+        await silent.wait_for_connection()  # so that it comes first
+
+        async def it_is_there() -> bool:
+            try:
+                await channel.unary_unary("/clickstream.v1.ClickstreamService/ListBatches")(b"")
+            except grpc.aio.AioRpcError:
+                return True
+            return False
+
+        await eventually(it_is_there, "the silent call is the only one")
+        await server.aclose()
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await silent
+    assert grpc.StatusCode.RESOURCE_EXHAUSTED == raised.value.code()
 
 
 async def group_commit_runs() -> bool:

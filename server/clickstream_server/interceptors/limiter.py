@@ -48,7 +48,8 @@ def _nothing(_limit: str) -> None:
 class LimiterInterceptor(AroundInterceptor):
     """Calls that answer once and streams are counted apart, so that neither starves the other. Health is exempt.
 
-    Stands inside of what makes answers of errors. `refused` is called with what there was too much of.
+    Stands innermost: what is refused for other reasons takes no room. `refused` is called with what there was too much
+    of.
     """
 
     def __init__(self, bounds: Bounds | None = None, *, refused: Callable[[str], None] = _nothing) -> None:
@@ -123,6 +124,10 @@ class LimiterInterceptor(AroundInterceptor):
             self._request_bytes -= admitted.size
             self._load.end(method, begun, answered=answered)
 
+    def stop(self) -> None:
+        """The server stops, and waits for calls that run: not for requests that do not come."""
+        self._receiving.stopping = True
+
     def admit(self, size: int) -> Overloaded | None:
         """The request of the call that runs now has come: None if it may be parsed, else what to answer.
 
@@ -159,9 +164,13 @@ class LimiterInterceptor(AroundInterceptor):
 
 
 class _Receiving:
-    """The requests that are coming in. Past RECEIVING_MAX that are large or slow, some are given up."""
+    """The requests that are coming in. Past RECEIVING_MAX that are large or slow, some are given up.
+
+    Once it is `stopping`, all that are stuck are.
+    """
 
     def __init__(self) -> None:
+        self.stopping = False
         self._since: dict[asyncio.Timeout, float] = {}
         """When each began, the oldest first."""
         self._looking: asyncio.TimerHandle | None = None
@@ -184,7 +193,7 @@ class _Receiving:
         now = loop.time()
         slow = [patience for patience, since in self._since.items() if now - since >= _SLOW_S]
         stuck = [patience for patience in slow if now - self._since[patience] >= _STUCK_S]
-        surplus = max(0, len(slow) - RECEIVING_MAX)
+        surplus = max(len(stuck) if self.stopping else 0, len(slow) - RECEIVING_MAX)
         # Those that are stuck first, so that nobody can keep the others out; then those that came last.
         for patience in [*stuck, *reversed(slow[len(stuck) :])][:surplus]:
             del self._since[patience]
