@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from guarded import Guarded
@@ -63,3 +64,12 @@ async def test_files_that_cannot_be_used_keep_workers_from_starting(tmp_path: Pa
     code, _, errors = await run_program("serve", "--workers=2", "--listen=0.0.0.0:0")
     assert (1, 1) == (code, errors.count("\n"))
     assert "other machines can reach 0.0.0.0:0" in errors
+
+
+async def test_a_pipe_is_no_tokens_file(tmp_path: Path) -> None:
+    """A pipe that nobody writes to is refused at the start, like all that is no file, and not waited for."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code, out, errors = await run_program("serve", "--listen=127.0.0.1:0", f"--tokens-file={pipe}")
+    assert (1, "", 1) == (code, out, errors.count("\n"))
+    assert "pipe cannot be used: it is not a file" in errors

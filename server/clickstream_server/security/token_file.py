@@ -62,13 +62,18 @@ def opened_tokens(settings: Settings) -> TokenFile | None:
 
 def read_tokens(path: Path) -> bytes:
     """The file's content. Raises OSError, or TokensFault if it cannot be trusted."""
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_without_waiting) as file:  # a Path takes no opener
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):
             raise TokensFault("it is not a file")
         if mode & stat.S_IWOTH:
             raise TokensFault("everyone on this machine may write to it, and so let himself in: chmod o-w it")
         return file.read(FILE_BYTES_MAX + 1)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """For a pipe: it would open only once somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def change(path: Path, changed: Callable[[bytes], bytes]) -> None:
