@@ -146,6 +146,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         self._deadline_s = deadline_s
         self._stream_deadline_s = stream_deadline_s
         self._stream_resume_s = stream_resume_s
+        self._closed = False
 
     @cached_property
     def _channel(self) -> Any:
@@ -170,6 +171,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
 
     async def close(self) -> None:
         """Close the connection. Calls that still run end with Cancelled."""
+        self._closed = True
         if "_channel" in self.__dict__:
             await self._channel.close()
 
@@ -308,6 +310,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             deadline_s=self._stream_deadline_s,
             resume_s=self._stream_resume_s,
             message_bytes_max=self._message_bytes_max,
+            closed=lambda: self._closed,
         )
 
     async def stream_events(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
@@ -340,7 +343,11 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         """See `TransferDao.import_sessions`. Survives lost connections: what is not acknowledged is sent again."""
         forks.check()
         stream = ImportStream(
-            self._transfer, config, deadline_s=self._stream_deadline_s, resume_s=self._stream_resume_s
+            self._transfer,
+            config,
+            deadline_s=self._stream_deadline_s,
+            resume_s=self._stream_resume_s,
+            closed=lambda: self._closed,
         )
         async with aclosing(stream.run(chunks)) as answers:
             async for answer in answers:

@@ -16,7 +16,7 @@ from clickstream import transfer_wire, wire
 from clickstream.errors import Cancelled, ClickstreamError, MessageTooLarge, Unavailable
 from clickstream.models import ItemFailure, PushResult, SessionEvent
 from clickstream.outbox import Outbox
-from clickstream.resume import Patience, cancelled_as, failure_of
+from clickstream.resume import Patience, lost_connection
 from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 
@@ -70,8 +70,10 @@ class EventStream:
         deadline_s: float,
         resume_s: float,
         message_bytes_max: int,
+        closed: Callable[[], bool],
     ) -> None:
         self._stub = stub
+        self._closed = closed
         self._on_failure = on_failure or self._keep_failure
         self._batch_events = batch_events
         self._batch_bytes = batch_bytes
@@ -180,17 +182,11 @@ class EventStream:
                     if self._outbox.left:
                         continue
                     failure: ClickstreamError = Unavailable("the service ended the stream")
-                except grpc.aio.AioRpcError as error:
-                    failure = failure_of(error)
-                    failure.__cause__ = error
+                except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+                    failure = lost_connection(error, closed=self._closed())
                 await patience.pause(failure, awaited=bool(self._outbox.unacked))
         except grpc.aio.UsageError:
             await self._fail(Cancelled("the client is closed"))
-        except asyncio.CancelledError as error:
-            if isinstance(closed := cancelled_as(error), Exception):
-                await self._fail(closed)
-            else:
-                raise
         except Exception as error:  # of the service, or of the failure handler: `send` and `flush` raise it
             await self._fail(error)
 

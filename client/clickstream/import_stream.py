@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from time import monotonic
@@ -14,7 +14,7 @@ import grpc.aio
 from clickstream import transfer_wire
 from clickstream.errors import Cancelled, ClickstreamError, Unavailable
 from clickstream.outbox import Outbox
-from clickstream.resume import Patience, cancelled_as, failure_of
+from clickstream.resume import Patience, lost_connection
 from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, ImportSummary, too_many_failed
 from clickstream.v1 import transfer_service_pb2 as pb
 
@@ -28,8 +28,11 @@ class ImportStream:
     duplicate.
     """
 
-    def __init__(self, stub: Any, config: ImportConfig, *, deadline_s: float, resume_s: float) -> None:
+    def __init__(
+        self, stub: Any, config: ImportConfig, *, deadline_s: float, resume_s: float, closed: Callable[[], bool]
+    ) -> None:
         self._stub = stub
+        self._closed = closed
         self._config = config
         self._patience = Patience(resume_s)
         self._outbox = Outbox[pb.ImportChunk](deadline_s)
@@ -58,13 +61,10 @@ class ImportStream:
                     if self._outbox.left:
                         continue
                     failure: ClickstreamError = Unavailable("the service ended the import without a summary")
-                except grpc.aio.AioRpcError as error:
-                    failure = failure_of(error)
-                    failure.__cause__ = error
+                except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+                    failure = lost_connection(error, closed=self._closed())
                 except grpc.aio.UsageError as error:
                     raise Cancelled("the client is closed") from error
-                except asyncio.CancelledError as error:
-                    raise cancelled_as(error) from error
                 await self._patience.pause(failure, awaited=bool(self._outbox.unacked) or self._ended)
         finally:
             feeding.cancel()

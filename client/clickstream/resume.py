@@ -51,6 +51,19 @@ def cancelled_as(error: asyncio.CancelledError) -> BaseException:
     return error if task is not None and task.cancelling() else Cancelled("the client was closed")
 
 
+def lost_connection(error: grpc.aio.AioRpcError | asyncio.CancelledError, *, closed: bool) -> ClickstreamError:
+    """What became of a stream's connection. Raises what is no loss: its task was cancelled, or the client `closed`."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        failure = failure_of(error)
+    else:
+        # gRPC gives a call up when it ends its requests just as the call ends, and does not tell how that ended.
+        ended, failure = cancelled_as(error), Unavailable("the connection broke")
+        if closed or ended is error:
+            raise ended from error
+    failure.__cause__ = error
+    return failure
+
+
 def _is_cut(failure: ClickstreamError) -> bool:
     """A connection cut in the middle of a message; an error of the service would carry its reason."""
     return failure.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and not failure.error_id

@@ -195,6 +195,46 @@ async def test_a_connection_is_left_before_its_deadline(kind: str) -> None:
     assert service.left in (service.connections, service.connections - 1)
 
 
+class GivenUp:
+    """The client's stub, whose first calls are given up by gRPC once they have brought an answer."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda requests, **options: self._call(getattr(self._stub, name)(requests, **options))
+
+    def _call(self, call: Any) -> Any:
+        self.calls += 1
+        return call if self.calls > 2 else AnsweringOnce(call)
+
+
+class AnsweringOnce:
+    """A call that is cancelled, by nobody that the client knows, once it has brought an answer."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self.cancel = call.cancel
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        async for answer in self._call:
+            yield answer
+            self._call.cancel()
+
+
+@BOTH
+async def test_a_call_that_grpc_gives_up_is_made_again(work: Work) -> None:
+    """A call that ends as cancelled, though nobody has cancelled it or closed the client, is a broken connection."""
+    service = Service(answers=10**6)
+    async with client_of(service) as client:
+        stub = client.__dict__["_transfer"] = GivenUp(client._transfer)
+
+        assert 5 == await work(client)
+
+    assert 3 == stub.calls
+
+
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
