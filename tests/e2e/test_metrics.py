@@ -216,10 +216,11 @@ async def test_what_there_was_too_much_of_is_counted(mongodb_uri: str, database:
         await server.client.register_session(Session(session_id="s"))
         async with grpc.aio.insecure_channel(server.client.target) as channel:
             stub: Any = ClickstreamServiceStub(channel)
-            first, second = (stub.GetBatchSessions(pb.GetBatchSessionsRequest(follow=True)) for _ in range(2))
+            request = pb.GetBatchSessionsRequest(follow=True)
+            first = stub.GetBatchSessions(request)
             await first.read()
             with pytest.raises(grpc.aio.AioRpcError):
-                await second.read()
+                await stub.GetBatchSessions(request).read()
 
             await server.until(1, "clickstream_limiter_refusals_total", limit="streams")
             await server.until(1, ENDED, method=f"{SERVICE}/GetBatchSessions", reason="OVERLOADED")
