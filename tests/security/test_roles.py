@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_V1ALPHA
 from guarded import Guarded
 
-from clickstream.errors import ClickstreamError, MethodNotAllowed, PermissionDenied, Unauthenticated
+from clickstream.errors import ClickstreamError, InternalError, MethodNotAllowed, PermissionDenied, Unauthenticated
 from clickstream.resume import failure_of
 from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
 from clickstream_server.reflection import REFLECTION_V1
@@ -39,6 +39,16 @@ MAY = {
 
 async def outcome(channel: grpc.aio.Channel, method: str, token: str | None) -> ClickstreamError | None:
     """The error that an empty request to the method ends with."""
+    while (error := await _outcome(channel, method, token)) is not None and _is_grpcs_own(error):
+        pass  # gRPC's own: it does not tell how a call ended that it was still writing to
+    return error
+
+
+def _is_grpcs_own(error: ClickstreamError) -> bool:
+    return isinstance(error, InternalError) and not error.error_id
+
+
+async def _outcome(channel: grpc.aio.Channel, method: str, token: str | None) -> ClickstreamError | None:
     metadata = () if token is None else (("authorization", f"Bearer {token}"),)
     request: Message = reflection_pb2.ServerReflectionRequest(list_services="") if "reflection" in method else None
     # As a stream in both directions: on the wire, all shapes are alike, and one request comes first.

@@ -153,14 +153,19 @@ async def chunks() -> AsyncIterator[ImportChunk]:
     yield ImportChunk(1, [ImportItem(Session(session_id="i"), [SessionEvent(session_id="i", object_id="o")])])
 
 
-async def use(dao: MongoClickstreamDao) -> None:
+async def use(dao: MongoClickstreamDao, commands: Commands) -> None:
     """Store and read in every manner."""
+
+    async def watches() -> bool:
+        return any("$changeStream" in str(sent.get("pipeline")) for sent in commands.sent)
+
     await dao.open()
     batch_id = (await dao.register_session(Session(session_id="s"))).session.batch_id
     for _ in range(2):
         await dao.push_events([SessionEvent(session_id="s", event_id="e", object_id="o")])
     async with aclosing(dao.get_batch_pages(batch_id, follow=True)) as pages:
         await anext(pages)
+        await eventually(watches, "the batch is watched")
     for dry_run in (True, False):
         config = ImportConfig(import_id="i", atomicity=ImportAtomicity.PER_SESSION, dry_run=dry_run)
         async with aclosing(dao.import_sessions(config, chunks())) as answers:
@@ -196,7 +201,7 @@ async def test_everything_is_written_and_read_with_the_concerns(
     client = connect(tagged_uri, driver, options, event_listeners=[commands])
     dao = MongoClickstreamDao(client, f"test_{driver}_{write}")
     try:
-        await use(dao)
+        await use(dao, commands)
     finally:
         await dao.close()
         await settle(client.close())
