@@ -17,9 +17,16 @@ final class Pause {
   /** How long the service may be away before a program gives up. */
   private static final long PATIENCE_MS = 60_000;
 
-  /** CANCELLED, for nothing is cancelled here: the call came just as the server stopped. */
+  /**
+   * CANCELLED, for nothing is cancelled here: the call came just as the server stopped. UNKNOWN, for the service never
+   * says so: the connection broke at a bad moment ("channel closed").
+   */
   private static final Set<Status.Code> PASSING =
-      EnumSet.of(Status.Code.UNAVAILABLE, Status.Code.DEADLINE_EXCEEDED, Status.Code.CANCELLED);
+      EnumSet.of(
+          Status.Code.UNAVAILABLE,
+          Status.Code.DEADLINE_EXCEEDED,
+          Status.Code.CANCELLED,
+          Status.Code.UNKNOWN);
 
   private final ManagedChannel channel;
   private int tries;
