@@ -176,3 +176,8 @@ async def freeze(pid: int) -> None:
 def _states(pid: int) -> list[str]:
     """What each of its threads does; see proc(5)."""
     return [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
+
+
+async def group_commit_runs() -> bool:
+    """Whether a server in this process is numbering sessions now."""
+    return any(task.get_coro().__qualname__ == "Registrar._work" for task in asyncio.all_tasks())

@@ -19,7 +19,7 @@ from clickstream import ClickstreamClient, Session, Unavailable
 from clickstream_server import app, listening
 from clickstream_server.config import Settings
 from clickstream_server.embedded import EmbeddedMongo
-from harness import PATIENCE_S, eventually, freeze, mongod_pid
+from harness import PATIENCE_S, eventually, freeze, group_commit_runs, mongod_pid
 
 READER = """
 import sys, threading, grpc
@@ -116,10 +116,6 @@ async def test_a_stop_does_not_wait_for_a_request_that_never_comes(mongodb_uri: 
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await silent
     assert grpc.StatusCode.RESOURCE_EXHAUSTED == raised.value.code()
-
-
-async def group_commit_runs() -> bool:
-    return any(task.get_coro().__qualname__ == "Registrar._work" for task in asyncio.all_tasks())
 
 
 async def test_a_stop_waits_for_calls_that_run(tmp_path: Path) -> None:

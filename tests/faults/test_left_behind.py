@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pymongo import AsyncMongoClient
 
 from clickstream import ClickstreamClient, Session
@@ -19,7 +20,7 @@ from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream_server.embedded import EmbeddedMongo
-from harness import PATIENCE_S, eventually, freeze, mongod_pid, served
+from harness import PATIENCE_S, eventually, freeze, group_commit_runs, mongod_pid, served
 
 # PyMongo leaves the closing of a connection to the garbage collector if it is cancelled while it opens one.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -197,11 +198,11 @@ async def test_a_registration_leaves_the_queue(mongo: Mongo, leaves: str) -> Non
         await registration("first", PATIENCE_S)
         await mongo.freeze()
         in_group = registration("in the group", 4 * PATIENCE_S)
-        await asyncio.sleep(0.3)  # nothing tells from outside that the group has begun; if it has not, nothing fails
+        await eventually(group_commit_runs, "the group has begun")
         timeout = 0.5 if leaves == "has no time left" else 4 * PATIENCE_S
         gone = [registration(f"gone {number}", timeout) for number in range(20)]
         stays = registration("stays", 4 * PATIENCE_S)
-        await asyncio.sleep(0.3)
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())  # came behind all of them
         if leaves == "is cancelled":
             for call in gone:
                 call.cancel()
