@@ -7,6 +7,8 @@ import ssl
 from pathlib import Path
 
 _STEPS_MAX = 10
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python has no name for."""
 PathLike = str | os.PathLike[str]
 
 
@@ -43,13 +45,29 @@ def check_authorities(ca: PathLike) -> None:
 def verdict(cert: PathLike, key: PathLike) -> str:
     """What a client that trusts this certificate itself says of it, in OpenSSL's words; "" if nothing.
 
-    Found out by a handshake with itself, in memory. Raises as `check_pair` does.
+    Raises as `check_pair` does.
     """
+    try:
+        _met(cert, key, ssl.VERIFY_X509_PARTIAL_CHAIN)
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
+    return ""
+
+
+def expires_at(cert: PathLike, key: PathLike) -> int:
+    """When the certificate expires or has expired, in seconds since 1970. Raises as `check_pair` does."""
+    shown = _met(cert, key, ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME).getpeercert()
+    assert shown is not None
+    return int(ssl.cert_time_to_seconds(str(shown["notAfter"])))
+
+
+def _met(cert: PathLike, key: PathLike, verify_flags: int) -> ssl.SSLObject:
+    """A client that trusts this certificate itself, after its handshake, in memory, with a server that shows it."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(cert, key, password=_no_password)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    client.verify_flags |= verify_flags
     client.load_verify_locations(cert)
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     asking = client.wrap_bio(back, there)
@@ -60,11 +78,9 @@ def verdict(cert: PathLike, key: PathLike) -> str:
                 side.do_handshake()
             except ssl.SSLWantReadError:
                 continue
-            except ssl.SSLCertVerificationError as error:
-                return error.verify_message
             if side is asking:
-                return ""
-    return "the handshake does not end"
+                return asking
+    raise ssl.SSLError("the handshake does not end")
 
 
 def _no_password() -> str:

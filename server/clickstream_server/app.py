@@ -84,7 +84,12 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
         dao, until_ready = await stack.enter_async_context(connected_dao(uri, settings, observed.storage))
         drain = DrainInterceptor()
         health = HealthMonitor(dao.ping, SERVICES)
-        observed.look_at(dao, serving=lambda: health.serving, draining=lambda: drain.draining)
+        observed.look_at(
+            dao,
+            serving=lambda: health.serving,
+            draining=lambda: drain.draining,
+            certificate_expires_at=lambda: security.certificate_expires_at,
+        )
         gate = Gate(security.tokens, refused=observed.auth_refused)
         auth = AuthInterceptor(gate)
         most = settings.message_bytes_max

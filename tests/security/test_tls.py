@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
 from guarded import Guarded
 
 from certificates import Authority, Pair, encrypted
@@ -33,6 +34,7 @@ from clickstream_server import app
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from harness import eventually
+from scraping import watched
 
 
 @asynccontextmanager
@@ -149,6 +151,18 @@ async def test_a_certificate_that_clients_refuse_is_warned_of(
         assert "clients will not trust" not in caplog.text
     async with served(mongodb_uri, database, authority.pair("old", age=-timedelta(hours=1))):
         assert "authority-old.pem: certificate has expired" in caplog.text
+
+
+@pytest.mark.parametrize("age", [timedelta(days=3), -timedelta(hours=1)])
+async def test_the_metrics_say_when_the_certificate_expires(
+    mongodb_uri: str, database: str, authority: Authority, age: timedelta
+) -> None:
+    """What the certificate says of its end stands in the metrics, also once that has passed."""
+    pair = authority.pair("dated", age=age)
+    async with watched(mongodb_uri, database, tls_cert=pair.cert, tls_key=pair.key) as server:
+        told = await server.sum("clickstream_tls_certificate_expires_timestamp_seconds")
+
+    assert x509.load_pem_x509_certificate(pair.cert.read_bytes()).not_valid_after_utc.timestamp() == told
 
 
 async def test_mutual_tls_lets_in_who_shows_a_certificate_of_its_authority(

@@ -22,7 +22,12 @@ _LARGEST_OF_ALL = frozenset(
         *("clickstream_draining", "process_open_fds", "process_max_fds"),
     }
 )
-_SMALLEST_OF_ALL = frozenset({"clickstream_health_serving", "process_start_time_seconds"})
+_SMALLEST_OF_ALL = frozenset(
+    {
+        *("clickstream_health_serving", "clickstream_tls_certificate_expires_timestamp_seconds"),
+        "process_start_time_seconds",
+    }
+)
 """All other gauges of several processes are added up."""
 
 

@@ -51,7 +51,14 @@ class Observing:
         """To be called for each call that is refused for want of room, with what there is too much of."""
         return _nothing if self._metrics is None else self._metrics.limiter_refused
 
-    def look_at(self, dao: MongoClickstreamDao, *, serving: Callable[[], bool], draining: Callable[[], bool]) -> None:
+    def look_at(
+        self,
+        dao: MongoClickstreamDao,
+        *,
+        serving: Callable[[], bool],
+        draining: Callable[[], bool],
+        certificate_expires_at: Callable[[], int],
+    ) -> None:
         """Tell from now on how these are whenever somebody asks for the metrics."""
         if self._metrics is None:
             return
@@ -59,6 +66,11 @@ class Observing:
         for name, text, read in (
             ("clickstream_health_serving", "1 while the database takes calls, as health has it.", serving),
             ("clickstream_draining", "1 once the server stops: new calls are refused.", draining),
+            (
+                "clickstream_tls_certificate_expires_timestamp_seconds",
+                "When the server's certificate expires, since unix epoch in seconds; 0 without TLS.",
+                certificate_expires_at,
+            ),
             ("clickstream_group_commit_queue_sessions", "Calls that wait for a group.", lambda: dao.waiting[0]),
             ("clickstream_group_commit_queue_bytes", "Bytes that these calls hold.", lambda: dao.waiting[1]),
             ("clickstream_followers", "Streams that follow a batch.", lambda: len(dao.lags())),

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from clickstream.pem import PemFault, check_authorities, check_pair, verdict
+from clickstream.pem import PemFault, check_authorities, check_pair, expires_at, verdict
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 
@@ -46,7 +46,13 @@ class Certificates:
         self._given = self._configuration
         self._wrong = ""
         self._verdict = ""
+        self._expires_at = 0
         self._look_at_verdict()
+
+    @property
+    def expires_at(self) -> int:
+        """When the certificate expires, in seconds since 1970."""
+        return self._expires_at
 
     @property
     def mutual(self) -> bool:
@@ -87,7 +93,7 @@ class Certificates:
         self._judged_at = monotonic()
         before = self._verdict
         with suppress(OSError, ssl.SSLError):  # they are being renewed just now
-            self._verdict = verdict(self._cert, self._key)
+            self._verdict, self._expires_at = verdict(self._cert, self._key), expires_at(self._cert, self._key)
         if self._verdict not in {"", before}:
             _log.warning("clients will not trust %s: %s", self._cert, self._verdict)
 

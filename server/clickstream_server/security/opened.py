@@ -26,6 +26,11 @@ class Security:
         """Raises StartFailure if a file cannot be used."""
         return cls(opened_certificates(settings), opened_tokens(settings))
 
+    @property
+    def certificate_expires_at(self) -> int:
+        """In seconds since 1970; 0 without TLS."""
+        return 0 if self.certificates is None else self.certificates.expires_at
+
     def credentials(self) -> grpc.ServerCredentials | None:
         """For one server."""
         return None if self.certificates is None else self.certificates.credentials()
