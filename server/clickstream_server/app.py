@@ -22,9 +22,9 @@ from clickstream_server.embedded import database_of_settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.health import HealthMonitor, health_served
 from clickstream_server.interceptors import server_interceptors
-from clickstream_server.interceptors.auth import AuthInterceptor
-from clickstream_server.interceptors.drain import DrainInterceptor
-from clickstream_server.interceptors.limiter import LimiterInterceptor
+from clickstream_server.interceptors.auth import Auth
+from clickstream_server.interceptors.drain import Drain
+from clickstream_server.interceptors.limiter import Limiter
 from clickstream_server.listening import bind, local_address, refuse_exposure, server_options
 from clickstream_server.observe.observing import metrics_beside, observing
 from clickstream_server.reflection import add_reflection
@@ -82,7 +82,7 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
         observed = await stack.enter_async_context(observing(settings))
         uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
         dao, until_ready = await stack.enter_async_context(connected_dao(uri, settings, observed.storage))
-        drain = DrainInterceptor()
+        drain = Drain()
         health = HealthMonitor(dao.ping, SERVICES)
         observed.look_at(
             dao,
@@ -91,9 +91,9 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             certificate_expires_at=lambda: security.certificate_expires_at,
         )
         gate = Gate(security.tokens, refused=observed.auth_refused)
-        auth = AuthInterceptor(gate)
+        auth = Auth(gate)
         most = settings.message_bytes_max
-        limiter = LimiterInterceptor(settings.bounds, refused=observed.limiter_refused)
+        limiter = Limiter(settings.bounds, refused=observed.limiter_refused)
         server = grpc.aio.server(
             interceptors=server_interceptors(drain, auth, observed.interceptor, limiter, message_bytes_max=most),
             options=server_options(message_bytes_max=most, share_port=share_port),
@@ -153,7 +153,7 @@ async def page_beside(
         yield page
 
 
-async def _stop(server: grpc.aio.Server, drain: DrainInterceptor, drain_s: float) -> None:
+async def _stop(server: grpc.aio.Server, drain: Drain, drain_s: float) -> None:
     """End the streams, and let calls that run finish within `drain_s` seconds.
 
     Who does not take what is left to be sent is cut off soon after that: else one reader that hangs, or whose machine

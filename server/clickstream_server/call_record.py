@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from contextvars import ContextVar
 from enum import IntEnum
+from random import Random
 from time import perf_counter
 from typing import Any
 
 REQUEST_ID = "x-request-id"
 SERVER_TIMING = "server-timing"
+Metadata = Sequence[tuple[str, str | bytes]]
+_SANE = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")
+"""An id of the caller's own. It goes into the log, so nothing that could pass for another line of it."""
+_random = Random()  # an id must be a new one, not a secret
 
 
 class Stage(IntEnum):
@@ -23,10 +30,15 @@ class Stage(IntEnum):
 class CallRecord:
     """One call: it begins when this is made, and waits at first. It is in one stage at a time."""
 
-    __slots__ = ("_since", "_spent_s", "_stage", "began", "caller", "gone", "reason", "request_id", "trace")
+    __slots__ = (
+        *("_since", "_spent_s", "_stage"),
+        *("began", "caller", "gone", "metadata", "reason", "request_id", "trace"),
+    )
 
-    def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
+    def __init__(self, metadata: Metadata) -> None:
+        self.metadata = metadata
+        """What its caller sent beside the request."""
+        self.request_id = _request_id(metadata)
         self.caller = ""
         """The name of the caller's token, once it is known."""
         self.gone = False
@@ -58,9 +70,9 @@ class CallRecord:
 _record: ContextVar[CallRecord | None] = ContextVar("clickstream_call_record", default=None)
 
 
-def begin_call(request_id: str) -> None:
+def begin_call(metadata: Metadata) -> None:
     """The task that runs now is a call from here on, and so is what it starts."""
-    _record.set(CallRecord(request_id))
+    _record.set(CallRecord(metadata))
 
 
 def call_record() -> CallRecord | None:
@@ -68,10 +80,11 @@ def call_record() -> CallRecord | None:
     return _record.get()
 
 
-def note_gone() -> None:
-    """The client of the call that runs now went away."""
-    if (record := _record.get()) is not None:
-        record.gone = True
+def this_call() -> CallRecord:
+    """The record of the call that runs now, where it is certain that one does."""
+    record = _record.get()
+    assert record is not None, "a call begins with its record"
+    return record
 
 
 def enter(stage: Stage) -> None:
@@ -79,3 +92,11 @@ def enter(stage: Stage) -> None:
     record = _record.get()
     if record is not None:
         record.enter(stage)
+
+
+def _request_id(metadata: Metadata) -> str:
+    """The caller's own id, if it is one that a log can take, else a new one."""
+    for key, value in metadata:
+        if key == REQUEST_ID and isinstance(value, str) and _SANE.fullmatch(value):
+            return value
+    return f"{_random.getrandbits(64):016x}"

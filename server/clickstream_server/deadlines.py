@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
 from time import monotonic
 
 from clickstream.errors import DeadlineExceeded
@@ -16,15 +16,19 @@ _ANSWER_S_MAX = 0.5
 """What is kept back of the caller's time, so that an error arrives before the caller has given up."""
 
 
+def begin_deadline(remaining_s: float | None) -> Token[float | None]:
+    """What this task does from here on ends within `remaining_s` seconds (None: there is no deadline)."""
+    return _expires_at.set(None if remaining_s is None else monotonic() + remaining_s)
+
+
 @contextmanager
 def deadline(remaining_s: float | None) -> Iterator[None]:
-    """Work inside ends within `remaining_s` seconds (None: there is no deadline)."""
-    token = _expires_at.set(None if remaining_s is None else monotonic() + remaining_s)
+    """As `begin_deadline`, for the work inside."""
+    token = begin_deadline(remaining_s)
     try:
         yield
     finally:
-        with suppress(ValueError):  # a stream that gRPC dropped is closed by the event loop, in another context
-            _expires_at.reset(token)
+        _expires_at.reset(token)
 
 
 def budget_s(most_s: float) -> float:

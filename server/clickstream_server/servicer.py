@@ -15,7 +15,7 @@ from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import clickstream_service_pb2_grpc as pb_grpc
 from clickstream.v1 import session_pb2
 from clickstream.values import MESSAGE_BYTES_MAX
-from clickstream_server.interceptors.wrapping import Context
+from clickstream_server.interceptors.call import Context
 from clickstream_server.message_dao import BatchQuery, MessageDao, MessagePage
 
 STREAM_MESSAGE_BYTES = 1024 * 1024

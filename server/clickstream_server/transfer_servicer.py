@@ -12,7 +12,7 @@ from clickstream.transfer import EventBatch, ImportChunk, ImportConfig
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.v1 import transfer_service_pb2_grpc as pb_grpc
 from clickstream.values import MESSAGE_BYTES_MAX
-from clickstream_server.interceptors.wrapping import Context
+from clickstream_server.interceptors.call import Context
 from clickstream_server.message_dao import MessageDao
 from clickstream_server.servicer import too_large
 

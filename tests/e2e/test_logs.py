@@ -102,7 +102,7 @@ async def test_not_even_the_finest_level_tells_what_was_stored(mongodb_uri: str,
 def test_lines_are_bounded_and_what_is_left_out_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """When everything fails there are so many lines a second at most, and no call goes without being counted."""
     log = CallLog(slow_s=1.0)
-    record = CallRecord("id")
+    record = CallRecord(())
     record.reason = "OVERLOADED"
     with caplog.at_level(logging.WARNING):
         for _ in range(500):

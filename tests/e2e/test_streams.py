@@ -19,8 +19,8 @@ from clickstream.v1.clickstream_service_pb2_grpc import (
     add_ClickstreamServiceServicer_to_server,
 )
 from clickstream_server.interceptors import server_interceptors
-from clickstream_server.interceptors.auth import AuthInterceptor
-from clickstream_server.interceptors.drain import DrainInterceptor
+from clickstream_server.interceptors.auth import Auth
+from clickstream_server.interceptors.drain import Drain
 from clickstream_server.message_dao import BatchQuery, MessagePage
 from clickstream_server.security.gate import Gate
 from clickstream_server.servicer import ClickstreamServicer
@@ -125,9 +125,9 @@ class WatchedDao(MongoClickstreamDao):
 @asynccontextmanager
 async def serving(dao: MongoClickstreamDao) -> AsyncIterator[str]:
     """The service over this DAO; its address."""
-    drain = DrainInterceptor()
+    drain = Drain()
     drain.admit()
-    server = grpc.aio.server(interceptors=server_interceptors(drain, AuthInterceptor(Gate(None))))
+    server = grpc.aio.server(interceptors=server_interceptors(drain, Auth(Gate(None))))
     add_ClickstreamServiceServicer_to_server(ClickstreamServicer(dao), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

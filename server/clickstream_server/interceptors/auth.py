@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
 from typing import Any
 
-import grpc
-
 from clickstream.errors import ClickstreamError
-from clickstream_server.call_record import call_record
-from clickstream_server.interceptors.wrapping import AroundInterceptor, Call, Handler
+from clickstream_server.interceptors.call import Call
 from clickstream_server.security.gate import Gate, Refusal
 from clickstream_server.security.roles import is_open, roles_for
 from clickstream_server.security.tokens import TokenLine
 
-_found: ContextVar[TokenLine | Refusal | None] = ContextVar("clickstream_caller", default=None)
-"""What the gate said of the call that runs in this task."""
+_LET_IN = nullcontext()
 
 
-@dataclass(slots=True)
-class _Stream:
-    """A stream that runs. `ended`: why it was ended, once it was."""
-
-    method: str
-    caller: TokenLine
-    ended: ClickstreamError | None = None
-
-
-class AuthInterceptor(AroundInterceptor):
+class Auth:
     """Stands outside of the limiter, so that strangers take no room from callers.
 
     Its maker must call `look_again` when tokens may have changed or expired.
@@ -45,48 +31,51 @@ class AuthInterceptor(AroundInterceptor):
         """End the streams of those who may go on no longer. Calls that answer once run to their end: it is near."""
         for task, stream in self._streams.items():
             if stream.ended is None:
-                stream.ended = self._gate.ended(stream.caller, roles_for(stream.method), stream.method)
+                method = stream.call.method
+                stream.ended = self._gate.ended(stream.caller, roles_for(method), method)
                 if stream.ended is not None:
                     task.cancel()
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        method = handler_call_details.method
-        if is_open(method):
-            return await continuation(handler_call_details)
-        headers = _authorization(handler_call_details.invocation_metadata or ())
-        found = self._gate.check(headers, roles_for(method), method)
-        _found.set(found)  # gRPC runs the handler in the same task
-        if (record := call_record()) is not None and found is not None:
-            record.caller = found.caller if isinstance(found, Refusal) else found.name
-        return await super().intercept_service(continuation, handler_call_details)
-
-    def prepared(self, handler: Handler) -> Handler:
-        return handler._replace(request_deserializer=None) if isinstance(_found.get(), Refusal) else handler
-
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        found = _found.get()
+    def around(self, call: Call) -> AbstractContextManager[None]:
+        """Let the call in, or raise."""
+        if not self._gate.asks or is_open(call.method):
+            return _LET_IN
+        found = self._gate.check(_authorization(call.record.metadata), roles_for(call.method), call.method)
         if isinstance(found, Refusal):
+            call.record.caller = found.caller
             self._gate.report(found, call.context.peer())
             raise found.error
+        if found is None:
+            return _LET_IN
+        call.record.caller = found.name
+        return _Stream(self._streams, self._gate, call, found) if call.streams else _LET_IN
+
+
+class _Stream:
+    """Around a stream. `ended`: why it was ended, once it was."""
+
+    __slots__ = ("_gate", "_streams", "_task", "call", "caller", "ended")
+
+    def __init__(self, streams: dict[asyncio.Task[Any], _Stream], gate: Gate, call: Call, caller: TokenLine) -> None:
+        self._streams = streams
+        self._gate = gate
+        self.call = call
+        self.caller = caller
+        self.ended: ClickstreamError | None = None
+
+    def __enter__(self) -> None:
         task = asyncio.current_task()
-        if found is None or task is None or not call.streams:
-            yield
-            return
-        stream = self._streams[task] = _Stream(call.method, found)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if stream.ended is None or call.context.cancelled():
-                raise
-            self._gate.report(Refusal(stream.ended, found.name, call.method), call.context.peer())
-            raise stream.ended from None
-        finally:
-            del self._streams[task]
+        assert task is not None, "gRPC runs each call in a task"
+        self._task = task
+        self._streams[task] = self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        del self._streams[self._task]
+        if isinstance(error, asyncio.CancelledError) and self.ended is not None and not self.call.context.cancelled():
+            self._gate.report(Refusal(self.ended, self.caller.name, self.call.method), self.call.context.peer())
+            raise self.ended from None
 
 
 def _authorization(metadata: Iterable[tuple[str, str | bytes]]) -> list[str | bytes]:

@@ -6,21 +6,21 @@ Calls are refused until the database is there, and again at the stop; streams th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager
 from copy import copy
 from time import monotonic
+from types import TracebackType
 from typing import Any
 
 from clickstream.errors import ClickstreamError, ShuttingDown, StorageUnavailable
-from clickstream_server.deadlines import deadline
-from clickstream_server.interceptors.wrapping import HEALTH, AroundInterceptor, Call
+from clickstream_server.deadlines import begin_deadline
+from clickstream_server.interceptors.call import HEALTH, Call
 
 _RETRY_AFTER_S = 1.0
 _MOMENT_S = 0.02
 
 
-class DrainInterceptor(AroundInterceptor):
+class Drain:
     """Knows the calls that run; refuses all until `admit`, and others once it drains."""
 
     def __init__(self) -> None:
@@ -62,23 +62,44 @@ class DrainInterceptor(AroundInterceptor):
         """Wait until no call runs: all that is left of them is to be sent."""
         await self._idle.wait()
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    def around(self, call: Call) -> AbstractContextManager[None]:
+        """Take note of the call, or raise."""
         # Health goes on answering, so that a probe learns of it instead of guessing from a refusal.
         if self._refusal is not None and not call.method.startswith(HEALTH):
             self._refused += 1
             raise copy(self._refusal)  # each call its own, with a traceback of its own
-        task = asyncio.current_task()
-        if call.streams and task is not None:
-            self._streams.add(task)
+        begin_deadline(call.context.time_remaining())
+        return _Running(self, asyncio.current_task() if call.streams else None)
+
+    def began(self, stream: asyncio.Task[Any] | None) -> None:
+        """A call runs. `stream`: its task, if it is a stream."""
+        if stream is not None:
+            self._streams.add(stream)
         self._running += 1
         self._idle.clear()
-        try:
-            with deadline(call.context.time_remaining()):
-                yield
-        finally:
-            if task is not None:
-                self._streams.discard(task)
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
+
+    def ended(self, stream: asyncio.Task[Any] | None) -> None:
+        """It runs no more."""
+        if stream is not None:
+            self._streams.discard(stream)
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
+
+
+class _Running:
+    """Around one call."""
+
+    __slots__ = ("_drain", "_stream")
+
+    def __init__(self, drain: Drain, stream: asyncio.Task[Any] | None) -> None:
+        self._drain = drain
+        self._stream = stream
+
+    def __enter__(self) -> None:
+        self._drain.began(self._stream)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._drain.ended(self._stream)

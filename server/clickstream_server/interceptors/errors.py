@@ -6,7 +6,6 @@ import asyncio
 import logging
 import traceback
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -14,15 +13,15 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from clickstream.errors import ClickstreamError, InternalError, MessageTooLarge, ShuttingDown, to_status
-from clickstream_server.call_record import Stage, call_record, enter, note_gone
-from clickstream_server.interceptors.trailers import request_id, trailers
+from clickstream_server.call_record import Stage, enter
+from clickstream_server.interceptors.call import Call, Handler
+from clickstream_server.interceptors.trailers import trailers
 from clickstream_server.interceptors.unreadable import unreadable
-from clickstream_server.interceptors.wrapping import AroundInterceptor, Call, Handler
 
 _log = logging.getLogger(__name__)
 
 
-class ErrorInterceptor(AroundInterceptor):
+class Errors:
     """Turns exceptions into statuses with details, and requests that cannot be parsed into clear errors."""
 
     def __init__(self, message_bytes_max: int, admit: Callable[[int], ClickstreamError | None]) -> None:
@@ -30,6 +29,7 @@ class ErrorInterceptor(AroundInterceptor):
         self._admit = admit
 
     def prepared(self, handler: Handler) -> Handler:
+        """The handler, reading its requests so that one that cannot be read is answered by what it is."""
         read = handler.request_deserializer
         message = getattr(read, "__self__", None)
         if not (isinstance(message, type) and issubclass(message, Message)):
@@ -41,26 +41,19 @@ class ErrorInterceptor(AroundInterceptor):
         behaviour = getattr(handler, field)
         return handler._replace(**{field: lambda requests, context: behaviour(_readable(requests), context)})
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        try:
-            if isinstance(call.request, ClickstreamError):
-                raise call.request
-            yield
-        except ClickstreamError as error:
+    async def answer(self, call: Call, error: BaseException) -> None:
+        """End the call with the status for this error. Raises what gRPC is to see; returns if its client is gone."""
+        if isinstance(error, ClickstreamError):
             await _abort(call, error)
-        except grpc.aio.AbortError:
-            raise
-        except asyncio.CancelledError:
-            if call.context.cancelled():
-                raise
+        elif isinstance(error, asyncio.CancelledError) and not call.context.cancelled():
             # Cancelled by us, at the end of the drain. Without a status the client would hang.
             await _abort(call, ShuttingDown("the server is stopping", retry_after_s=1.0))
-        except Exception as error:
-            if call.streams and isinstance(error, grpc.aio.InternalError):
-                note_gone()
-                return  # the client went away while an answer was being sent
-            internal = internal_error(error, request_id())
+        elif isinstance(error, grpc.aio.AbortError) or not isinstance(error, Exception):
+            raise error
+        elif call.streams and isinstance(error, grpc.aio.InternalError):
+            call.record.gone = True  # the client went away while an answer was being sent
+        else:
+            internal = internal_error(error, call.record.request_id)
             _forget(error)
             await _abort(call, internal)
 
@@ -123,15 +116,16 @@ def _forget(error: BaseException | None) -> None:
 async def _abort(call: Call, error: ClickstreamError) -> NoReturn:
     _forget(error)
     status = to_status(error)
-    if (record := call_record()) is not None:
-        record.reason = error.reason
+    call.record.reason = error.reason
     metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
     if error.retry_after_s is not None or error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         metadata.append(("grpc-retry-pushback-ms", _pushback(call.context.time_remaining(), error.retry_after_s)))
     # What is passed to abort takes the place of what was set before.
     try:
-        await call.context.abort(error.code, status.message, (*metadata, *trailers(timed=not call.streams)))
+        await call.context.abort(
+            error.code, status.message, (*metadata, *trailers(call.record, timed=not call.streams))
+        )
     except grpc.aio.InternalError:
-        note_gone()  # nobody takes the answer; gRPC would log that with its traceback
+        call.record.gone = True  # nobody takes the answer; gRPC would log that with its traceback
         raise asyncio.CancelledError from None
     raise AssertionError("abort raises")

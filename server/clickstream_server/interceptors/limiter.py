@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
-import grpc
 import grpc.aio
 
 from clickstream.errors import ClickstreamError, InvalidField, Overloaded
 from clickstream_server.bounds import Bounds
-from clickstream_server.interceptors.load import Load
+from clickstream_server.interceptors.call import HEALTH, Call, Context, Handler
+from clickstream_server.interceptors.load import Begun, Load
 from clickstream_server.interceptors.turns import Turns
-from clickstream_server.interceptors.wrapping import HEALTH, AroundInterceptor, Call, Context, Handler
 
 CALLS, STREAMS, BYTES, RECEIVING = "calls", "streams", "bytes", "receiving"
 """What there was too much of, for whoever counts refusals."""
@@ -31,13 +30,7 @@ _RETRY_S_MIN, _RETRY_S_MAX = 0.25, 0.75
 """Spread, so that those who were refused together do not come back together."""
 
 
-@dataclass(slots=True)
-class _Admitted:
-    """A call that answers once, and the size of its request once that is known."""
-
-    size: int = 0
-
-
+_EXEMPT = nullcontext()
 _admitted: ContextVar[_Admitted | None] = ContextVar("clickstream_admitted", default=None)
 
 
@@ -45,7 +38,7 @@ def _nothing(_limit: str) -> None:
     """Count no refusals."""
 
 
-class LimiterInterceptor(AroundInterceptor):
+class Limiter:
     """Calls that answer once and streams are counted apart, so that neither starves the other. Health is exempt.
 
     Stands innermost: what is refused for other reasons takes no room. `refused` is called with what there was too much
@@ -61,15 +54,9 @@ class LimiterInterceptor(AroundInterceptor):
         self._receiving = _Receiving()
         self._turns = Turns()
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
+    def came(self) -> None:
+        """A call has come."""
         self._turns.came()
-        if handler_call_details.method.startswith(HEALTH):
-            return await continuation(handler_call_details)
-        return await super().intercept_service(continuation, handler_call_details)
 
     def prepared(self, handler: Handler) -> Handler:
         """Have requests read inside of `around`: gRPC itself would read the only one of a call before that."""
@@ -97,32 +84,30 @@ class LimiterInterceptor(AroundInterceptor):
 
         return stream
 
-    def around(self, call: Call) -> AbstractAsyncContextManager[None]:
-        return self._stream() if call.streams else self._call(call.method)
-
-    @asynccontextmanager
-    async def _stream(self) -> AsyncIterator[None]:
-        if self._streams >= self._bounds.streams_max:
-            raise self._refusal(STREAMS)
-        self._streams += 1
-        try:
-            yield
-        finally:
-            self._streams -= 1
-
-    @asynccontextmanager
-    async def _call(self, method: str) -> AsyncIterator[None]:
+    def around(self, call: Call) -> AbstractContextManager[None]:
+        """Admit the call, or raise."""
+        if call.method.startswith(HEALTH):
+            return _EXEMPT
+        if call.streams:
+            if self._streams >= self._bounds.streams_max:
+                raise self._refusal(STREAMS)
+            return _Stream(self)
         if not self._load.admits():
             raise self._refusal(CALLS)
-        begun, answered = self._load.begin(), False
-        admitted = _Admitted()
-        _admitted.set(admitted)  # for the rest of this task, which is the call
-        try:
-            yield
-            answered = True
-        finally:
-            self._request_bytes -= admitted.size
-            self._load.end(method, begun, answered=answered)
+        return _Admitted(self, call.method)
+
+    def stream(self, change: int) -> None:
+        """So many streams more."""
+        self._streams += change
+
+    def begin(self) -> Begun:
+        """An admitted call begins; return what `end` is to be told."""
+        return self._load.begin()
+
+    def end(self, admitted: _Admitted, *, answered: bool) -> None:
+        """It has ended."""
+        self._request_bytes -= admitted.size
+        self._load.end(admitted.method, admitted.begun, answered=answered)
 
     def stop(self) -> None:
         """The server stops, and waits for calls that run: not for requests that do not come."""
@@ -145,8 +130,12 @@ class LimiterInterceptor(AroundInterceptor):
     async def _request(self, context: Context) -> Any:
         """The request of a call that has one. Read without its iterator, which would have to be closed each time."""
         try:
-            async with self._receiving.one():
-                request = await context.read()
+            async with asyncio.timeout(None) as patience:
+                self._receiving.began(patience)
+                try:
+                    request = await context.read()
+                finally:
+                    self._receiving.ended(patience)
         except TimeoutError:
             raise self._refusal(RECEIVING) from None
         if request is grpc.aio.EOF:
@@ -163,6 +152,43 @@ class LimiterInterceptor(AroundInterceptor):
         )
 
 
+class _Admitted:
+    """Around a call that answers once. `size`: of its request, once that is known."""
+
+    __slots__ = ("_limiter", "begun", "method", "size")
+
+    def __init__(self, limiter: Limiter, method: str) -> None:
+        self._limiter = limiter
+        self.method = method
+        self.size = 0
+
+    def __enter__(self) -> None:
+        self.begun = self._limiter.begin()
+        _admitted.set(self)  # for the rest of this task, which is the call
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._limiter.end(self, answered=error is None)
+
+
+class _Stream:
+    """Around a stream."""
+
+    __slots__ = ("_limiter",)
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+
+    def __enter__(self) -> None:
+        self._limiter.stream(1)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._limiter.stream(-1)
+
+
 class _Receiving:
     """The requests that are coming in. Past RECEIVING_MAX that are large or slow, some are given up.
 
@@ -175,18 +201,16 @@ class _Receiving:
         """When each began, the oldest first."""
         self._looking: asyncio.TimerHandle | None = None
 
-    @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """A request is received inside. Raises TimeoutError if it is given up."""
+    def began(self, patience: asyncio.Timeout) -> None:
+        """A request is received within this timeout, which runs out if it is given up."""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(None) as patience:
-            self._since[patience] = loop.time()
-            if self._looking is None:
-                self._looking = loop.call_later(_SLOW_S, self._look)
-            try:
-                yield
-            finally:
-                self._since.pop(patience, None)
+        self._since[patience] = loop.time()
+        if self._looking is None:
+            self._looking = loop.call_later(_SLOW_S, self._look)
+
+    def ended(self, patience: asyncio.Timeout) -> None:
+        """It has come, or comes no more."""
+        self._since.pop(patience, None)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()

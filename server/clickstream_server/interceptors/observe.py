@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Protocol
@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
-from clickstream_server.call_record import CallRecord, call_record
-from clickstream_server.interceptors.wrapping import AroundInterceptor, Call, Handler
+from clickstream_server.call_record import CallRecord
+from clickstream_server.interceptors.call import Call, Handler
 
 _LATE_S = 0.25
 """Who goes away so shortly before the deadline had none left: a client's clock began before the server's."""
@@ -52,76 +52,73 @@ class Tracer(Protocol):
     def ended(self, code: str, record: CallRecord) -> None: ...
 
 
-class ObserveInterceptor(AroundInterceptor):
+class Observe:
     """Sees the status that a call ends with: it stands outside of all that may end one."""
 
-    def __init__(self, log: Log, counts: Counts | None = None, tracer: Tracer | None = None) -> None:
+    def __init__(self, log: Log | None = None, counts: Counts | None = None, tracer: Tracer | None = None) -> None:
         self._log = log
         self._counts = counts
         self._tracer = tracer
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        async def counting(details: grpc.HandlerCallDetails) -> Handler:
-            handler = await continuation(details)
-            return handler if self._counts is None else _counting(self._counts, details.method, handler)
+    def prepared(self, method: str, handler: Handler) -> Handler:
+        """The handler, with the messages of its streams counted."""
+        return handler if self._counts is None else _counting(self._counts, method, handler)
 
-        return await super().intercept_service(counting, handler_call_details)
+    def unknown(self) -> None:
+        """A method was called that there is not."""
+        if self._counts is not None:
+            self._counts.unknown()
 
     def around(self, call: Call) -> _Observed:
         return _Observed(self, call)
 
-    def began(self, call: Call, record: CallRecord) -> MethodCounts | None:
+    def began(self, call: Call) -> MethodCounts | None:
         """The call begins; return what is counted of its method."""
         counts = None
         if self._counts is not None:
             counts = self._counts.of(call.method, streams=call.streams)
             counts.in_flight.inc()
         if self._tracer is not None:
-            self._tracer.began(call, record)
+            self._tracer.began(call, call.record)
         return counts
 
-    def ended(self, call: Call, record: CallRecord, counts: MethodCounts | None, code: str) -> None:
+    def ended(self, call: Call, counts: MethodCounts | None, code: str) -> None:
         """The call has ended with this status."""
-        duration_s = perf_counter() - record.began
+        duration_s = perf_counter() - call.record.began
         if counts is not None:
-            counts.ended(code, record.reason, duration_s)
-        self._log.ended(call.method, code, duration_s, record, streams=call.streams)
+            counts.ended(code, call.record.reason, duration_s)
+        if self._log is not None:
+            self._log.ended(call.method, code, duration_s, call.record, streams=call.streams)
         if self._tracer is not None:
-            self._tracer.ended(code, record)
+            self._tracer.ended(code, call.record)
 
 
 class _Observed:
-    """Around one call. A class, since a generator as context costs three times as much, and every call pays it."""
+    """Around one call."""
 
-    __slots__ = ("_by", "_call", "_counts", "_record")
+    __slots__ = ("_by", "_call", "_counts")
 
-    def __init__(self, by: ObserveInterceptor, call: Call) -> None:
+    def __init__(self, by: Observe, call: Call) -> None:
         self._by = by
         self._call = call
 
-    async def __aenter__(self) -> None:
-        record = call_record()
-        assert record is not None, "the interceptor that begins calls stands outside of this one"
-        self._record = record
-        self._counts = self._by.began(self._call, record)
+    def __enter__(self) -> None:
+        self._counts = self._by.began(self._call)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        record = self._call.record
         if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError):  # the second: nobody takes the answer
-            self._record.gone = True
-        if self._record.gone:
-            self._record.reason = ""
-        self._by.ended(self._call, self._record, self._counts, _code(self._call, self._record, error))
+            record.gone = True
+        if record.gone:
+            record.reason = ""
+        self._by.ended(self._call, self._counts, _code(self._call, error))
 
 
-def _code(call: Call, record: CallRecord, error: BaseException | None) -> str:
+def _code(call: Call, error: BaseException | None) -> str:
     """The name of the status that the client got, or has if it went away."""
-    if record.gone:
+    if call.record.gone:
         remaining_s = call.context.time_remaining()
         return "DEADLINE_EXCEEDED" if remaining_s is not None and remaining_s <= _LATE_S else "CANCELLED"
     code = call.context.code()
@@ -132,9 +129,6 @@ def _code(call: Call, record: CallRecord, error: BaseException | None) -> str:
 
 def _counting(counts: Counts, method: str, handler: Handler) -> Handler:
     """The handler, with the messages of its streams counted as they are read and written."""
-    if handler is None:
-        counts.unknown()
-        return None
     found = counts.of(method, streams=handler.response_streaming)
     if not found.streams:
         return handler

@@ -15,7 +15,7 @@ from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
 from clickstream_server.call_record import CallRecord
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
-from clickstream_server.interceptors.observe import ObserveInterceptor
+from clickstream_server.interceptors.observe import Observe
 from clickstream_server.observe.calls import CallLog
 from clickstream_server.observe.exposition import Family, Workers, snapshot, told
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
@@ -36,7 +36,7 @@ class Observing:
         self._metrics = metrics
         self._tracing = tracing
         counts = None if metrics is None else metrics.rpcs
-        self.interceptor = ObserveInterceptor(CallLog(settings.slow_call_s), counts, tracing)
+        self.interceptor = Observe(CallLog(settings.slow_call_s), counts, tracing)
         observers: list[StorageObserver] = [] if metrics is None else [metrics.storage]
         observers += [] if tracing is None else [tracing]
         self.storage = NOBODY if not observers else observers[0] if len(observers) == 1 else _Several(observers)

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, format_trace_id, set_span_in_context
 
 from clickstream_server.call_record import CallRecord
-from clickstream_server.interceptors.wrapping import Call
+from clickstream_server.interceptors.call import Call
 from clickstream_server.storage.observer import Command, StorageObserver
 
 _NOT_TRACED = ("/grpc.health.", "/grpc.reflection.", "/grpc.channelz.")
