@@ -62,20 +62,37 @@ def validated(model: type[M], fields: dict[str, Any]) -> M:
         raise invalid_field(error) from None
 
 
-def _made(model: type[M], fields: Fields) -> M:
-    """The model with these fields, which must be all of them and of the right types: nothing is checked.
+def _maker(model: type[M]) -> Callable[[Fields], M]:
+    """Makes the model of its fields, which must be all of them and of the right types: nothing is checked.
 
-    What `model_construct` does, but for defaults and aliases, in a quarter of its time.
+    What `model_construct` does, but for defaults and aliases, in a tenth of its time. All that it makes share one set
+    of the names of their fields, which nothing changes: the models are frozen.
     """
-    made = model.__new__(model)
-    _set(made, "__dict__", fields)
-    _set(made, "__pydantic_fields_set__", set(fields))
-    _set(made, "__pydantic_extra__", None)
-    _set(made, "__pydantic_private__", None)
+    slots = BaseModel.__dict__
+    set_fields, set_names, set_extra, set_private = (
+        slots[name].__set__
+        for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+    )
+    new, names = object.__new__, set(model.model_fields)
+
+    def made(fields: Fields) -> M:
+        found = new(model)
+        set_fields(found, fields)
+        set_names(found, names)
+        set_extra(found, None)
+        set_private(found, None)
+        return found
+
     return made
 
 
-_set = object.__setattr__  # the models are frozen
+_result_made = _maker(models.SearchResultItem)
+_sort_by_made = _maker(models.SortBy)
+_session_made = _maker(models.Session)
+_event_made = _maker(models.SessionEvent)
+_money_made = _maker(models.Money)
+_registered_made = _maker(models.RegisteredSession)
+_with_events_made = _maker(models.SessionWithEvents)
 
 
 _NUMBER = "must be a number"
@@ -177,10 +194,10 @@ def session_from_pb(message: session_pb2.Session) -> models.Session:
 def _stored_session_from_pb(message: session_pb2.Session) -> models.Session:
     """A session as a server answers it."""
     parts = _session_parts(message)
-    parts["search_results"] = tuple([_made(models.SearchResultItem, item) for item in parts["search_results"]])
+    parts["search_results"] = tuple(map(_result_made, parts["search_results"]))
     if parts["sort_by"] is not None:
-        parts["sort_by"] = _made(models.SortBy, parts["sort_by"])
-    return _made(models.Session, parts)
+        parts["sort_by"] = _sort_by_made(parts["sort_by"])
+    return _session_made(parts)
 
 
 def _session_parts(message: session_pb2.Session) -> Fields:
@@ -251,7 +268,7 @@ def _stored_event_from_pb(message: event_pb2.SessionEvent) -> models.SessionEven
     parts = _event_parts(message)
     if parts["value"] is not None:
         parts["value"] = money_from_pb(message.value)
-    return _made(models.SessionEvent, parts)
+    return _event_made(parts)
 
 
 def _event_parts(message: event_pb2.SessionEvent) -> Fields:
@@ -274,7 +291,7 @@ def money_fields(money: models.Money) -> Fields:
 
 def money_from_pb(message: event_pb2.Money) -> models.Money:
     """What a server answers. A sum may have more digits than an amount that can be stored: it is not checked as one."""
-    return _made(models.Money, {"currency_code": message.currency_code, "amount": Decimal(message.amount)})
+    return _money_made({"currency_code": message.currency_code, "amount": Decimal(message.amount)})
 
 
 def events_from_pb(messages: Iterable[event_pb2.SessionEvent]) -> list[models.SessionEvent | InvalidField]:
@@ -304,7 +321,7 @@ def registered_session_to_pb(registered: models.RegisteredSession) -> session_pb
 
 
 def registered_session_from_pb(message: session_pb2.RegisteredSession) -> models.RegisteredSession:
-    return _made(models.RegisteredSession, _registered_parts(message))
+    return _registered_made(_registered_parts(message))
 
 
 def _registered_parts(message: session_pb2.RegisteredSession | session_pb2.SessionWithEvents) -> Fields:
@@ -320,7 +337,7 @@ def session_with_events_from_pb(message: session_pb2.SessionWithEvents) -> model
     parts = _registered_parts(message)
     parts["events"] = tuple(map(_stored_event_from_pb, message.events))
     parts["event_count"] = message.event_count
-    return _made(models.SessionWithEvents, parts)
+    return _with_events_made(parts)
 
 
 # --- batches and outcomes -------------------------------------------------------------------------------------------

@@ -33,12 +33,13 @@ def moment_from_pb(message: Any, field: str) -> Any:
     if not message.HasField(field):
         return None
     stamp: Timestamp = getattr(message, field)
-    seconds, nanos = stamp.seconds, stamp.nanos
-    if not -62_135_596_800 <= seconds <= 253_402_300_799:
-        raise InvalidField.at(field, "must lie between the years 1 and 9999")
+    nanos = stamp.nanos
     if not 0 <= nanos <= 999_999_999:
         raise InvalidField.at(field, "must have between 0 and 999,999,999 nanos")
-    return EPOCH + timedelta(0, seconds, nanos // 1000)
+    try:
+        return EPOCH + timedelta(0, stamp.seconds, nanos // 1000)
+    except OverflowError:
+        raise InvalidField.at(field, "must lie between the years 1 and 9999") from None
 
 
 def value_to_pb(value: Any) -> struct_pb2.Value | None:
