@@ -13,9 +13,9 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from benchmarks.loads import CHUNK_SESSIONS
 from benchmarks.memory import Growth, Watch
 from benchmarks.system import System
-from benchmarks.works import CHUNK_SESSIONS
 from clickstream import ClickstreamClient, ImportChunk, ImportConfig, ImportItem, ImportSummary, Session
 
 NAME = "behind"

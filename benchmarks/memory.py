@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
+from benchmarks.loads import CHUNK_SESSIONS
 from benchmarks.system import System, rss_bytes
 from benchmarks.workload import EVENTS_PER_SESSION, items
-from benchmarks.works import CHUNK_SESSIONS
 from clickstream import ExportFilter, ImportChunk, ImportConfig, ImportSummary
 
 NAME = "memory"

@@ -2,111 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import median
-
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Iterable, Sequence
 
 from benchmarks.behind import CaughtUp
-from benchmarks.contest import CLICKSTREAM, DIRECT, Result
+from benchmarks.contest import Result
 from benchmarks.follow import Latency
+from benchmarks.marks import Verdict
 from benchmarks.memory import Growth
 from benchmarks.overload import Overload
+from benchmarks.tables import Table, form_of, spread
 from benchmarks.workers import Rate
 
 
-def show_results(results: Sequence[Result], console: Console) -> None:
-    """Rates and ratios, then where the processor's time went."""
-    table = Table(title="Median (lowest to highest round)", title_justify="left")
-    for heading in ("work", "clickstream, a second", "direct, a second", "ratio"):
-        table.add_column(heading, justify="left" if heading == "work" else "right")
-    for found in results:
-        rates = [_spread(found.rates(name), ",.0f") for name in (CLICKSTREAM, DIRECT)]
-        table.add_row(f"{found.name}, {found.items:,} {found.unit}", *rates, _spread(found.ratios, ".2f"))
-    console.print(table)
+def marks_table(verdicts: Iterable[Verdict]) -> Table:
+    """What was to be reached, and what was; of several drivers the first one counts."""
+    verdicts = list(verdicts)
+    names = list(dict.fromkeys(name for verdict in verdicts for name in verdict.figures))
+    rows = [
+        [
+            verdict.work,
+            verdict.mark,
+            "yes" if verdict.reached else "no",
+            *(spread(found, form_of(verdict.bound)) if (found := verdict.figures.get(name)) else "" for name in names),
+        ]
+        for verdict in verdicts
+    ]
+    return Table("Marks: median (lowest to highest round)", ["work", "mark", "reached", *names], rows, words=3)
 
-    table = Table(title="Processor's time for one item, median in microseconds", title_justify="left")
-    processes = list(results[0].cpu_micros(CLICKSTREAM))
-    for heading in ("work", "contestant", *processes):
-        table.add_column(heading, justify="right" if heading in processes else "left")
+
+def contest_tables(results: Sequence[Result]) -> list[Table]:
+    """How fast each contestant was, and where the processor's time went."""
+    rates, times = [], []
     for found in results:
         for name in found.runs:
-            table.add_row(found.name, name, *(f"{micros:,.1f}" for micros in found.cpu_micros(name).values()))
-    console.print(table)
+            unit = "ms a call" if found.in_ms else f"{found.unit} a second"
+            figures = found.figures(name)
+            ratio = "" if found.in_ms or name == found.ours[0] else spread(found.ratios(found.ours[0], name), ".2f")
+            rates.append([f"{found.name}, {found.items:,}", name, spread(figures, form_of(figures[0])), unit, ratio])
+            micros = found.cpu_micros(name)
+            used = (
+                f"{micros[process]:,.1f}" if process in micros else "" for process in ("client", "server", "mongod")
+            )
+            times.append([found.name, name, *used])
+    ours = results[0].ours[0]
+    return [
+        Table("Median (lowest to highest round)", ["work", "who", "figure", "unit", f"{ours} to this"], rates, words=2),
+        Table(
+            "Processor's time for one item, median in µs", ["work", "who", "client", "server", "mongod"], times, words=2
+        ),
+    ]
 
 
-def show_growth(grown: Sequence[Growth], console: Console) -> None:
+def growth_tables(grown: Sequence[Growth]) -> list[Table]:
     """Memory by process and work."""
-    table = Table(title=f"Memory over {grown[0].sessions:,} sessions, in MiB", title_justify="left")
-    for heading in ("work", "process", "after a tenth", "most after that", "at the end", "growth"):
-        table.add_column(heading, justify="left" if heading in {"work", "process"} else "right")
+    rows = []
     for found in grown:
         figures = (found.after_a_tenth_mib, found.most_mib, found.at_the_end_mib, found.growth_mib)
-        table.add_row(found.work, found.process, *(f"{figure:,.1f}" for figure in figures))
-    console.print(table)
+        rows.append([found.work, found.process, *(f"{figure:,.1f}" for figure in figures)])
+    headings = ["work", "process", "after a tenth", "most after that", "at the end", "growth"]
+    return [Table(f"Memory over {grown[0].sessions:,} sessions, in MiB", headings, rows, words=2)]
 
 
-def show_follow(followed: Sequence[Latency], console: Console) -> None:
+def follow_tables(followed: Sequence[Latency]) -> list[Table]:
     """How long readers wait."""
     first = followed[0]
-    title = f"From commit to {first.readers} following readers, {first.sessions:,} sessions, in milliseconds"
-    table = Table(title=title, title_justify="left")
-    for heading in ("round", "median", "99 of 100", "most", "server's processor a session"):
-        table.add_column(heading, justify="right")
+    rows = []
     for number, found in enumerate(followed, start=1):
         figures = (found.median_ms, found.p99_ms, found.most_ms, found.server_cpu_ms)
-        table.add_row(str(number), *(f"{figure:,.1f}" for figure in figures))
-    console.print(table)
+        rows.append([str(number), *(f"{figure:,.1f}" for figure in figures)])
+    title = f"From commit to {first.readers} following readers, {first.sessions:,} sessions, in milliseconds"
+    return [Table(title, ["round", "median", "99 of 100", "most", "server's processor a session"], rows)]
 
 
-def show_rates(rates: Sequence[Rate], console: Console) -> None:
+def rate_tables(rates: Sequence[Rate]) -> list[Table]:
     """What more workers bring."""
-    table = Table(title="Median (lowest to highest round)", title_justify="left")
-    headings = ("work", "workers", "a second", "servers' processor for one, µs", "commits", "conflicts")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "work" else "right")
+    rows = []
     for work, workers in dict.fromkeys((rate.work, rate.workers) for rate in rates):
         found = [rate for rate in rates if (rate.work, rate.workers) == (work, workers)]
         cpu_micros = [rate.server_cpu_s * 1e6 / rate.items for rate in found]
         figures = [[rate.per_s for rate in found], cpu_micros, [rate.commits for rate in found]]
         figures.append([rate.conflicts for rate in found])
-        table.add_row(work, str(workers), *(_spread(column, ",.0f") for column in figures))
-    console.print(table)
+        rows.append([work, str(workers), *(spread(column, ",.0f") for column in figures)])
+    headings = ["work", "workers", "a second", "servers' processor for one, µs", "commits", "conflicts"]
+    return [Table("Median (lowest to highest round)", headings, rows)]
 
 
-def show_caught_up(caught_up: Sequence[CaughtUp], console: Console) -> None:
+def caught_up_tables(caught_up: Sequence[CaughtUp]) -> list[Table]:
     """What a follower that fell behind costs."""
+    tables = []
     for found in caught_up:
         rate = found.sessions / found.catching_up_s
-        console.print(
-            f"{found.sessions:,} sessions imported in {found.import_s:,.0f} s; "
-            f"the follower caught up in {found.catching_up_s:,.0f} s ({rate:,.0f} a second)"
-        )
-        show_growth(found.memory, console)
+        row = [f"{found.sessions:,}", *(f"{seconds:,.0f}" for seconds in (found.import_s, found.catching_up_s, rate))]
+        headings = ["sessions", "imported in, s", "caught up in, s", "a second"]
+        tables += [Table("A follower that fell behind", headings, [row], words=0), *growth_tables(found.memory)]
+    return tables
 
 
-def show_overload(found: Sequence[Overload], console: Console) -> None:
+def overload_tables(found: Sequence[Overload]) -> list[Table]:
     """What became of the calls at twice of what the server carries."""
-    for one in found:
-        table = Table(title=f"Overload; the server carries {one.capacity:,.0f} calls a second", title_justify="left")
-        for heading in ("calls", "a second", "median, ms", "99 of 100, ms"):
-            table.add_column(heading, justify="left" if heading == "calls" else "right")
-        rows = {
-            "unloaded": (one.unloaded_rate, one.unloaded_median_ms, one.unloaded_p99_ms),
-            "accepted": (one.accepted, one.accepted_median_ms, one.accepted_p99_ms),
-            "refused": (one.refused, one.refused_median_ms, one.refused_p99_ms),
-        }
-        for name, figures in rows.items():
-            table.add_row(name, *(f"{figure:,.1f}" for figure in figures))
-        console.print(table)
-        console.print(
-            f"accepted against unloaded: median {one.accepted_median_ms / one.unloaded_median_ms:.2f}, "
-            f"99 of 100 {one.accepted_p99_ms / one.unloaded_p99_ms:.2f}; health at most {one.health_most_ms:.0f} ms; "
-            f"the server's memory {one.rss_before_mib:.0f} MiB before, {one.rss_most_mib:.0f} at most; "
-            f"other ends: {one.other or 'none'}"
-        )
+    return [_overload_table(one) for one in found]
 
 
-def _spread(figures: Sequence[float], form: str) -> str:
-    return f"{median(figures):{form}} ({min(figures):{form}} to {max(figures):{form}})"
+def _overload_table(one: Overload) -> Table:
+    rows = {
+        "unloaded": (one.unloaded_rate, one.unloaded_median_ms, one.unloaded_p99_ms),
+        "accepted": (one.accepted, one.accepted_median_ms, one.accepted_p99_ms),
+        "refused": (one.refused, one.refused_median_ms, one.refused_p99_ms),
+    }
+    return Table(
+        f"Overload; the server carries {one.capacity:,.0f} calls a second",
+        ["calls", "a second", "median, ms", "99 of 100, ms"],
+        [[name, *(f"{figure:,.1f}" for figure in figures)] for name, figures in rows.items()],
+        note=f"Accepted against unloaded: median {one.accepted_median_ms / one.unloaded_median_ms:.2f}, "
+        f"99 of 100 {one.accepted_p99_ms / one.unloaded_p99_ms:.2f}; health at most {one.health_most_ms:.0f} ms; "
+        f"the server's memory {one.rss_before_mib:.0f} MiB before, {one.rss_most_mib:.0f} at most; "
+        f"other ends: {one.other or 'none'}",
+    )

@@ -4,62 +4,158 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 from pymongo import AsyncMongoClient, MongoClient
 
 from clickstream import ClickstreamClient
+from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.storage.mongo.driver import CODEC, MAJORITY_READ, MAJORITY_WRITE
 from clickstream_server.storage.mongo.indexes import ensure_indexes
 
-OURS, DIRECT = "ours", "direct"
-"""The two databases on one mongod: what the service writes, and what is written by hand."""
+DIRECT, PLAIN = "direct", "plain"
+"""The databases of those who do without the service, on the same mongod."""
+DRIVERS = {"motor": "Motor", "pymongo": "PyMongo Async"}
 _START_S_MAX = 60.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
-class System:
-    """What runs. `ours` and `direct` are PyMongo's databases, for the contestants by hand and for the checks."""
+class Service:
+    """A server of ours, a client of it, and its database as PyMongo has it, to look at what was written."""
+
+    name: str
+    client: ClickstreamClient
+    database: Any
+    pid: int
+    log: Path
+
+    def refused(self) -> int:
+        """How many calls it refused so far for its load; our client makes them again."""
+        lines = [line for line in self.log.read_text().splitlines() if "reason=OVERLOADED" in line]
+        return len(lines) + sum(int(line.partition("left_out=")[2] or 0) for line in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """The server that does nothing. `stub`: without our client; its channel has the options of our client's."""
 
     client: ClickstreamClient
-    ours: Any
-    direct: Any
-    pids: dict[str, int]
+    stub: Any
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What runs: servers of ours, one mongod for all, and, where asked for, the server that does nothing."""
+
+    services: tuple[Service, ...]
+    folder: Path
+    uri: str
+    mongo: MongoClient[Any]
+    mongod: int
+    empty_server: Empty | None = None
+
+    @property
+    def empty(self) -> Empty:
+        assert self.empty_server is not None
+        return self.empty_server
+
+    @property
+    def client(self) -> ClickstreamClient:
+        return self.services[0].client
+
+    @property
+    def ours(self) -> Any:
+        return self.services[0].database
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {"client": os.getpid(), "server": self.services[0].pid, "mongod": self.mongod}
 
     def cpu_s(self) -> dict[str, float]:
         """The processor's time that each process has used so far."""
         return {name: cpu_s(pid) for name, pid in self.pids.items()}
 
+    def database(self, name: str) -> Any:
+        """As durable as the service's own."""
+        return database_of(self.mongo, name)
+
+    async def clear(self) -> None:
+        """Everything out of all databases, so that nothing that follows is slower for it. No server may be at work."""
+        names = [DIRECT, PLAIN, *(service.database.name for service in self.services)]
+        async with AsyncMongoClient[dict[str, Any]](self.uri) as mongo:
+            for name in names:
+                for collection in await mongo[name].list_collection_names():
+                    await mongo[name].drop_collection(collection)
+                await ensure_indexes(mongo[name])
+
+
+def database_of(mongo: MongoClient[Any], name: str) -> Any:
+    return mongo.get_database(name, codec_options=CODEC, read_concern=MAJORITY_READ, write_concern=MAJORITY_WRITE)
+
 
 @asynccontextmanager
 async def started(folder: Path, driver: str) -> AsyncIterator[System]:
-    """Start everything on this folder, and stop it at the end."""
+    """One server on this folder, and its mongod; stopped at the end."""
+    async with running(folder, {driver: driver}) as system:
+        yield system
+
+
+@asynccontextmanager
+async def running(folder: Path, servers: Mapping[str, str], *, empty: bool = False) -> AsyncIterator[System]:
+    """Servers by name, each with its driver and a database of its own, and their mongod; stopped at the end."""
     async with AsyncExitStack() as stack:
         mongod = EmbeddedMongo(folder)
         uri = await mongod.start()
         stack.push_async_callback(mongod.stop)
-        async with AsyncMongoClient[dict[str, Any]](uri) as mongo:
-            await ensure_indexes(mongo[DIRECT])
-        server, address = await serve(uri, driver, stack, database=OURS)
-        mongo_sync: MongoClient[Any] = stack.enter_context(MongoClient(uri, tz_aware=True))
-        ours, direct = (
-            mongo_sync.get_database(name, codec_options=CODEC, read_concern=MAJORITY_READ, write_concern=MAJORITY_WRITE)
-            for name in (OURS, DIRECT)
-        )
-        client = await stack.enter_async_context(ClickstreamClient(address))
-        mongod_pid = int((folder / "db" / "mongod.lock").read_text())  # a few bytes
-        yield System(client, ours, direct, {"client": os.getpid(), "server": server, "mongod": mongod_pid})
+        async with AsyncMongoClient[dict[str, Any]](uri) as client:
+            for name in (DIRECT, PLAIN):
+                await ensure_indexes(client[name])
+        mongo: MongoClient[Any] = stack.enter_context(MongoClient(uri, tz_aware=True))
+        services = [await _service(stack, mongo, folder, name, driver, uri=uri) for name, driver in servers.items()]
+        pid = int((folder / "db" / "mongod.lock").read_text())  # a few bytes
+        yield System(tuple(services), folder, uri, mongo, pid, await _empty(stack) if empty else None)
 
 
-async def serve(uri: str, driver: str, stack: AsyncExitStack, *, database: str, workers: int = 1) -> tuple[int, str]:
-    """`clickstream serve` on a free port; return its process and its address."""
+async def _service(
+    stack: AsyncExitStack, mongo: MongoClient[Any], folder: Path, name: str, driver: str, *, uri: str
+) -> Service:
+    database = f"ours-{name.replace(' ', '-')}"
+    log = folder / f"{database}.log"
+    pid, address = await serve(uri, driver, stack, database=database, log=log)
+    client = await stack.enter_async_context(ClickstreamClient(address))
+    return Service(name, client, database_of(mongo, database), pid, log)
+
+
+async def _empty(stack: AsyncExitStack) -> Empty:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.empty"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    stack.push_async_callback(_stop, process)
+    assert process.stdout is not None
+    async with asyncio.timeout(_START_S_MAX):
+        address = (await process.stdout.readline()).decode().strip()
+    client = await stack.enter_async_context(ClickstreamClient(address))
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channel = await stack.enter_async_context(grpc.aio.insecure_channel(address, options=options))
+    return Empty(client, ClickstreamServiceStub(channel), process.pid)
+
+
+async def serve(
+    uri: str, driver: str, stack: AsyncExitStack, *, database: str, workers: int = 1, log: Path | None = None
+) -> tuple[int, str]:
+    """`clickstream serve` on a free port; return its process and its address. `log`: where its log goes, else here."""
     settings = {
         "listen": "127.0.0.1:0",
         "ui-listen": "off",
@@ -73,6 +169,7 @@ async def serve(uri: str, driver: str, stack: AsyncExitStack, *, database: str, 
         *(f"--{name}={value}" for name, value in settings.items()),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
+        stderr=log and stack.enter_context(log.open("wb")),
     )
     stack.push_async_callback(_stop, process)
     assert process.stdout is not None
@@ -81,7 +178,7 @@ async def serve(uri: str, driver: str, stack: AsyncExitStack, *, database: str, 
         while line := await process.stdout.readline():
             if line.startswith(b"Ctrl-C"):
                 return process.pid, first.split("serves on ")[1]
-    raise RuntimeError("the server did not start; what is wrong stands above")
+    raise RuntimeError(f"the server did not start; why stands {f'in {log}' if log else 'above'}")
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
@@ -94,6 +191,12 @@ def cpu_s(pid: int) -> float:
     """User's and system's time of all of its threads; fields 14 and 15 of proc(5)'s stat."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def client_cpu_s() -> float:
+    """The same of this process and of those that it started and that have ended: exports are programs."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return cpu_s(os.getpid()) + ended.ru_utime + ended.ru_stime
 
 
 def children(pid: int) -> list[int]:

@@ -5,27 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any
 
 from clickstream import ImportItem, Money, SearchResultItem, Session, SessionEvent
-from clickstream.values import micros_from_datetime
-from clickstream_server.canonical import canonical_event, canonical_session, content_hash
-from clickstream_server.storage.mongo import documents
 
 EVENTS_PER_SESSION = 5
+EVENTS_PER_CALL = 10
 RESULTS_PER_SESSION = 10
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _PURCHASE_EVERY = 10
 _CATALOGUE = 100_000
+_DAYS = 300
 
-Document = dict[str, Any]
 
-
-def items(count: int, seed: int) -> Iterator[ImportItem]:
-    """Sessions with ten results and five events each; ids are random, as UUIDs are."""
+def items(count: int, seed: int, *, events: int = EVENTS_PER_SESSION) -> Iterator[ImportItem]:
+    """Sessions with ten results and so many events each; ids are random, as UUIDs are."""
     random = Random(seed)
     for number in range(count):
-        created_at = _START + timedelta(days=seed, seconds=number / 100)
+        created_at = _START + timedelta(days=seed % _DAYS, seconds=number / 100)
         shown = [f"product-{random.randrange(_CATALOGUE)}" for _ in range(RESULTS_PER_SESSION)]
         session = Session(
             session_id=f"{random.getrandbits(128):032x}",
@@ -38,10 +34,7 @@ def items(count: int, seed: int) -> Iterator[ImportItem]:
         )
         yield ImportItem(
             session,
-            [
-                _event(session.session_id, place, random.choice(shown), created_at)
-                for place in range(EVENTS_PER_SESSION)
-            ],
+            [_event(session.session_id, place, random.choice(shown), created_at) for place in range(events)],
         )
 
 
@@ -64,24 +57,3 @@ def events(count: int, seed: int) -> Iterator[SessionEvent]:
     for item in items(-(-count // EVENTS_PER_SESSION), seed):
         yield from item.events[:left]  # type: ignore[misc]  # these are all valid
         left -= len(item.events[:left])
-
-
-def event_document(event: SessionEvent) -> Document:
-    """The event as the service stores it."""
-    assert event.created_at is not None
-    return documents.event_to_document(
-        event,
-        event_id=event.event_id,
-        content_hash=content_hash(canonical_event(event)),
-        created_at=micros_from_datetime(event.created_at),
-    )
-
-
-def session_document(session: Session, *, batch_id: str, number: int) -> Document:
-    """The session as the service stores it."""
-    assert session.created_at is not None
-    micros = micros_from_datetime(session.created_at)
-    document = documents.session_to_document(
-        session, content_hash=content_hash(canonical_session(session)), created_at=micros
-    )
-    return document | {"batch_id": batch_id, "session_number": number, "registered_at": micros}

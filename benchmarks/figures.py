@@ -1,0 +1,58 @@
+"""The figures of all works, in a folder: as JSON, as tables in Markdown, as pictures.
+
+Works may be run one by one: each replaces its own figures and leaves the others'.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables import Table
+
+_PACKAGES = ("grpcio", "protobuf", "pymongo", "motor", "pydantic")
+
+
+class Folder:
+    """Where the figures go."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._json = path / "figures.json"
+        path.mkdir(parents=True, exist_ok=True)
+
+    def keep(self, work: str, results: Sequence[Any], tables: Sequence[Table]) -> None:
+        """Note what a work found."""
+        figures = self.figures()
+        figures[work] = {"machine": _machine(), "results": [result.as_json() for result in results]}
+        self._json.write_text(json.dumps(figures, indent=2) + "\n")
+        (self._path / f"{work}.md").write_text("\n".join(table.markdown() for table in tables))
+
+    def figures(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._json.read_text()) if self._json.exists() else {}
+        return found
+
+    def draw(self) -> str:
+        """Make the pictures; return what there is to say of that."""
+        if find_spec("matplotlib") is None:
+            return "without pictures, since matplotlib is not installed (make bench installs it)"
+        from benchmarks import charts
+
+        drawn = charts.draw(self.figures(), self._path)
+        return f"in {self._path}: figures.json, tables as WORK.md{''.join(f', {path.name}' for path in drawn)}"
+
+
+def _machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
