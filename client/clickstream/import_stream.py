@@ -76,10 +76,10 @@ class ImportStream:
         """Take chunks as long as not too many are unacknowledged."""
         try:
             async for chunk in chunks:
-                items = [transfer_wire.import_item_to_pb(item) for item in chunk.items]
+                message = transfer_wire.import_chunk_to_pb(chunk)
                 async with self._changed:
                     await self._changed.wait_for(lambda: len(self._outbox.unacked) < CHUNKS_UNACKED_MAX)
-                    self._outbox.put(pb.ImportChunk(sequence=chunk.sequence, items=items))
+                    self._outbox.put(message)
         finally:
             async with self._changed:
                 self._ended = True

@@ -73,16 +73,9 @@ def import_item_to_pb(item: ImportItem) -> pb.ImportItem:
     return pb.ImportItem(session=session, events=map(wire.event_fields, item.events))  # type: ignore[arg-type]
 
 
-def import_chunk_from_pb(message: pb.ImportChunk) -> ImportChunk:
-    return ImportChunk(message.sequence, [import_item_from_pb(item) for item in message.items])
-
-
-def import_item_from_pb(message: pb.ImportItem) -> ImportItem:
-    """What cannot be read stands in the item as its error."""
-    session = None
-    if message.HasField("session"):
-        session = wire.or_error(wire.session_from_pb, message.session, message.session.session_id)
-    return ImportItem(session, wire.events_from_pb(message.events))
+def import_chunk_to_pb(chunk: ImportChunk) -> pb.ImportChunk:
+    """Raises InvalidField as `import_item_to_pb` does."""
+    return pb.ImportChunk(sequence=chunk.sequence, items=map(import_item_to_pb, chunk.items))
 
 
 def _counts_to_pb(counts: OutcomeCounts) -> pb.OutcomeCounts:

@@ -9,7 +9,7 @@ The constructors take plain dicts for the messages and Structs inside (`x_fields
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -157,6 +157,12 @@ def order_to_pb(order: models.Order) -> Any:
     return _ORDER_TO_PB[order]
 
 
+def order_from_pb(number: session_pb2.Order) -> models.Order:
+    if number not in _ORDER_FROM_PB:
+        raise InvalidField.at("sort_by.order", f"{number} is not a known Order")
+    return _ORDER_FROM_PB[number]
+
+
 def session_to_pb(session: models.Session) -> session_pb2.Session:
     return session_pb2.Session(**session_fields(session))
 
@@ -229,11 +235,9 @@ def _result_parts(item: session_pb2.SearchResultItem, place: int) -> Fields:
 
 
 def _sort_by_parts(message: session_pb2.SortBy) -> Fields:
-    if message.order not in _ORDER_FROM_PB:
-        raise InvalidField.at("sort_by.order", f"{message.order} is not a known Order")
     return {
         "field": message.field,
-        "order": _ORDER_FROM_PB[message.order],
+        "order": order_from_pb(message.order),
         "force_not_payload": message.force_not_payload,
     }
 
@@ -292,20 +296,6 @@ def money_fields(money: models.Money) -> Fields:
 def money_from_pb(message: event_pb2.Money) -> models.Money:
     """What a server answers. A sum may have more digits than an amount that can be stored: it is not checked as one."""
     return _money_made({"currency_code": message.currency_code, "amount": Decimal(message.amount)})
-
-
-def events_from_pb(messages: Iterable[event_pb2.SessionEvent]) -> list[models.SessionEvent | InvalidField]:
-    """The events; one that cannot be read stands as its error, at its place."""
-    return [or_error(event_from_pb, message, message.event_id) for message in messages]
-
-
-def or_error(read: Callable[[Any], M], message: Any, item_id: str) -> M | InvalidField:
-    """What the message says or, if it cannot be read, the error with the id that it has."""
-    try:
-        return read(message)
-    except InvalidField as error:
-        error.item_id = item_id
-        return error
 
 
 # --- what the server adds -------------------------------------------------------------------------------------------

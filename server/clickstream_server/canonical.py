@@ -1,24 +1,33 @@
 """The canonical form of what a client sent, and the hash that tells a retry from a conflict. Pure.
 
 The form is JSON with sorted keys, without white space, in UTF-8, of the fields that differ from their defaults; times
-are whole microseconds since 1970, amounts are text. Numbers are canonical already (see `clickstream.values`).
+are whole microseconds since 1970, amounts are text. Numbers: see docs/adr/0003-content-hash-and-duplicates.md.
 """
 
 from __future__ import annotations
 
-import json
 from hashlib import sha256
 from typing import Any
 
-from clickstream.models import Order, Session, SessionEvent
-from clickstream.values import micros_from_datetime
+import orjson
 
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_SESSION_FIELDS = (
+    "search_query",
+    "search_meta",
+    "payload_filter",
+    "user_id",
+    "created_at",
+    "is_irrelevant",
+    "is_payload_search",
+)
+_EVENT_FIELDS = ("object_id", "created_at", "meta")
+
+Document = dict[str, Any]
 
 
 def canonical_json(value: Any) -> bytes:
     """A JSON value in its canonical form."""
-    return _encode(value).encode()
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def content_hash(canonical: bytes) -> bytes:
@@ -31,39 +40,30 @@ def derived_event_id(hashed: bytes) -> str:
     return hashed[:16].hex()
 
 
-def canonical_session(session: Session) -> bytes:
-    """The content of a session."""
-    content: dict[str, Any] = {"session_id": session.session_id}
-    if session.search_query is not None:
-        content["search_query"] = session.search_query
-    if session.search_results:
-        content["search_results"] = [[item.object_id, item.rank, item.meta] for item in session.search_results]
-    if session.search_meta:
-        content["search_meta"] = session.search_meta
-    if session.payload_filter:
-        content["payload_filter"] = session.payload_filter
-    if (sort_by := session.sort_by) is not None:
-        content["sort_by"] = [sort_by.field, sort_by.order is Order.DESC, sort_by.force_not_payload]
-    if session.user_id is not None:
-        content["user_id"] = session.user_id
-    if session.created_at is not None:
-        content["created_at"] = micros_from_datetime(session.created_at)
-    if session.is_irrelevant:
-        content["is_irrelevant"] = True
-    if session.is_payload_search:
-        content["is_payload_search"] = True
+def canonical_session(document: Document) -> bytes:
+    """The content of a session, given as its document. `created_at` is missing in it where the client sent none."""
+    content = {"session_id": document["_id"]}
+    for name in _SESSION_FIELDS:
+        if name in document:
+            content[name] = document[name]
+    if results := document.get("search_results"):
+        content["search_results"] = [
+            [item["object_id"], item.get("rank"), item.get("meta") or _NOTHING] for item in results
+        ]
+    if sort_by := document.get("sort_by"):
+        content["sort_by"] = [sort_by["field"], sort_by["order"] == "DESC", sort_by["force_not_payload"]]
     return canonical_json(content)
 
 
-def canonical_event(event: SessionEvent) -> bytes:
-    """The content of an event: everything but `event_id`, which may be derived from it."""
-    content: dict[str, Any] = {"session_id": event.session_id, "event_type": event.event_type}
-    if event.object_id:
-        content["object_id"] = event.object_id
-    if event.created_at is not None:
-        content["created_at"] = micros_from_datetime(event.created_at)
-    if event.meta:
-        content["meta"] = event.meta
-    if event.value is not None:
-        content["value"] = [event.value.currency_code, event.value.text]
+_NOTHING: Document = {}
+
+
+def canonical_event(document: Document) -> bytes:
+    """The content of an event, given as its document: everything but `event_id`, which may be derived from it."""
+    content = {"session_id": document["_id"]["session_id"], "event_type": document["event_type"]}
+    for name in _EVENT_FIELDS:
+        if name in document:
+            content[name] = document[name]
+    if value := document.get("value"):
+        content["value"] = [value["currency_code"], format(value["amount"].to_decimal(), "f")]
     return canonical_json(content)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from clickstream.errors import FieldViolation, InvalidField
-from clickstream.models import DEFAULT_EVENT_TYPE, Session, SessionEvent
+from clickstream.models import DEFAULT_EVENT_TYPE
 from clickstream.values import JSON_DEPTH_MAX, MESSAGE_BYTES_MAX, json_depth, text_fault
-from clickstream_server.canonical import canonical_json
+from clickstream_server.canonical import Document, canonical_json
 from clickstream_server.currencies import CURRENCY_CODES
 
 
@@ -30,113 +31,134 @@ class Limits:
     age_s_max: float | None = None
 
 
-class _Violations(list[FieldViolation]):
-    """Collects what is wrong, so that a caller learns of all of it at once."""
-
-    def __init__(self, limits: Limits) -> None:
-        super().__init__()
-        self.limits = limits
-
-    def note(self, path: str, description: str) -> None:
-        self.append(FieldViolation(path, description))
-
-    def check_id(self, path: str, value: str) -> None:
-        if len(value) > self.limits.id_chars_max:
-            self.note(path, f"must have {self.limits.id_chars_max} characters at most, not {len(value)}")
-        elif not value.strip():
-            self.note(path, "must not be empty or blank")
-        elif fault := text_fault(value):
-            self.note(path, fault)
-
-    def check_moment(self, path: str, micros: int | None, now_micros: int) -> None:
-        if micros is None:
-            return
-        if micros - now_micros > self.limits.future_s_max * 1_000_000:
-            self.note(path, f"must not be more than {self.limits.future_s_max:g} seconds in the future")
-        if self.limits.age_s_max is not None and now_micros - micros > self.limits.age_s_max * 1_000_000:
-            self.note(path, f"must not be older than {self.limits.age_s_max:g} seconds")
-
-    def check_meta(self, path: str, meta: dict[str, Any]) -> None:
-        size = len(canonical_json(meta))
-        if size > self.limits.meta_bytes_max:
-            self.note(path, f"must have {self.limits.meta_bytes_max} bytes as JSON at most, not {size}")
-
-    def check_depth(self, path: str, value: Any) -> None:
-        """The models hold what is sent to JSON_DEPTH_MAX, so there is something to do for a lower limit only."""
-        most = self.limits.json_depth_max
-        if most < JSON_DEPTH_MAX and json_depth(value) > most:
-            self.note(path, f"must not be nested deeper than {most} levels")
-
-    def check_storable(self, content: bytes) -> None:
-        """MongoDB's drivers read an object with $ref and $id as a reference, and lose a null database in it."""
-        if b'"$db":null' in content and b'"$ref":"' in content:
-            self.note("", 'an object with "$ref" and a "$db" of null cannot be stored; leave "$db" out')
-
-    def raise_if_any(self) -> None:
-        if self:
-            raise InvalidField.of(self)
+Faults = list[FieldViolation]
+"""What is wrong, so that a caller learns of all of it at once."""
 
 
-def check_session(session: Session, *, content: bytes, created_at: int | None, now_micros: int, limits: Limits) -> None:
-    """Raise InvalidField if the session breaks a limit. `content`: its canonical form."""
-    found = _Violations(limits)
-    found.check_id("session_id", session.session_id)
-    if session.user_id is not None:
-        found.check_id("user_id", session.user_id)
-    found.check_moment("created_at", created_at, now_micros)
-    if len(session.search_results) > limits.search_results_max:
-        found.note("search_results", f"must be {limits.search_results_max} at most, not {len(session.search_results)}")
-    for place, item in enumerate(session.search_results[: limits.search_results_max]):
-        found.check_id(f"search_results[{place}].object_id", item.object_id)
-    found.check_storable(content)
-    found.check_depth("search_query", session.search_query)
-    found.check_depth("search_meta", session.search_meta)
-    found.check_depth("payload_filter", session.payload_filter)
-    for place, item in enumerate(session.search_results):
-        found.check_depth(f"search_results[{place}].meta", item.meta)
+def _check_id(found: Faults, path: str, value: str, limits: Limits) -> None:
+    if fault := _id_fault(value, limits):
+        found.append(FieldViolation(path, fault))
+
+
+def _id_fault(value: str, limits: Limits) -> str | None:
+    if len(value) > limits.id_chars_max:
+        return f"must have {limits.id_chars_max} characters at most, not {len(value)}"
+    if not value.strip():
+        return "must not be empty or blank"
+    return text_fault(value)
+
+
+def _check_created_at(found: Faults, micros: int, now_micros: int, limits: Limits) -> None:
+    if micros - now_micros > limits.future_s_max * 1_000_000:
+        text = f"must not be more than {limits.future_s_max:g} seconds in the future"
+        found.append(FieldViolation("created_at", text))
+    if limits.age_s_max is not None and now_micros - micros > limits.age_s_max * 1_000_000:
+        found.append(FieldViolation("created_at", f"must not be older than {limits.age_s_max:g} seconds"))
+
+
+def _check_storable(found: Faults, content: bytes) -> None:
+    """MongoDB's drivers read an object with $ref and $id as a reference, and lose a null database in it."""
+    if b'"$db":null' in content and b'"$ref":"' in content:
+        found.append(FieldViolation("", 'an object with "$ref" and a "$db" of null cannot be stored; leave "$db" out'))
+
+
+def _check_depth(found: Faults, path: str, value: Any, limits: Limits) -> None:
+    if json_depth(value) > limits.json_depth_max:
+        found.append(FieldViolation(path, f"must not be nested deeper than {limits.json_depth_max} levels"))
+
+
+def _check_meta(found: Faults, path: str, meta: Any, limits: Limits) -> None:
+    if meta is not None and (size := len(canonical_json(meta))) > limits.meta_bytes_max:
+        text = f"must have {limits.meta_bytes_max} bytes as JSON at most, not {size}"
+        found.append(FieldViolation(path, text))
+
+
+def check_session(document: Document, *, content: bytes, now_micros: int, limits: Limits) -> None:
+    """Raise InvalidField if the session breaks a limit. `content`: its canonical form.
+
+    `document` is what is to be stored; `created_at` is missing in it where the client sent none.
+    """
+    found: Faults = []
+    get = document.get
+    _check_id(found, "session_id", document["_id"], limits)
+    if (user_id := get("user_id")) is not None:
+        _check_id(found, "user_id", user_id, limits)
+    if (created_at := get("created_at")) is not None:
+        _check_created_at(found, created_at, now_micros, limits)
+    _check_results(found, get("search_results", ()), limits)
+    _check_storable(found, content)
+    if limits.json_depth_max < JSON_DEPTH_MAX:  # what is sent is held to JSON_DEPTH_MAX already
+        _check_depth(found, "search_query", get("search_query"), limits)
+        for path, value in _metas(document):
+            _check_depth(found, path, value, limits)
     if len(content) > limits.session_bytes_max:
-        found.note("", f"a session must have {limits.session_bytes_max} bytes as JSON at most, not {len(content)}")
+        text = f"a session must have {limits.session_bytes_max} bytes as JSON at most, not {len(content)}"
+        found.append(FieldViolation("", text))
     elif len(content) > limits.meta_bytes_max:
-        found.check_meta("search_meta", session.search_meta)
-        found.check_meta("payload_filter", session.payload_filter)
-        for place, item in enumerate(session.search_results):
-            found.check_meta(f"search_results[{place}].meta", item.meta)
-    found.raise_if_any()
+        for path, value in _metas(document):
+            _check_meta(found, path, value, limits)
+    if found:
+        raise InvalidField.of(found)
 
 
-def check_event(
-    event: SessionEvent, *, content: bytes, created_at: int | None, now_micros: int, limits: Limits
-) -> None:
-    """Raise InvalidField if the event breaks a limit or a rule. `content`: its canonical form."""
-    found = _Violations(limits)
-    found.check_id("session_id", event.session_id)
-    if event.event_id:
-        found.check_id("event_id", event.event_id)
-    elif created_at is None:
-        found.note("created_at", "must be set where event_id is empty, so that a retry can be told from a new event")
-    if event.object_id:
-        found.check_id("object_id", event.object_id)
-    elif event.event_type == DEFAULT_EVENT_TYPE:
-        found.note("object_id", "must be set for a click")
-    if len(event.event_type) > limits.event_type_chars_max:
-        found.note("event_type", f"must have {limits.event_type_chars_max} characters at most")
-    elif not event.event_type.strip():
-        found.note("event_type", "must not be blank")
-    found.check_moment("created_at", created_at, now_micros)
-    found.check_storable(content)
-    found.check_depth("meta", event.meta)
+def _check_results(found: Faults, results: Sequence[Document], limits: Limits) -> None:
+    if len(results) > limits.search_results_max:
+        text = f"must be {limits.search_results_max} at most, not {len(results)}"
+        found.append(FieldViolation("search_results", text))
+    for place, item in enumerate(results[: limits.search_results_max]):
+        if fault := _id_fault(item["object_id"], limits):
+            found.append(FieldViolation(f"search_results[{place}].object_id", fault))
+
+
+def _metas(document: Document) -> Iterator[tuple[str, Any]]:
+    """What a session has of free JSON, but for its query."""
+    yield "search_meta", document.get("search_meta")
+    yield "payload_filter", document.get("payload_filter")
+    for place, item in enumerate(document.get("search_results", ())):
+        yield f"search_results[{place}].meta", item.get("meta")
+
+
+def check_event(document: Document, *, content: bytes, now_micros: int, limits: Limits) -> None:
+    """Raise InvalidField if the event breaks a limit or a rule; the parameters are those of `check_session`."""
+    found: Faults = []
+    get, key = document.get, document["_id"]
+    _check_id(found, "session_id", key["session_id"], limits)
+    if event_id := key["event_id"]:
+        _check_id(found, "event_id", event_id, limits)
+    elif "created_at" not in document:
+        text = "must be set where event_id is empty, so that a retry can be told from a new event"
+        found.append(FieldViolation("created_at", text))
+    _check_what_happened(found, document, limits)
+    if (created_at := get("created_at")) is not None:
+        _check_created_at(found, created_at, now_micros, limits)
+    _check_storable(found, content)
+    if limits.json_depth_max < JSON_DEPTH_MAX:
+        _check_depth(found, "meta", get("meta"), limits)
     if len(content) > limits.meta_bytes_max:
-        found.check_meta("meta", event.meta)
-    if event.value is not None and event.value.currency_code not in CURRENCY_CODES:
-        found.note("value.currency_code", "must be a currency code of ISO 4217, such as EUR")
-    found.raise_if_any()
+        _check_meta(found, "meta", get("meta"), limits)
+    if (value := get("value")) is not None and value["currency_code"] not in CURRENCY_CODES:
+        found.append(FieldViolation("value.currency_code", "must be a currency code of ISO 4217, such as EUR"))
+    if found:
+        raise InvalidField.of(found)
+
+
+def _check_what_happened(found: Faults, document: Document, limits: Limits) -> None:
+    """The event's type, and what it happened to."""
+    event_type = document["event_type"]
+    if object_id := document.get("object_id"):
+        _check_id(found, "object_id", object_id, limits)
+    elif event_type == DEFAULT_EVENT_TYPE:
+        found.append(FieldViolation("object_id", "must be set for a click"))
+    if len(event_type) > limits.event_type_chars_max:
+        found.append(FieldViolation("event_type", f"must have {limits.event_type_chars_max} characters at most"))
+    elif not event_type.strip():
+        found.append(FieldViolation("event_type", "must not be blank"))
 
 
 def check_id(path: str, value: str, limits: Limits) -> None:
     """Raise InvalidField if `value` cannot be an id."""
-    found = _Violations(limits)
-    found.check_id(path, value)
-    found.raise_if_any()
+    if fault := _id_fault(value, limits):
+        raise InvalidField.at(path, fault)
 
 
 def check_not_negative(**values: int | None) -> None:

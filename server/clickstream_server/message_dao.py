@@ -1,22 +1,42 @@
-"""MessageDao: the interface that the service is made of, whose reads give messages instead of models.
+"""MessageDao: the interface that the service is made of, which takes and gives messages instead of models.
 
-What is stored goes to the wire without a model in between: making models of it first took two thirds of the server's
-time for a session (`make bench ARGS=export-sessions`). The interface's own reads are made from the messages here.
+What is stored goes to the wire without a model in between, and what is sent goes to the storage without one: models
+took two thirds of the server's time for a session (`make bench ARGS=export-sessions`) and half of it for an event
+(`ARGS=stream-events`). The interface's own methods are made of those with messages here.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
 from clickstream import transfer_wire, wire
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
+from clickstream.errors import InvalidField
 from clickstream.export import ExportFilter, ExportPage
-from clickstream.models import SessionPage, SessionWithEvents
-from clickstream.transfer import TransferDao
-from clickstream.v1 import session_pb2
+from clickstream.models import (
+    PushResult,
+    RegisteredSession,
+    Registration,
+    Session,
+    SessionEvent,
+    SessionPage,
+    SessionWithEvents,
+)
+from clickstream.transfer import (
+    EventAck,
+    EventBatch,
+    ImportChunk,
+    ImportConfig,
+    ImportProgress,
+    ImportSummary,
+    TransferDao,
+)
+from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.v1 import event_pb2, session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 
 
@@ -41,8 +61,47 @@ class BatchQuery:
     follow: bool = False
 
 
+SentEvents = Sequence[event_pb2.SessionEvent | InvalidField]
+"""Events as they were sent. One that could not be read stands as its error, and is counted as REJECTED."""
+
+
+class SentBatch(Protocol):
+    """An EventBatch as it was sent, such as a StreamEventsRequest."""
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def events(self) -> SentEvents: ...
+
+
 class MessageDao(ClickstreamDao, TransferDao):
-    """What a storage implements: the interface's writes, and its reads as messages."""
+    """What a storage implements: the interface with messages."""
+
+    @abstractmethod
+    async def register_session_message(self, session: session_pb2.Session) -> pb.RegisterSessionResponse:
+        """See `ClickstreamDao.register_session`."""
+
+    @abstractmethod
+    async def update_session_message(self, session: session_pb2.Session) -> session_pb2.RegisteredSession:
+        """See `ClickstreamDao.update_session`."""
+
+    @abstractmethod
+    async def push_event_messages(self, events: SentEvents) -> PushResult:
+        """See `ClickstreamDao.push_events`."""
+
+    @abstractmethod
+    async def mark_session_irrelevant_message(self, session_id: str) -> session_pb2.RegisteredSession:
+        """See `ClickstreamDao.mark_session_irrelevant`."""
+
+    @abstractmethod
+    def stream_event_messages(self, batches: AsyncIterable[SentBatch]) -> AsyncGenerator[EventAck, None]:
+        """See `TransferDao.stream_events`."""
+
+    @abstractmethod
+    def import_session_messages(
+        self, config: ImportConfig, chunks: AsyncIterable[pb_transfer.ImportChunk]
+    ) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
+        """See `TransferDao.import_sessions`."""
 
     @abstractmethod
     async def get_session_message(
@@ -59,6 +118,35 @@ class MessageDao(ClickstreamDao, TransferDao):
         self, chosen: ExportFilter, *, events_limit: int | None = None, limit: int = 0, resume_token: str = ""
     ) -> AsyncGenerator[pb_transfer.ExportSessionsResponse, None]:
         """See `TransferDao.export_sessions`. Each is to be sent as it is."""
+
+    async def register_session(self, session: Session) -> Registration:
+        done = await self.register_session_message(wire.session_to_pb(session))
+        return Registration(
+            session=wire.registered_session_from_pb(done.session), outcome=wire.outcome_from_pb(done.outcome)
+        )
+
+    async def update_session(self, session: Session) -> RegisteredSession:
+        return wire.registered_session_from_pb(await self.update_session_message(wire.session_to_pb(session)))
+
+    async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
+        return await self.push_event_messages(_sent(events))
+
+    async def mark_session_irrelevant(self, session_id: str) -> RegisteredSession:
+        return wire.registered_session_from_pb(await self.mark_session_irrelevant_message(session_id))
+
+    async def stream_events(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
+        sent = (_SentBatch(batch.sequence, _sent(batch.events)) async for batch in batches)
+        async with aclosing(self.stream_event_messages(sent)) as acks:
+            async for ack in acks:
+                yield ack
+
+    async def import_sessions(
+        self, config: ImportConfig, chunks: AsyncIterable[ImportChunk]
+    ) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
+        sent = (transfer_wire.import_chunk_to_pb(chunk) async for chunk in chunks)
+        async with aclosing(self.import_session_messages(config, sent)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def get_session(
         self, session_id: str, *, events_limit: int | None = DEFAULT_EVENTS_LIMIT
@@ -99,3 +187,13 @@ class MessageDao(ClickstreamDao, TransferDao):
         async with aclosing(pages):
             async for page in pages:
                 yield transfer_wire.export_page_from_pb(page)
+
+
+@dataclass(frozen=True, slots=True)
+class _SentBatch:
+    sequence: int
+    events: SentEvents
+
+
+def _sent(events: Sequence[SessionEvent | InvalidField]) -> SentEvents:
+    return [event if isinstance(event, InvalidField) else wire.event_to_pb(event) for event in events]

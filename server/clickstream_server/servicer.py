@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import Any, TypeVar
-
-from google.protobuf.message import Message
 
 from clickstream import wire
 from clickstream.dao import DEFAULT_EVENTS_LIMIT
@@ -24,8 +21,6 @@ STREAM_MESSAGE_BYTES = 1024 * 1024
 _ANSWER_BYTES = 1024
 """Room in a message for what else the answer says."""
 
-M = TypeVar("M")
-
 
 class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
     """`clickstream.v1.ClickstreamService` over any MessageDao."""
@@ -35,23 +30,19 @@ class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
         self._message_bytes_max = message_bytes_max
 
     async def RegisterSession(self, request: pb.RegisterSessionRequest, context: Context) -> pb.RegisterSessionResponse:
-        done = await self._dao.register_session(_read(request, "session", wire.session_from_pb))
-        return pb.RegisterSessionResponse(
-            session=wire.registered_session_to_pb(done.session), outcome=wire.outcome_to_pb(done.outcome)
-        )
+        return await self._dao.register_session_message(_session(request))
 
     async def UpdateSession(self, request: pb.UpdateSessionRequest, context: Context) -> pb.UpdateSessionResponse:
-        updated = await self._dao.update_session(_read(request, "session", wire.session_from_pb))
-        return pb.UpdateSessionResponse(session=wire.registered_session_to_pb(updated))
+        return pb.UpdateSessionResponse(session=await self._dao.update_session_message(_session(request)))
 
     async def PushEvents(self, request: pb.PushEventsRequest, context: Context) -> pb.PushEventsResponse:
-        return wire.push_result_to_pb(await self._dao.push_events(wire.events_from_pb(request.events)))
+        return wire.push_result_to_pb(await self._dao.push_event_messages(request.events))
 
     async def MarkSessionIrrelevant(
         self, request: pb.MarkSessionIrrelevantRequest, context: Context
     ) -> pb.MarkSessionIrrelevantResponse:
-        marked = await self._dao.mark_session_irrelevant(request.session_id)
-        return pb.MarkSessionIrrelevantResponse(session=wire.registered_session_to_pb(marked))
+        marked = await self._dao.mark_session_irrelevant_message(request.session_id)
+        return pb.MarkSessionIrrelevantResponse(session=marked)
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         limit = request.events_limit if request.HasField("events_limit") else DEFAULT_EVENTS_LIMIT
@@ -112,14 +103,10 @@ class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
         return pb.UpdateBatchStatusResponse(batch=wire.batch_to_pb(batch))
 
 
-def _read(request: Message, field: str, from_pb: Callable[[Any], M]) -> M:
-    """A required message field of the request, as a model."""
-    if not request.HasField(field):
-        raise InvalidField.at(field, "must be set")
-    try:
-        return from_pb(getattr(request, field))
-    except InvalidField as error:
-        raise error.under(field) from None
+def _session(request: pb.RegisterSessionRequest | pb.UpdateSessionRequest) -> session_pb2.Session:
+    if not request.HasField("session"):
+        raise InvalidField.at("session", "must be set")
+    return request.session
 
 
 def too_large(found: session_pb2.SessionWithEvents, bytes_max: int) -> MessageTooLarge:

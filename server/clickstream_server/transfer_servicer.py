@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from clickstream import transfer_wire, wire
+from clickstream import transfer_wire
 from clickstream.errors import InvalidField
 from clickstream.export import ExportFilter
-from clickstream.transfer import EventBatch, ImportChunk, ImportConfig
+from clickstream.transfer import ImportConfig
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.v1 import transfer_service_pb2_grpc as pb_grpc
 from clickstream.values import MESSAGE_BYTES_MAX
@@ -27,10 +27,7 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
     async def StreamEvents(
         self, request_iterator: AsyncIterator[pb.StreamEventsRequest], context: Context
     ) -> AsyncIterator[pb.StreamEventsResponse]:
-        batches = (
-            EventBatch(request.sequence, wire.events_from_pb(request.events)) async for request in request_iterator
-        )
-        async with aclosing(self._dao.stream_events(batches)) as acks:
+        async with aclosing(self._dao.stream_event_messages(request_iterator)) as acks:
             async for ack in acks:
                 yield transfer_wire.event_ack_to_pb(ack)
 
@@ -38,7 +35,7 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
         self, request_iterator: AsyncIterator[pb.ImportSessionsRequest], context: Context
     ) -> AsyncIterator[pb.ImportSessionsResponse]:
         config = await _config(request_iterator)
-        async with aclosing(self._dao.import_sessions(config, _chunks(request_iterator))) as answers:
+        async with aclosing(self._dao.import_session_messages(config, _chunks(request_iterator))) as answers:
             async for answer in answers:
                 yield transfer_wire.import_answer_to_pb(answer)
 
@@ -75,8 +72,8 @@ async def _config(requests: AsyncIterator[pb.ImportSessionsRequest]) -> ImportCo
         raise error.under("config") from None
 
 
-async def _chunks(requests: AsyncIterator[pb.ImportSessionsRequest]) -> AsyncIterator[ImportChunk]:
+async def _chunks(requests: AsyncIterator[pb.ImportSessionsRequest]) -> AsyncIterator[pb.ImportChunk]:
     async for request in requests:
         if not request.HasField("chunk"):
             raise InvalidField.at("chunk", "must be set in every request after the first")
-        yield transfer_wire.import_chunk_from_pb(request.chunk)
+        yield request.chunk

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import pytest
 from grpc import StatusCode
 from pydantic import BaseModel
+from sent import document_of
 
 import clickstream
 from clickstream import (
@@ -36,7 +37,6 @@ from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
 from clickstream.values import micros_from_datetime
 from clickstream_server.message_dao import MessageDao
 from clickstream_server.servicer import ClickstreamServicer
-from clickstream_server.storage.mongo import documents
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.messages import session_message
 from clickstream_server.transfer_servicer import TransferServicer
@@ -272,19 +272,11 @@ FAILURE = models.ItemFailure(
 
 def as_stored_and_read(found: models.SessionWithEvents) -> Any:
     """The message that readers get once this is stored: a server makes it of the documents."""
-    session = documents.session_to_document(found.session, content_hash=b"", created_at=micros(found.session))
+    session = document_of(found.session)
     place = {"batch_id": found.batch_id, "session_number": found.session_number}
-    events = [
-        documents.event_to_document(event, event_id=event.event_id, content_hash=b"", created_at=micros(event))
-        for event in found.events
-    ]
+    events = map(document_of, found.events)
     registered_at = micros_from_datetime(found.registered_at)
     return session_message(session | place | {"registered_at": registered_at}, events, found.event_count)
-
-
-def micros(found: models.Session | models.SessionEvent) -> int:
-    assert found.created_at is not None
-    return micros_from_datetime(found.created_at)
 
 
 EXAMPLES: list[tuple[BaseModel, Callable[[Any], Any], Callable[[Any], Any]]] = [
@@ -296,7 +288,7 @@ EXAMPLES: list[tuple[BaseModel, Callable[[Any], Any], Callable[[Any], Any]]] = [
     (
         models.SessionWithEvents(
             **PLACE,
-            events=(EVENT, models.SessionEvent(session_id="s", object_id="o", created_at=NOON)),
+            events=(EVENT, models.SessionEvent(session_id="s", event_id="e", object_id="o", created_at=NOON)),
             event_count=2**40,
         ),
         as_stored_and_read,

@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
+from sent import document_of
 
-from clickstream import ClickstreamError, RegisteredSession, Session, SessionEvent, WriteOutcome
-from clickstream_server.canonical import canonical_event, canonical_session, content_hash
-from clickstream_server.storage.mongo import documents
+from clickstream import ClickstreamError, Session, SessionEvent, WriteOutcome
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan, plan
 
@@ -33,16 +32,14 @@ def event(session_id: str, event_id: str, text: str = "lamp") -> Document:
         meta={"text": text},
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
-    hashed = content_hash(canonical_event(made))
-    return documents.event_to_document(made, event_id=event_id, content_hash=hashed, created_at=NOW)
+    return document_of(made)
 
 
 def item(session_id: str, *events: Document, query: str = "lamp", intent: Intent = Intent.REGISTER) -> Numbering:
     """A call; its events stand or fall with it."""
     session = Session(session_id=session_id, search_query=query)
     done: asyncio.Future[Numbered] = asyncio.Future(loop=LOOP)
-    hashed = content_hash(canonical_session(session))
-    return Numbering(session, hashed, content_bytes=100, intent=intent, events=events, done=done)
+    return Numbering(document_of(session), content_bytes=100, intent=intent, events=events, done=done)
 
 
 class Store:
@@ -73,9 +70,9 @@ def told(made: Plan) -> list[tuple[WriteOutcome, ...]]:
 
 def numbers(made: Plan) -> list[int]:
     return [
-        result.session.session_number
+        result.stored["session_number"]
         for result in made.results()
-        if isinstance(result, Numbered) and isinstance(result.session, RegisteredSession)
+        if isinstance(result, Numbered) and result.stored is not None
     ]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from sent import document_of
 
 from clickstream import InvalidField, Session, SessionEvent
-from clickstream_server.canonical import canonical_event, canonical_session
-from clickstream_server.limits import Limits, check_event, check_session
+from clickstream.values import datetime_from_micros
 
 NOW = 1_700_000_000_000_000
 SECOND = 1_000_000
@@ -14,11 +14,9 @@ SECOND = 1_000_000
 
 def faults(thing: Session | SessionEvent, created_at: int | None = NOW, **limits: object) -> list[str]:
     """The paths that a check complains about."""
-    chosen = Limits(**limits)  # type: ignore[arg-type]
-    content = canonical_session(thing) if isinstance(thing, Session) else canonical_event(thing)
-    check = check_session if isinstance(thing, Session) else check_event
+    moment = None if created_at is None else datetime_from_micros(created_at)
     try:
-        check(thing, content=content, created_at=created_at, now_micros=NOW, limits=chosen)  # type: ignore[operator]
+        document_of(thing.model_copy(update={"created_at": moment}), now_micros=NOW, **limits)
     except InvalidField as error:
         return [violation.path for violation in error.violations]
     return []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from sent import document_of
+
 from clickstream import Session, SessionNotFound, WriteOutcome
-from clickstream_server.canonical import canonical_session, content_hash
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan
 from clickstream_server.storage.mongo.numbering import plan as plan_group
@@ -23,10 +24,9 @@ def plan(group: list[Numbering], stored: dict[str, Document], batch_id: str, fir
 
 def call(session_id: str, query: str = "lamp", *, replace: bool = False) -> Numbering:
     session = Session(session_id=session_id, search_query=query)
-    hashed = content_hash(canonical_session(session))
     done: asyncio.Future[Numbered] = asyncio.Future(loop=LOOP)
     return Numbering(
-        session, hashed, content_bytes=100, intent=Intent.UPDATE if replace else Intent.REGISTER, done=done
+        document_of(session), content_bytes=100, intent=Intent.UPDATE if replace else Intent.REGISTER, done=done
     )
 
 
@@ -36,7 +36,7 @@ def stored(session_id: str, query: str, batch_id: str, number: int) -> dict[str,
 
 
 def numbers(made: Plan) -> list[int]:
-    return [result.session.session_number for result in made.results() if isinstance(result, Numbered)]
+    return [result.stored["session_number"] for result in made.results() if isinstance(result, Numbered)]
 
 
 def outcomes(made: Plan) -> list[WriteOutcome | type]:

@@ -9,7 +9,6 @@ from typing import NamedTuple, Protocol
 from clickstream.errors import InvalidField
 from clickstream.models import Session, SessionEvent
 from clickstream.transfer import ImportItem
-from clickstream_server.canonical import canonical_event, canonical_session
 
 PARTS_PER_ITEM = 5_000
 """A session with more events than this is sent in several items: a chunk may have 10,000 sessions and events."""
@@ -123,12 +122,12 @@ def items_of(whole: Sendable, *, atomic: bool) -> Iterator[Sendable]:
 
 def _pieces(session: Session | None, events: Iterable[object]) -> Iterator[tuple[list[SessionEvent], int]]:
     piece: list[SessionEvent] = []
-    total = 0 if session is None else checked_weight("session", canonical_session(session))
+    total = 0 if session is None else checked_weight("session", session)
     for place, event in enumerate(events):
         assert isinstance(event, SessionEvent)
         if session is not None and not event.session_id:
             event = event.model_copy(update={"session_id": session.session_id})  # noqa: PLW2901  # it may be sent alone
-        weight = checked_weight(f"events[{place}]", canonical_event(event))
+        weight = checked_weight(f"events[{place}]", event)
         if total and (len(piece) == PARTS_PER_ITEM or total + weight > WEIGHT_MAX):
             yield piece, total
             piece, total = [], 0
@@ -137,9 +136,9 @@ def _pieces(session: Session | None, events: Iterable[object]) -> Iterator[tuple
     yield piece, total
 
 
-def checked_weight(path: str, json_bytes: bytes) -> int:
+def checked_weight(path: str, part: Session | SessionEvent) -> int:
     """The weight of a session or an event. Raises InvalidField if no message has room for it."""
-    weight = weight_of(json_bytes)
+    weight = weight_of(part.model_dump_json(exclude_defaults=True).encode())
     if weight > WEIGHT_MAX:
         raise InvalidField.at(path, "is too large for a message")
     return weight

@@ -24,7 +24,6 @@ from clickstream_server.bulk.sources import Lines
 from clickstream_server.bulk.ubi.lines import Kind, RefusedRow, Row, read_rows
 from clickstream_server.bulk.ubi.mapping import RowRefused
 from clickstream_server.bulk.ubi.spool import Spool, SpooledEvent, spooling
-from clickstream_server.canonical import canonical_session
 
 _ROWS_OF_QUERY_BYTES_MAX = 1024 * 1024
 """So much of a query's own rows is held, to be shown if it is refused."""
@@ -85,7 +84,7 @@ class UbiRows:
             if self._atomic:
                 _check_whole(spool, query_id)
             mapped = spool.session(query_id)
-            weight = checked_weight("session", canonical_session(mapped.session))
+            weight = checked_weight("session", mapped.session)
             if self._atomic:
                 _check_fits(spool, query_id, weight)
         except InvalidField as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
+from clickstream import wire
 from clickstream.dao import DEFAULT_EVENTS_LIMIT
 from clickstream.errors import InvalidField, SessionNotFound
 from clickstream.export import ExportFilter
@@ -15,29 +16,22 @@ from clickstream.models import (
     BatchList,
     BatchRelease,
     PushResult,
-    RegisteredSession,
-    Registration,
-    Session,
     SessionBatch,
     SessionBatchStatus,
-    SessionEvent,
 )
 from clickstream.transfer import (
     EventAck,
-    EventBatch,
-    ImportChunk,
     ImportConfig,
     ImportProgress,
     ImportSummary,
 )
+from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
-from clickstream.values import micros_from_datetime
-from clickstream_server.canonical import canonical_session, content_hash
 from clickstream_server.clock import now_micros
-from clickstream_server.limits import Limits, check_id, check_not_negative, check_session
-from clickstream_server.message_dao import BatchQuery, MessageDao, MessagePage
-from clickstream_server.storage.mongo import documents, indexes
+from clickstream_server.limits import Limits, check_id, check_not_negative
+from clickstream_server.message_dao import BatchQuery, MessageDao, MessagePage, SentBatch, SentEvents
+from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import database_of, settle
@@ -46,11 +40,12 @@ from clickstream_server.storage.mongo.event_stream import EventStreamer
 from clickstream_server.storage.mongo.events import EventStore, FoundEvents, TooManyBytes
 from clickstream_server.storage.mongo.exporter import Exporter
 from clickstream_server.storage.mongo.importer import Importer
-from clickstream_server.storage.mongo.messages import session_message
+from clickstream_server.storage.mongo.messages import registered_message, session_message
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering
 from clickstream_server.storage.mongo.paging import events_bytes_max, too_large
 from clickstream_server.storage.mongo.reader import BatchReader
 from clickstream_server.storage.mongo.registrar import Registrar
+from clickstream_server.storage.mongo.sent import session_document
 from clickstream_server.storage.mongo.watcher import Lag
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
@@ -115,36 +110,29 @@ class MongoClickstreamDao(MessageDao):
         async with storage_call(most_s):
             await settle(self._database.command("ping"))
 
-    async def register_session(self, session: Session) -> Registration:
+    async def register_session_message(self, session: session_pb2.Session) -> pb.RegisterSessionResponse:
         done = await self._take_number(session, Intent.REGISTER)
-        assert done.session is not None
-        return Registration(session=done.session, outcome=done.outcome)
+        assert done.stored is not None
+        return pb.RegisterSessionResponse(
+            session=registered_message(done.stored), outcome=wire.outcome_to_pb(done.outcome)
+        )
 
-    async def update_session(self, session: Session) -> RegisteredSession:
+    async def update_session_message(self, session: session_pb2.Session) -> session_pb2.RegisteredSession:
         done = await self._take_number(session, Intent.UPDATE)
-        assert done.session is not None
-        return done.session
+        assert done.stored is not None
+        return registered_message(done.stored)
 
-    async def _take_number(self, session: Session, intent: Intent) -> Numbered:
+    async def _take_number(self, session: session_pb2.Session, intent: Intent) -> Numbered:
         """Check the session and let the registrar give it the next number in the collecting batch."""
-        canonical = canonical_session(session)
         try:
-            check_session(
-                session,
-                content=canonical,
-                created_at=None if session.created_at is None else micros_from_datetime(session.created_at),
-                now_micros=now_micros(),
-                limits=self._limits,
-            )
+            document, size = session_document(session, now_micros=now_micros(), limits=self._limits)
         except InvalidField as error:
             raise error.under("session") from None
-        done = await self._registrar.submit(
-            Numbering(session, content_hash(canonical), content_bytes=len(canonical), intent=intent)
-        )
+        done = await self._registrar.submit(Numbering(document, content_bytes=size, intent=intent))
         self._observer.stored("session", "update" if intent is Intent.UPDATE else "register", done.outcome, 1)
         return done
 
-    async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
+    async def push_event_messages(self, events: SentEvents) -> PushResult:
         prepared = self._events.prepare_call(events)
         async with storage_call(self._timeout_s):
             outcomes = await self._events.insert(prepared.documents)
@@ -152,7 +140,7 @@ class MongoClickstreamDao(MessageDao):
         self._observer.stored_all("event", "push", result)
         return result
 
-    async def mark_session_irrelevant(self, session_id: str) -> RegisteredSession:
+    async def mark_session_irrelevant_message(self, session_id: str) -> session_pb2.RegisteredSession:
         check_id("session_id", session_id, self._limits)
         async with storage_call(self._timeout_s):
             changed: Document | None = await self._sessions.find_one_and_update(
@@ -160,7 +148,7 @@ class MongoClickstreamDao(MessageDao):
             )
         if changed is None:
             raise SessionNotFound.by_id(session_id)
-        return documents.registered_from_document(changed)
+        return registered_message(changed)
 
     async def get_session_message(
         self, session_id: str, *, events_limit: int | None = DEFAULT_EVENTS_LIMIT
@@ -173,16 +161,6 @@ class MongoClickstreamDao(MessageDao):
                 return None
             events = await self._events_of(session_id, events_limit)
         return session_message(found, events.documents, events.count)
-
-    async def get_session_events(
-        self, session_id: str, *, limit: int | None = DEFAULT_EVENTS_LIMIT
-    ) -> tuple[SessionEvent, ...]:
-        """A session's earliest events by `created_at`, then `event_id`, whether or not the session is known."""
-        check_id("session_id", session_id, self._limits)
-        check_not_negative(limit=limit)
-        async with storage_call(self._timeout_s):
-            events = await self._events_of(session_id, limit)
-        return tuple(map(documents.event_from_document, events.documents))
 
     async def _events_of(self, session_id: str, limit: int | None) -> FoundEvents:
         try:
@@ -222,14 +200,14 @@ class MongoClickstreamDao(MessageDao):
         async with storage_call(self._timeout_s):
             return await self._batches.update_status(batch_id, status, expected_status)
 
-    async def stream_events(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
+    async def stream_event_messages(self, batches: AsyncIterable[SentBatch]) -> AsyncGenerator[EventAck, None]:
         streamer = EventStreamer(self._events, timeout_s=self._timeout_s, observer=self._observer)
         async with aclosing(streamer.run(batches)) as acks:
             async for ack in acks:
                 yield ack
 
-    async def import_sessions(
-        self, config: ImportConfig, chunks: AsyncIterable[ImportChunk]
+    async def import_session_messages(
+        self, config: ImportConfig, chunks: AsyncIterable[pb_transfer.ImportChunk]
     ) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         importer = Importer(
             config, self._database, self._registrar, self._limits, timeout_s=self._timeout_s, observer=self._observer

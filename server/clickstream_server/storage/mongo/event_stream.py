@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from clickstream.errors import InvalidField
 from clickstream.models import WriteOutcome
-from clickstream.transfer import EventAck, EventBatch
+from clickstream.transfer import EventAck
+from clickstream_server.message_dao import SentBatch
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore, PreparedEvents
 from clickstream_server.storage.mongo.pipeline import in_order
@@ -50,14 +51,14 @@ class EventStreamer:
         self._changed = asyncio.Condition()
         self._ended = False
 
-    async def run(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
+    async def run(self, batches: AsyncIterable[SentBatch]) -> AsyncGenerator[EventAck, None]:
         """Yield one acknowledgement for each batch, in order, each once its events are durable."""
         async with aclosing(in_order(self._groups(batches), self._write, in_flight=WRITES_IN_FLIGHT)) as written:
             async for acks in written:
                 for ack in acks:
                     yield ack
 
-    async def _groups(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[list[_Waiting], None]:
+    async def _groups(self, batches: AsyncIterable[SentBatch]) -> AsyncGenerator[list[_Waiting], None]:
         """What waits, as one group at a time: while a write is in flight, what arrives forms the next group."""
         reading = asyncio.create_task(self._read(batches))
         try:
@@ -68,7 +69,7 @@ class EventStreamer:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
-    async def _read(self, batches: AsyncIterable[EventBatch]) -> None:
+    async def _read(self, batches: AsyncIterable[SentBatch]) -> None:
         """Read and check, as far ahead as is allowed."""
         last = 0
         try:

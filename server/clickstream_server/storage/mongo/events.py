@@ -13,17 +13,18 @@ from pymongo.errors import BulkWriteError
 
 from clickstream.errors import InvalidField
 from clickstream.export import sum_by_currency
-from clickstream.models import ItemFailure, Money, PushResult, SessionEvent, WriteOutcome
-from clickstream.values import micros_from_datetime
-from clickstream_server.canonical import canonical_event, content_hash, derived_event_id
+from clickstream.models import ItemFailure, Money, PushResult, WriteOutcome
+from clickstream.v1 import event_pb2
 from clickstream_server.clock import now_micros
-from clickstream_server.limits import Limits, check_event
+from clickstream_server.limits import Limits
+from clickstream_server.message_dao import SentEvents
 from clickstream_server.storage.mongo import documents, indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
 from clickstream_server.storage.mongo.driver import CODEC, raw_documents, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable
 from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.numbering import event_outcome
+from clickstream_server.storage.mongo.sent import event_document
 
 IN_ORDER = [("_id.session_id", ASCENDING), ("created_at", ASCENDING), ("_id.event_id", ASCENDING)]
 CONTENT_CONFLICT = "CONTENT_CONFLICT"
@@ -87,7 +88,7 @@ class EventStore:
 
     # --- storing ----------------------------------------------------------------------------------------------------
 
-    def prepare_call(self, events: Sequence[SessionEvent | InvalidField]) -> PreparedEvents:
+    def prepare_call(self, events: SentEvents) -> PreparedEvents:
         """As `prepare`; at least one of them is valid. Raises InvalidField if none is."""
         if not events:
             raise InvalidField.at("events", "must not be empty")
@@ -96,15 +97,20 @@ class EventStore:
             raise InvalidField.of(violation for fault in prepared.faults for violation in fault.violations)
         return prepared
 
-    def prepare(self, events: Sequence[SessionEvent | InvalidField]) -> PreparedEvents:
-        """Check each event and make its document. Raises InvalidField if there are too many."""
+    def prepare(self, events: SentEvents, *, item_session_id: str = "") -> PreparedEvents:
+        """Check each event and make its document. Raises InvalidField if there are too many.
+
+        `item_session_id`: see `event_document`.
+        """
         if len(events) > self._limits.events_per_call_max:
             raise InvalidField.at("events", f"must be {self._limits.events_per_call_max} at most, not {len(events)}")
-        now = now_micros()
+        now, limits = now_micros(), self._limits
         prepared = PreparedEvents()
         for place, event in enumerate(events):
             try:
-                document, size = self._document(event, now)
+                if isinstance(event, InvalidField):
+                    raise event
+                document, size = event_document(event, now_micros=now, limits=limits, item_session_id=item_session_id)
                 prepared.documents.append(document)
                 prepared.places.append(place)
                 prepared.size += size
@@ -112,22 +118,6 @@ class EventStore:
                 prepared.faults.append(error.under(f"events[{place}]"))
                 prepared.rejected.append(_rejected(place, event, error))
         return prepared
-
-    def _document(self, event: SessionEvent | InvalidField, now: int) -> tuple[Document, int]:
-        """The event's document, and the size of its content in bytes."""
-        if isinstance(event, InvalidField):
-            raise event
-        canonical = canonical_event(event)
-        created_at = None if event.created_at is None else micros_from_datetime(event.created_at)
-        check_event(event, content=canonical, created_at=created_at, now_micros=now, limits=self._limits)
-        hashed = content_hash(canonical)
-        document = documents.event_to_document(
-            event,
-            event_id=event.event_id or derived_event_id(hashed),
-            content_hash=hashed,
-            created_at=now if created_at is None else created_at,
-        )
-        return document, len(canonical)
 
     async def insert(self, new: Sequence[Document], *, replace: bool = False) -> list[WriteOutcome]:
         """Insert all, each once; return what became of each: INSERTED, DUPLICATE or CONFLICT.
@@ -280,7 +270,7 @@ def _add_value(values: list[Money], value: Money) -> None:
     values.append(value)
 
 
-def _rejected(place: int, event: SessionEvent | InvalidField, error: InvalidField) -> ItemFailure:
+def _rejected(place: int, event: event_pb2.SessionEvent | InvalidField, error: InvalidField) -> ItemFailure:
     event_id = event.item_id if isinstance(event, InvalidField) else event.event_id
     return ItemFailure(
         index=place,

@@ -11,23 +11,20 @@ from time import monotonic
 from typing import Any
 
 from clickstream.errors import InvalidField
-from clickstream.models import ItemFailure, Session, SessionEvent, WriteOutcome
+from clickstream.models import ItemFailure, WriteOutcome
 from clickstream.transfer import (
     FELL_WITH_SESSION,
     ImportAtomicity,
-    ImportChunk,
     ImportConfig,
-    ImportItem,
     ImportMode,
     ImportProgress,
     ImportSummary,
     OutcomeCounts,
     too_many_failed,
 )
-from clickstream.values import micros_from_datetime
-from clickstream_server.canonical import canonical_session, content_hash
+from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream_server.clock import now_micros
-from clickstream_server.limits import Limits, check_id, check_session
+from clickstream_server.limits import Limits, check_id
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.event_stream import rising
@@ -36,6 +33,7 @@ from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, plan
 from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.registrar import Registrar
+from clickstream_server.storage.mongo.sent import session_document
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 CHUNKS_IN_FLIGHT = 3
@@ -185,7 +183,7 @@ class Importer:
         """Chunks that wait for it get it in their order."""
         self._foretold: Foretold | None = None
 
-    async def run(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
+    async def run(self, chunks: AsyncIterable[pb.ImportChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         """Yield progress for each chunk, in order, and the summary. Raises ImportAborted past the failure ratio."""
         started = monotonic()
         with closing(Foretold()) if self._config.dry_run else nullcontext() as self._foretold:
@@ -210,7 +208,7 @@ class Importer:
         tally = self._tally
         return tally.processed >= JUDGED_FROM_ITEMS and tally.failed > self._config.max_failure_ratio * tally.processed
 
-    async def _until_stopped(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[_Chunk, None]:
+    async def _until_stopped(self, chunks: AsyncIterable[pb.ImportChunk]) -> AsyncGenerator[_Chunk, None]:
         last = 0
         async for chunk in _until_set(self._stop, chunks):
             try:
@@ -284,32 +282,18 @@ class Importer:
                 together.append(item)
         return together, loose
 
-    def _prepare(self, item: ImportItem) -> _Item:
-        numbering, fault = None, None
-        session_id = item.session.session_id if isinstance(item.session, Session) else ""
-        if isinstance(item.session, InvalidField):
-            session_id = item.session.item_id
-            fault = item.session.under("session")
-        elif item.session is not None:
+    def _prepare(self, item: pb.ImportItem) -> _Item:
+        numbering, fault, session_id = None, None, ""
+        if item.HasField("session"):
+            session_id = item.session.session_id
             try:
-                numbering = self._numbering(item.session)
+                document, size = session_document(item.session, now_micros=now_micros(), limits=self._limits)
+                numbering = Numbering(document, content_bytes=size, intent=self._intent)
             except InvalidField as error:
                 fault = error.under("session")
-        prepared = self._events.prepare([_of_session(event, session_id) for event in item.events])
-        prepared.rejected = [_named(failure, item.events[failure.index]) for failure in prepared.rejected]
+        prepared = self._events.prepare(item.events, item_session_id=session_id)
         outcome = WriteOutcome.REJECTED if fault else None
         return _Item(session_id, numbering, fault, prepared, session_outcome=outcome)
-
-    def _numbering(self, session: Session) -> Numbering:
-        canonical = canonical_session(session)
-        check_session(
-            session,
-            content=canonical,
-            created_at=None if session.created_at is None else micros_from_datetime(session.created_at),
-            now_micros=now_micros(),
-            limits=self._limits,
-        )
-        return Numbering(session, content_hash(canonical), content_bytes=len(canonical), intent=self._intent)
 
     async def _number(self, calls: list[Numbering]) -> list[Numbered]:
         """Store the sessions with their numbers."""
@@ -330,7 +314,7 @@ class Importer:
         """What `_number` and `_insert` would return if what is foretold so far were stored."""
         async with storage_call(self._timeout_s):
             stored, stored_events = await self._registrar.look_up(calls)
-            stored |= so_far.sessions(call.session.session_id for call in calls)
+            stored |= so_far.sessions(call.document["_id"] for call in calls)
             stored_events |= so_far.events(event for call in calls for event in call.events)
             made = plan(calls, stored, stored_events, collecting="", now=now_micros())
             so_far.add(made.sessions.values(), made.events.values())
@@ -356,12 +340,9 @@ class Importer:
         )
 
 
-def _named(failure: ItemFailure, event: SessionEvent | InvalidField) -> ItemFailure:
-    """The failure under its event's id, also where `_of_session` made an error of the event."""
-    return failure.model_copy(update={"id": event.event_id}) if isinstance(event, SessionEvent) else failure
-
-
-async def _until_set(stop: asyncio.Event, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportChunk, None]:
+async def _until_set(
+    stop: asyncio.Event, chunks: AsyncIterable[pb.ImportChunk]
+) -> AsyncGenerator[pb.ImportChunk, None]:
     """The chunks, until there are no more or `stop` is set, which is not put off until another one comes."""
     source = aiter(chunks)
     tasks: set[asyncio.Task[Any]] = {stopped := asyncio.create_task(stop.wait())}
@@ -379,14 +360,5 @@ async def _until_set(stop: asyncio.Event, chunks: AsyncIterable[ImportChunk]) ->
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _next(source: AsyncIterator[ImportChunk]) -> ImportChunk | None:
+async def _next(source: AsyncIterator[pb.ImportChunk]) -> pb.ImportChunk | None:
     return await anext(source, None)
-
-
-def _of_session(event: SessionEvent | InvalidField, session_id: str) -> SessionEvent | InvalidField:
-    """The event with the item's session filled in; one of another session is invalid there."""
-    if isinstance(event, InvalidField) or not session_id or event.session_id == session_id:
-        return event
-    if event.session_id:
-        return InvalidField.at("session_id", "must be that of the item's session, or empty")
-    return event.model_copy(update={"session_id": session_id})

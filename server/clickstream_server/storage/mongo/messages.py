@@ -1,4 +1,4 @@
-"""BSON documents -> protobuf messages: what readers get. Pure; the models' own conversions are in `documents.py`.
+"""BSON documents -> protobuf messages: what readers get. Pure; the opposite of `sent.py`.
 
 The constructors take plain dicts, also for the messages and Structs inside, and then all of it is done in C.
 """
@@ -20,6 +20,11 @@ def session_message(document: Document, events: Iterable[Document], event_count:
     return session_pb2.SessionWithEvents(**_session_with_events(document, events, event_count))
 
 
+def registered_message(document: Document) -> session_pb2.RegisteredSession:
+    """A session as writers get it back."""
+    return session_pb2.RegisteredSession(**_registered(document))
+
+
 def exported_message(
     document: Document, events: Iterable[Document], event_count: int, totals: Sequence[Money]
 ) -> pb_transfer.ExportedSession:
@@ -31,13 +36,15 @@ def exported_message(
 
 
 def _session_with_events(document: Document, events: Iterable[Document], event_count: int) -> Fields:
+    return _registered(document) | {"events": [_event(event) for event in events], "event_count": event_count}
+
+
+def _registered(document: Document) -> Fields:
     return {
         "session": _session(document),
         "batch_id": document["batch_id"],
         "session_number": document["session_number"],
         "registered_at": moment_fields(document["registered_at"]),
-        "events": [_event(event) for event in events],
-        "event_count": event_count,
     }
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from clickstream.errors import ClickstreamError, SessionNotFound
-from clickstream.models import RegisteredSession, Session, WriteOutcome
-from clickstream.values import micros_from_datetime
+from clickstream.models import WriteOutcome
 from clickstream_server.call_record import CallRecord, call_record
 from clickstream_server.storage.mongo import documents
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
@@ -34,21 +33,16 @@ class Numbered:
     outcome: WriteOutcome
     event_outcomes: tuple[WriteOutcome, ...] = ()
 
-    @property
-    def session(self) -> RegisteredSession | None:
-        """What is stored under its id. Made when it is asked for: an import of thousands asks for none."""
-        return None if self.stored is None else documents.registered_from_document(self.stored)
-
 
 @dataclass(slots=True, eq=False)
 class Numbering:
     """One call that waits for a number. `events` stand or fall with it; `content_bytes` is the size of all of it.
 
-    `record` is of the call of the service that it was made in, if there is one.
+    `document`: the session's, without its place in a batch (see `sent.py`). `record` is of the call of the service that
+    it was made in, if there is one.
     """
 
-    session: Session
-    content_hash: bytes
+    document: Document
     content_bytes: int
     intent: Intent
     events: Sequence[Document] = ()
@@ -80,7 +74,7 @@ class Plan:
 
     def decide(self, call: Numbering) -> None:
         """Add the call to the plan."""
-        session_id = call.session.session_id
+        session_id = call.document["_id"]
         known = self._current.get(session_id)
         if known is None and call.intent is Intent.UPDATE:
             self._told.append(SessionNotFound.by_id(session_id))
@@ -110,15 +104,10 @@ class Plan:
 
     def _take_number(self, call: Numbering) -> Document:
         """The call's document, with its place among those that take numbers for a number."""
-        created_at = call.session.created_at
-        document = documents.session_to_document(
-            call.session,
-            content_hash=call.content_hash,
-            created_at=self._now if created_at is None else micros_from_datetime(created_at),
-        )
+        document: Document = {"created_at": self._now} | call.document
         self._numbered.append(document)
         document |= {"batch_id": self._collecting, "session_number": self.used, "registered_at": self._now}
-        self.sessions[call.session.session_id] = self._current[call.session.session_id] = document
+        self.sessions[document["_id"]] = self._current[document["_id"]] = document
         return document
 
     def number(self, batch_id: str, first_number: int) -> None:
@@ -163,7 +152,7 @@ def _kept_as(call: Numbering, known: Document, collecting: str) -> WriteOutcome 
     """The outcome if the known session stays as it is, or None if the call replaces it."""
     if call.intent is Intent.UPDATE and known["batch_id"] != collecting:
         return None  # it moves to the collecting batch in any case
-    if documents.same_session_content(known, call.content_hash):
+    if documents.same_session_content(known, call.document["content_hash"]):
         return WriteOutcome.DUPLICATE
     return WriteOutcome.CONFLICT if call.intent is Intent.REGISTER else None
 

@@ -191,7 +191,7 @@ class Registrar:
         self, group: Sequence[Numbering], session: Any = None
     ) -> tuple[dict[str, Document], dict[EventKey, Document]]:
         """What is stored of the sessions and events that the group is about."""
-        ids = list({call.session.session_id for call in group})
+        ids = list({call.document["_id"] for call in group})
         cursor = self._sessions.find({"_id": {"$in": ids}}, session=session)
         stored = {document["_id"]: document async for document in cursor}
         keys = [event["_id"] for call in group for event in call.events]
