@@ -60,7 +60,7 @@ def _deep_struct(levels: int) -> bytes:
 
 
 @st.composite
-def _right(draw: st.DrawFn, field: FieldDescriptor, levels: int) -> bytes:
+def right(draw: st.DrawFn, field: FieldDescriptor, levels: int) -> bytes:
     """The field with a value of its type, which may still make no sense."""
     number = field.number
     if field.type == FieldDescriptor.TYPE_MESSAGE:
@@ -100,7 +100,7 @@ def message(draw: st.DrawFn, descriptor: Descriptor, levels: int = 0) -> bytes:
         often = draw(st.integers(0, 9))
         if often < (3 if descriptor.full_name in _JSON else 7):
             times = draw(st.integers(1, 3)) if field.is_repeated else 1
-            out += b"".join(draw(_right(field, levels)) for _ in range(times))
+            out += b"".join(draw(right(field, levels)) for _ in range(times))
         elif often == 9 and draw(st.integers(0, 3)) == 0:
             out += draw(_wrong(draw(st.sampled_from([field.number, 99, 2**29 - 1]))))
     return out
