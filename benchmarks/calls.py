@@ -183,15 +183,15 @@ class GetSession(Contest):
 
     def __init__(self, system: System) -> None:
         super().__init__(system)
-        self._filled: dict[str, Filled] = {}
+        self.filled: dict[str, Filled] = {}
         self._ids: dict[str, list[str]] = {}
         self._requests: list[pb.GetSessionRequest] = []
 
     async def prepare(self, items: int, seed: int) -> None:
         for service in self.system.services:
-            if service.name not in self._filled:
-                self._filled[service.name] = await asyncio.to_thread(fill, service.database, self.stored)
-            self._ids[service.name] = self._filled[service.name].some_ids(items, seed)
+            if service.name not in self.filled:
+                self.filled[service.name] = await asyncio.to_thread(fill, service.database, self.stored)
+            self._ids[service.name] = self.filled[service.name].some_ids(items, seed)
         self._requests = [pb.GetSessionRequest(session_id=found) for found in self._ids[self.system.services[0].name]]
 
     @property

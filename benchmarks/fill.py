@@ -40,24 +40,28 @@ def session_id(place: int) -> str:
 
 
 def fill(
-    database: Any, sessions: int, *, batch_sizes: tuple[int, ...] = (), events: int = EVENTS_PER_SESSION
+    database: Any, sessions: int, *, batch_sizes: tuple[int, ...] = (), events: int = EVENTS_PER_SESSION, first: int = 0
 ) -> Filled:
-    """Store so many sessions, each with so many events; `batch_sizes` of them in batches (else all in one).
+    """Store so many sessions, each with so many events, from this place on; `batch_sizes` of them in a batch.
 
-    The last of the sizes is repeated until all have a batch.
+    (Else all are in one.) The last of the sizes is repeated until all have a batch.
     """
+    before = {name: database[name].estimated_document_count() for name in ("sessions", "events")}
     sizes = _sizes(sessions, batch_sizes or (sessions,))
-    batch_ids = tuple(f"20260101T000000Z-{number:08x}" for number in range(len(sizes)))
-    make = _Maker(sizes, batch_ids, events)
+    batch_ids = tuple(f"20260101T000000Z-{first + number:08x}" for number in range(len(sizes)))
+    make = _Maker(sizes, batch_ids, events, first)
     chunks = iter([range(at, min(at + _CHUNK, sessions)) for at in range(0, sessions, _CHUNK)])
     with ThreadPoolExecutor(_WRITERS) as pool:
         for done in [pool.submit(_write, database, chunks, make) for _ in range(_WRITERS)]:
             done.result()
     database.batches.insert_many(
-        [_batch(batch_id, size, number) for number, (batch_id, size) in enumerate(zip(batch_ids, sizes, strict=True))]
+        [
+            _batch(batch_id, size, first + number)
+            for number, (batch_id, size) in enumerate(zip(batch_ids, sizes, strict=True))
+        ]
     )
-    found = database.sessions.estimated_document_count(), database.events.estimated_document_count()
-    assert (sessions, sessions * events) == found, found
+    stored = [database[name].estimated_document_count() - had for name, had in before.items()]
+    assert [sessions, sessions * events] == stored, stored
     return Filled(sessions, batch_ids)
 
 
@@ -79,7 +83,8 @@ def _write(database: Any, chunks: Iterator[range], make: Callable[[int], tuple[D
 class _Maker:
     """Makes the documents of a session from those of another, with an id, a number and a time of its own."""
 
-    def __init__(self, sizes: Sequence[int], batch_ids: Sequence[str], events: int) -> None:
+    def __init__(self, sizes: Sequence[int], batch_ids: Sequence[str], events: int, first: int) -> None:
+        self._first = first
         self._firsts = list(accumulate(sizes, initial=0))
         self._batch_ids = batch_ids
         self._templates = [
@@ -90,7 +95,7 @@ class _Maker:
     def __call__(self, place: int) -> tuple[Document, list[Document]]:
         session, events = self._templates[place % _TEMPLATES]
         batch = bisect_right(self._firsts, place) - 1
-        own_id = session_id(place)
+        own_id = session_id(self._first + place)
         later = place * _MICROS_APART
         created_at = session["created_at"] + later
         own = {

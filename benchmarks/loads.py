@@ -36,13 +36,18 @@ async def in_flight(
     return took
 
 
-async def import_all(client: ClickstreamClient, wanted: Iterator[ImportItem] | Sequence[ImportItem]) -> ImportSummary:
+async def import_all(
+    client: ClickstreamClient,
+    wanted: Iterator[ImportItem] | Sequence[ImportItem],
+    *,
+    chunk_sessions: int = CHUNK_SESSIONS,
+) -> ImportSummary:
     """Import these; return the summary."""
     rest = iter(wanted)
 
     async def chunks() -> AsyncIterator[ImportChunk]:
         sequence = 0
-        while chunk := list(islice(rest, CHUNK_SESSIONS)):
+        while chunk := list(islice(rest, chunk_sessions)):
             sequence += 1
             yield ImportChunk(sequence, chunk)
 

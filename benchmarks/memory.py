@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from benchmarks.loads import CHUNK_SESSIONS
+from benchmarks.marks import Verdict
 from benchmarks.system import System, rss_bytes
 from benchmarks.workload import EVENTS_PER_SESSION, items
 from clickstream import ExportFilter, ImportChunk, ImportConfig, ImportSummary
@@ -19,6 +20,7 @@ NAME = "memory"
 ITEMS = 1_000_000
 _SAMPLE_S = 0.25
 _MIB = 1024 * 1024
+_GROWTH_MIB_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,28 @@ class Growth:
     after_a_tenth_mib: float
     most_mib: float
     at_the_end_mib: float
+    who: str = ""
+    """Whose server it is, where growth is to be judged."""
 
     @property
     def growth_mib(self) -> float:
         return self.most_mib - self.after_a_tenth_mib
 
+    def verdicts(self) -> list[Verdict]:
+        if not self.who:
+            return []
+        work = f"memory: {self.work}, {self.process}"
+        return [
+            Verdict(
+                work, f"≤ {_GROWTH_MIB_MAX} MiB", _GROWTH_MIB_MAX, at_least=False, figures={self.who: [self.growth_mib]}
+            )
+        ]
+
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"growth_mib": self.growth_mib}
+        return asdict(self) | {
+            "growth_mib": self.growth_mib,
+            "marks": [verdict.as_json() for verdict in self.verdicts()],
+        }
 
 
 @dataclass(slots=True)
@@ -75,11 +92,17 @@ class Watch:
             progress(f"{through:,} of {self.total:,} sessions {done}")
         self.through = through
 
-    def growth(self, work: str) -> list[Growth]:
+    def growth(self, work: str, who: str = "") -> list[Growth]:
         later = [found for through, found in self.samples if through * 10 >= self.total]
         return [
             Growth(
-                name, work, self.total, later[0][name], max(found[name] for found in later), self.samples[-1][1][name]
+                name,
+                work,
+                self.total,
+                later[0][name],
+                max(found[name] for found in later),
+                self.samples[-1][1][name],
+                who,
             )
             for name in self.pids
         ]
@@ -93,7 +116,7 @@ async def run_memory(system: System, *, sessions: int, progress: Callable[[str],
         watch = Watch(pids, sessions)
         async with watch.running():
             await run(system, watch, progress)
-        grown.extend(watch.growth(work))
+        grown.extend(watch.growth(work, system.services[0].name))
     return grown
 
 

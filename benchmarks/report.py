@@ -44,9 +44,10 @@ def contest_tables(results: Sequence[Result]) -> list[Table]:
                 f"{micros[process]:,.1f}" if process in micros else "" for process in ("client", "server", "mongod")
             )
             times.append([found.name, name, *used])
-    ours = results[0].ours[0]
     return [
-        Table("Median (lowest to highest round)", ["work", "who", "figure", "unit", f"{ours} to this"], rates, words=2),
+        Table(
+            "Median (lowest to highest round)", ["work", "who", "figure", "unit", "the first to this"], rates, words=2
+        ),
         Table(
             "Processor's time for one item, median in µs", ["work", "who", "client", "server", "mongod"], times, words=2
         ),

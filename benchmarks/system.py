@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from re import sub
 from typing import Any
 
 import grpc.aio
@@ -63,6 +64,8 @@ class System:
     mongo: MongoClient[Any]
     mongod: int
     empty_server: Empty | None = None
+    keeps: bool = False
+    """What is stored stays: works come on top of it."""
 
     @property
     def empty(self) -> Empty:
@@ -90,7 +93,12 @@ class System:
         return database_of(self.mongo, name)
 
     async def clear(self) -> None:
-        """Everything out of all databases, so that nothing that follows is slower for it. No server may be at work."""
+        """Everything out of all databases, unless it is to stay: what follows must not be slower for what was before.
+
+        No server may be at work.
+        """
+        if self.keeps:
+            return
         names = [DIRECT, PLAIN, *(service.database.name for service in self.services)]
         async with AsyncMongoClient[dict[str, Any]](self.uri) as mongo:
             for name in names:
@@ -106,12 +114,14 @@ def database_of(mongo: MongoClient[Any], name: str) -> Any:
 @asynccontextmanager
 async def started(folder: Path, driver: str) -> AsyncIterator[System]:
     """One server on this folder, and its mongod; stopped at the end."""
-    async with running(folder, {driver: driver}) as system:
+    async with running(folder, {DRIVERS[driver]: driver}) as system:
         yield system
 
 
 @asynccontextmanager
-async def running(folder: Path, servers: Mapping[str, str], *, empty: bool = False) -> AsyncIterator[System]:
+async def running(
+    folder: Path, servers: Mapping[str, str], *, empty: bool = False, keeps: bool = False
+) -> AsyncIterator[System]:
     """Servers by name, each with its driver and a database of its own, and their mongod; stopped at the end."""
     async with AsyncExitStack() as stack:
         mongod = EmbeddedMongo(folder)
@@ -123,13 +133,13 @@ async def running(folder: Path, servers: Mapping[str, str], *, empty: bool = Fal
         mongo: MongoClient[Any] = stack.enter_context(MongoClient(uri, tz_aware=True))
         services = [await _service(stack, mongo, folder, name, driver, uri=uri) for name, driver in servers.items()]
         pid = int((folder / "db" / "mongod.lock").read_text())  # a few bytes
-        yield System(tuple(services), folder, uri, mongo, pid, await _empty(stack) if empty else None)
+        yield System(tuple(services), folder, uri, mongo, pid, await _empty(stack) if empty else None, keeps)
 
 
 async def _service(
     stack: AsyncExitStack, mongo: MongoClient[Any], folder: Path, name: str, driver: str, *, uri: str
 ) -> Service:
-    database = f"ours-{name.replace(' ', '-')}"
+    database = f"ours-{sub(r'[^A-Za-z0-9]+', '-', name)}"
     log = folder / f"{database}.log"
     pid, address = await serve(uri, driver, stack, database=database, log=log)
     client = await stack.enter_async_context(ClickstreamClient(address))

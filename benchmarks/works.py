@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import behind, follow, memory, overload, report, workers
+from benchmarks import at_size, behind, follow, memory, overload, report, start, workers
 from benchmarks.bulk import ImportSessions, StreamEvents
 from benchmarks.calls import GetSession, PushEvents, Register, RegisterOne
-from benchmarks.contest import Contest, run_contest
+from benchmarks.contest import Contest, Result, run_contest
+from benchmarks.growing import GetBatchByEvents, GetSessionByCallers, ImportByEvents, RegisterByCallers
 from benchmarks.reads import Export, GetBatch
 from benchmarks.system import DRIVERS, System, running, started
 from benchmarks.tables import Table
@@ -38,19 +39,24 @@ CONTESTS: list[type[Contest]] = [
 ]
 
 
-def _contest(kind: type[Contest]) -> Work:
+def _contests(*kinds: type[Contest]) -> Work:
     async def run(options: argparse.Namespace, folder: Path) -> Sequence[Any]:
         servers = {DRIVERS[driver]: driver for driver in options.drivers}
         async with running(folder, servers, empty=True) as system:
-            items = options.items or (kind.quick_items if options.quick else kind.items)
-            rounds = options.rounds or (2 if options.quick else kind.rounds)
-            found = await run_contest(kind(system), items=items, rounds=rounds, progress=_say)
-            for service in system.services:
-                if refused := service.refused():
-                    _say(f"{kind.name}: {service.name} refused {refused:,} calls for its load; they were made again")
-            return [found]
+            return [await _run(kind(system), options) for kind in kinds]
 
     return Work(run, report.contest_tables)
+
+
+async def _run(contest: Contest, options: argparse.Namespace) -> Result:
+    items = options.items or (contest.quick_items if options.quick else contest.items)
+    rounds = options.rounds or (2 if options.quick else contest.rounds)
+    await contest.system.clear()
+    found = await run_contest(contest, items=items, rounds=rounds, progress=_say)
+    for service in contest.system.services:
+        if refused := service.refused():
+            _say(f"{service.name} refused {refused:,} calls for its load; they were made again")
+    return found
 
 
 def _on_a_system(
@@ -79,6 +85,24 @@ async def _memory(system: System, options: argparse.Namespace) -> Sequence[Any]:
     return await memory.run_memory(system, sessions=sessions, progress=_say)
 
 
+async def _start(options: argparse.Namespace, folder: Path) -> Sequence[Any]:
+    (driver, *_), rounds = options.drivers, options.rounds or (2 if options.quick else start.ROUNDS)
+    return [await start.run_start(folder, DRIVERS[driver], driver, rounds=rounds, progress=_say)]
+
+
+async def _at_size(options: argparse.Namespace, folder: Path) -> Sequence[Any]:
+    (driver, *_), rounds = options.drivers, options.rounds or (2 if options.quick else 5)
+    sizes = at_size.QUICK_SIZES if options.quick else at_size.SIZES
+    if options.items:
+        sizes = (min(sizes), options.items)
+    named = (DRIVERS[driver], driver)
+    return await at_size.run_at_size(folder, named, sizes=sizes, rounds=rounds, progress=_say)
+
+
+def _sized_tables(results: Sequence[at_size.Sized]) -> Sequence[Table]:
+    return report.contest_tables([sized.result for sized in results])
+
+
 async def _overload(system: System, options: argparse.Namespace) -> Sequence[Any]:
     return [await overload.run_overload(system, seconds=options.items or overload.SECONDS, progress=_say)]
 
@@ -88,12 +112,16 @@ async def _workers(options: argparse.Namespace, folder: Path) -> Sequence[Any]:
     return await workers.run_workers(folder, options.drivers[0], rounds=rounds, count=count, progress=_say)
 
 
-MARKED: dict[str, Work] = {kind.name: _contest(kind) for kind in CONTESTS} | {
+MARKED: dict[str, Work] = {kind.name: _contests(kind) for kind in CONTESTS} | {
+    at_size.NAME: Work(_at_size, _sized_tables),
     memory.NAME: Work(_on_a_system(_memory), report.growth_tables),
+    start.NAME: Work(_start, report.contest_tables),
 }
 """Those that have a mark to reach."""
 
 WORKS = MARKED | {
+    "by-callers": _contests(RegisterByCallers, GetSessionByCallers),
+    "by-events": _contests(GetBatchByEvents, ImportByEvents),
     follow.NAME: Work(_on_a_system(_follow), report.follow_tables),
     behind.NAME: Work(_on_a_system(_behind), report.caught_up_tables),
     overload.NAME: Work(_on_a_system(_overload), report.overload_tables),
