@@ -67,8 +67,11 @@ tools: $(VENV)/.dev ## grpcurl and buf into .venv/bin, for docs/debugging.md (ne
 	@if ! command -v go >/dev/null; then echo "There is no Go here: grpcurl is not installed, and tests skip its lines."; \
 	elif ! GOBIN=$(CURDIR)/$(BIN) go install $(GRPCURL); then echo "grpcurl could not be installed: tests skip its lines."; fi
 
-bench: $(VENV)/.server ## what the bulk streams cost against doing it by hand (ARGS='memory --items 100000' for memory)
+bench: $(VENV)/.bench ## every row of docs/performance.md against its mark (half an hour; ARGS='get-session' for one)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(VENV)/.server ## the same with little of everything, in two minutes: a report, no measurement
+	@$(BIN)/python -m benchmarks --quick --into build/bench-quick $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types; whether the protos keep what is released, and the generated code is theirs
 	$(BIN)/ruff format --check .
@@ -108,6 +111,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.server
+
+$(VENV)/.bench: $(VENV)/.server
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,bench]'
+	@touch $@
 
 # Apart, so that nobody needs PyTorch for the rest. Its pinned version without CUDA, put there before, would be kept.
 $(VENV)-torch/.done: pyproject.toml constraints.txt | $(BIN)/python

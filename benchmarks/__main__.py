@@ -21,8 +21,8 @@ def main() -> int:
     """Return the exit code: 1 if a work failed its checks."""
     options = _options()
     console = Console(width=None if sys.stdout.isatty() else 140)
-    folder = Folder(options.into)
-    verdicts, failed = [], []
+    folder = Folder(options.into, list(WORKS))
+    failed = []
     for name in options.work:
         try:
             with TemporaryDirectory(prefix="clickstream-bench-") as place:
@@ -36,8 +36,7 @@ def main() -> int:
         folder.keep(name, results, tables)
         for table in tables:
             table.show(console)
-        verdicts += found
-    if verdicts:
+    if verdicts := folder.verdicts():
         marks_table(verdicts).show(console)
     print(folder.draw(), file=sys.stderr)
     if failed:

@@ -48,10 +48,8 @@ def _marks(figures: Mapping[str, Any]) -> Figure | None:
     axes.set_ylim(len(marks) - 0.4, -0.6)
     _logarithmic(axes, "x", [2.0**power for power in range(-4, 5)])
     axes.set_xlim(1 / (_MOST * 1.2), _MOST * 1.2)
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda at, _: "mark" if at == 1 else f"{at:g} of it" if at < 1 else f"{at:g}×")
-    )
-    axes.set_title("What was found against the mark (right of the line: reached)", loc="left", fontsize=11)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: _times(at)))
+    axes.set_title("How many times the mark was found: right of the line it is reached", loc="left", fontsize=11)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     _plain(axes)
     return picture
@@ -59,7 +57,7 @@ def _marks(figures: Mapping[str, Any]) -> Figure | None:
 
 def _mark(axes: Axes, row: int, mark: Mapping[str, Any]) -> None:
     """One row: median and spread of what counts, and hollow the other driver's median."""
-    (first, figures), *others = mark["figures"].items()
+    (_, figures), *others = mark["figures"].items()
     colour, marker = (_REACHED, "o") if mark["reached"] else (_MISSED, "D")
     scores = [_score(mark, found) for found in figures]
     middle = _score(mark, median(figures))
@@ -68,16 +66,19 @@ def _mark(axes: Axes, row: int, mark: Mapping[str, Any]) -> None:
     for _, found in others:
         axes.plot(_score(mark, median(found)), row, marker, markerfacecolor="white", markeredgecolor=_QUIET, zorder=1)
     text = f"{median(figures):.2f}" if abs(median(figures)) < 100 else f"{median(figures):,.0f}"
-    axes.annotate(text, (middle, row), (0, 7), textcoords="offset points", ha="center", fontsize=8, color=colour)
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
+    place = {"textcoords": "offset points", "ha": "center"}
+    axes.annotate(text, (middle, row), (0, 7), fontsize=8, color=colour, bbox=behind, **place)
+
+
+def _times(at: float) -> str:
+    return "the mark" if at == 1 else f"{at:g}" if at > 1 else f"1/{1 / at:g}"
 
 
 def _score(mark: Mapping[str, Any], found: float) -> float:
     """How many times better than the mark; within the picture."""
     bound = mark["bound"]
-    if mark["at_least"]:
-        score = found / bound
-    else:
-        score = bound / found if found > 0 else _MOST
+    score = found / bound if mark["at_least"] else bound / max(found, bound / _MOST)
     return float(min(max(score, 1 / _MOST), _MOST))
 
 
@@ -85,15 +86,20 @@ def _score(mark: Mapping[str, Any], found: float) -> float:
 
 
 def _growth(figures: Mapping[str, Any]) -> Figure | None:
-    panels = {"at-size": _sizes, "by-events": _events, "by-callers": _callers, "workers": _workers}
+    panels = {
+        "at-size": ("Sessions in the database", _sizes),
+        "by-events": ("Events a session", _events),
+        "by-callers": ("Clients at once", _callers),
+        "workers": ("Workers", _workers),
+    }
     there = {work: panel for work, panel in panels.items() if work in figures}
     if not there:
         return None
     picture = Figure(figsize=(11, 4.2 * -(-len(there) // 2)), layout="constrained")
-    for place, (work, panel) in enumerate(there.items(), start=1):
+    for place, (work, (title, panel)) in enumerate(there.items(), start=1):
         axes = picture.add_subplot(-(-len(there) // 2), min(2, len(there)), place)
         panel(axes, figures[work]["results"])
-        axes.set_title(axes.get_title(), loc="left", fontsize=11)
+        axes.set_title(title, loc="left", fontsize=11)
         axes.grid(color="#e4e4e4", linewidth=0.6)
         axes.legend(fontsize=8, frameon=False)
         _plain(axes)
@@ -107,17 +113,16 @@ def _sizes(axes: Axes, results: Sequence[Mapping[str, Any]]) -> None:
         axes.plot([at for at, _ in points], [rate / points[0][1] for _, rate in points], label=result["name"], **style)
     axes.axhline(0.9, color=_OTHER, linewidth=1, linestyle="--")
     axes.annotate("mark: 0.9", (1, 0.9), (-4, -11), ("axes fraction", "data"), "offset points", ha="right", fontsize=8)
-    axes.set_title("")
     axes.set_ylim(0, 1.35)
     _logarithmic(axes, "x", sorted(results[0]["sizes"]))
-    axes.set(xlabel="sessions stored", ylabel="rate, of that at the smallest", title="Sessions in the database")
+    axes.set(xlabel="sessions stored", ylabel="rate, of that at the smallest")
 
 
 def _events(axes: Axes, results: Sequence[Mapping[str, Any]]) -> None:
     for style, result in zip(_styles(), results, strict=False):
         points = [(_number(name), 1e6 / rate) for name, rate in result["medians"].items()]
         axes.plot(*zip(*points, strict=True), label=result["name"].partition(",")[0], **style)
-    axes.set(xlabel="events a session", ylabel="µs for a session", title="Events a session", ylim=(0, None))
+    axes.set(xlabel="events a session", ylabel="µs for a session", ylim=(0, None))
 
 
 def _callers(axes: Axes, results: Sequence[Mapping[str, Any]]) -> None:
@@ -125,7 +130,7 @@ def _callers(axes: Axes, results: Sequence[Mapping[str, Any]]) -> None:
         points = [(_number(name), rate) for name, rate in result["medians"].items()]
         axes.plot(*zip(*points, strict=True), label=result["name"].partition(",")[0], **style)
         _logarithmic(axes, "x", [at for at, _ in points])
-    axes.set(xlabel="calls in flight", ylabel="calls a second", title="Clients at once", ylim=(0, None))
+    axes.set(xlabel="calls in flight", ylabel="calls a second", ylim=(0, None))
 
 
 def _workers(axes: Axes, results: Sequence[Mapping[str, Any]]) -> None:
@@ -137,7 +142,7 @@ def _workers(axes: Axes, results: Sequence[Mapping[str, Any]]) -> None:
         ]
         axes.plot(counts, [rate / rates[0] for rate in rates], label=work, **style)
     axes.xaxis.set_major_locator(FixedLocator(counts))
-    axes.set(xlabel="worker processes", ylabel="rate, of that with one", title="Workers", ylim=(0, None))
+    axes.set(xlabel="worker processes", ylabel="rate, of that with one", ylim=(0, None))
 
 
 def _styles() -> Iterator[dict[str, Any]]:

@@ -14,16 +14,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.marks import Verdict
+from benchmarks.report import marks_table
 from benchmarks.tables import Table
 
 _PACKAGES = ("grpcio", "protobuf", "pymongo", "motor", "pydantic")
 
 
 class Folder:
-    """Where the figures go."""
+    """Where the figures go. `order`: that of the works."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, order: Sequence[str]) -> None:
         self._path = path
+        self._order = order
         self._json = path / "figures.json"
         path.mkdir(parents=True, exist_ok=True)
 
@@ -31,8 +34,18 @@ class Folder:
         """Note what a work found."""
         figures = self.figures()
         figures[work] = {"machine": _machine(), "results": [result.as_json() for result in results]}
-        self._json.write_text(json.dumps(figures, indent=2) + "\n")
-        (self._path / f"{work}.md").write_text("\n".join(table.markdown() for table in tables))
+        in_order = {name: figures[name] for name in self._order if name in figures}
+        self._json.write_text(json.dumps(in_order, indent=2) + "\n")
+        self._write(work, tables)
+        self._write("marks", [marks_table(self.verdicts())])
+
+    def _write(self, name: str, tables: Sequence[Table]) -> None:
+        (self._path / f"{name}.md").write_text("\n".join(table.markdown() for table in tables))
+
+    def verdicts(self) -> list[Verdict]:
+        """Of all works that have figures here."""
+        results = [result for work in self.figures().values() for result in work["results"]]
+        return [Verdict.from_json(mark) for result in results for mark in result.get("marks", ())]
 
     def figures(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self._json.read_text()) if self._json.exists() else {}
@@ -45,7 +58,8 @@ class Folder:
         from benchmarks import charts
 
         drawn = charts.draw(self.figures(), self._path)
-        return f"in {self._path}: figures.json, tables as WORK.md{''.join(f', {path.name}' for path in drawn)}"
+        pictures = "".join(f", {path.name}" for path in drawn)
+        return f"in {self._path}: figures.json, tables as marks.md and WORK.md{pictures}"
 
 
 def _machine() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from benchmarks.contest import Result
@@ -41,6 +41,10 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in (*self.__slots__, "found", "reached")}
+
+    @classmethod
+    def from_json(cls, given: dict[str, Any]) -> Self:
+        return cls(**{name: given[name] for name in cls.__slots__})
 
 
 def at_least(share: float, other: str) -> Mark:
