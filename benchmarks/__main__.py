@@ -14,7 +14,7 @@ from rich.console import Console
 from benchmarks.figures import Folder
 from benchmarks.report import marks_table
 from benchmarks.system import DRIVERS
-from benchmarks.works import MARKED, WORKS
+from benchmarks.works import MARKED, WORKS, groups, run_works
 
 
 def main() -> int:
@@ -22,20 +22,20 @@ def main() -> int:
     options = _options()
     console = Console(width=None if sys.stdout.isatty() else 140)
     folder = Folder(options.into, list(WORKS))
-    failed = []
-    for name in options.work:
+    failed: list[str] = []
+    for names in groups(options.work, quick=options.quick):
         try:
             with TemporaryDirectory(prefix="clickstream-bench-") as place:
-                results = asyncio.run(WORKS[name].run(options, Path(place)))
+                found = asyncio.run(run_works(names, options, Path(place)))
         except Exception:
             traceback.print_exc()
-            failed.append(name)
+            failed += names
             continue
-        found = [verdict for result in results if hasattr(result, "verdicts") for verdict in result.verdicts()]
-        tables = [*([marks_table(found)] if found else []), *WORKS[name].tables(results)]
-        folder.keep(name, results, tables)
-        for table in tables:
-            table.show(console)
+        for name, results in found.items():
+            tables = WORKS[name].tables(results)
+            folder.keep(name, results, tables)
+            for table in tables:
+                table.show(console)
     if verdicts := folder.verdicts():
         marks_table(verdicts).show(console)
     print(folder.draw(), file=sys.stderr)

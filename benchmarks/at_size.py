@@ -19,8 +19,9 @@ from benchmarks.reads import Export, GetBatch
 from benchmarks.system import Service, System, running
 
 NAME = "at-size"
+ROUNDS = 3
 SIZES = (20_000, 200_000, 2_000_000)
-QUICK_SIZES = (2_000, 20_000)
+QUICK_SIZES = (1_000, 10_000)
 _BATCH = 20_000
 _LARGE_BATCH = 1_000_000
 _SHARE = 0.9

@@ -61,7 +61,7 @@ class ImportSessions(Contest):
     name = "import-sessions"
     unit = "sessions"
     items: ClassVar[int] = 200_000
-    quick_items: ClassVar[int] = 4_000
+    quick_items: ClassVar[int] = 2_000
     rounds: ClassVar[int] = 3
     marks = (at_least(0.6, DIRECT),)
 

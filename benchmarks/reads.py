@@ -46,7 +46,7 @@ class GetBatch(_OfABatch):
 
     name = "get-batch"
     unit = "sessions"
-    quick_items: ClassVar[int] = 10_000
+    quick_items: ClassVar[int] = 5_000
     marks = (at_least(0.6, DIRECT), at_least(15, PLAIN))
     _PLAIN_SHARE = 10
 
@@ -83,7 +83,7 @@ class Export(_OfABatch):
 
     name = "export"
     unit = "sessions"
-    quick_items: ClassVar[int] = 10_000
+    quick_items: ClassVar[int] = 5_000
     marks = (at_least(0.6, DIRECT),)
 
     async def clickstream(self, service: Service) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,14 @@ from benchmarks.tables import Table
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Something to be measured. `run` gets the options and a folder of its own; `tables` shows what it found."""
+    """Something to be measured. `run` gets the options and a folder of its own; `tables` shows what it found.
+
+    `contests`: what it is made of, if it can share a system with others.
+    """
 
     run: Callable[[argparse.Namespace, Path], Awaitable[Sequence[Any]]]
     tables: Callable[[Sequence[Any]], Sequence[Table]]
+    contests: Sequence[type[Contest]] = ()
 
 
 CONTESTS: list[type[Contest]] = [
@@ -41,11 +46,30 @@ CONTESTS: list[type[Contest]] = [
 
 def _contests(*kinds: type[Contest]) -> Work:
     async def run(options: argparse.Namespace, folder: Path) -> Sequence[Any]:
-        servers = {DRIVERS[driver]: driver for driver in options.drivers}
-        async with running(folder, servers, empty=True) as system:
+        async with _system(options, folder) as system:
             return [await _run(kind(system), options) for kind in kinds]
 
-    return Work(run, report.contest_tables)
+    return Work(run, report.contest_tables, kinds)
+
+
+def _system(options: argparse.Namespace, folder: Path) -> AbstractAsyncContextManager[System]:
+    return running(folder, {DRIVERS[driver]: driver for driver in options.drivers}, empty=True)
+
+
+async def run_works(names: Sequence[str], options: argparse.Namespace, folder: Path) -> dict[str, Sequence[Any]]:
+    """Run one work, or several contests on one system; return what each found."""
+    if len(names) == 1:
+        return {names[0]: await WORKS[names[0]].run(options, folder)}
+    async with _system(options, folder) as system:
+        return {name: [await _run(kind(system), options) for kind in WORKS[name].contests] for name in names}
+
+
+def groups(names: Sequence[str], *, quick: bool) -> list[list[str]]:
+    """What is to run on one system. That saves time, and lets a work find the server as others left it."""
+    if not quick:
+        return [[name] for name in names]
+    together = [name for name in names if WORKS[name].contests]
+    return [*filter(None, [together]), *([name] for name in names if not WORKS[name].contests)]
 
 
 async def _run(contest: Contest, options: argparse.Namespace) -> Result:
@@ -81,7 +105,7 @@ async def _behind(system: System, options: argparse.Namespace) -> Sequence[Any]:
 
 
 async def _memory(system: System, options: argparse.Namespace) -> Sequence[Any]:
-    sessions = options.items or (20_000 if options.quick else memory.ITEMS)
+    sessions = options.items or (10_000 if options.quick else memory.ITEMS)
     return await memory.run_memory(system, sessions=sessions, progress=_say)
 
 
@@ -91,7 +115,7 @@ async def _start(options: argparse.Namespace, folder: Path) -> Sequence[Any]:
 
 
 async def _at_size(options: argparse.Namespace, folder: Path) -> Sequence[Any]:
-    (driver, *_), rounds = options.drivers, options.rounds or (2 if options.quick else 5)
+    (driver, *_), rounds = options.drivers, options.rounds or (2 if options.quick else at_size.ROUNDS)
     sizes = at_size.QUICK_SIZES if options.quick else at_size.SIZES
     if options.items:
         sizes = (min(sizes), options.items)
