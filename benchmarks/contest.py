@@ -104,6 +104,8 @@ class Result:
     runs: dict[str, list[Run]]
     in_ms: bool
     marks: Sequence[Mark]
+    refused: int = 0
+    """How many calls our servers refused for their load. They were made again, at our cost."""
 
     def figures(self, contestant: str) -> list[float]:
         """By round: milliseconds of a call where those count, else items a second."""
@@ -130,6 +132,7 @@ class Result:
             "unit": self.unit,
             "items": self.items,
             "ours": self.ours,
+            "refused": self.refused,
             "runs": {name: [asdict(run) for run in runs] for name, runs in self.runs.items()},
             "medians": {name: median(self.figures(name)) for name in self.runs},
             "medians_are": "milliseconds of a call" if self.in_ms else f"{self.unit} a second",
@@ -142,7 +145,8 @@ async def run_contest(
     contest: Contest, *, items: int, rounds: int, progress: Callable[[str], None], seed: int = 0
 ) -> Result:
     """Warm up, then run all rounds. Each round begins with another contestant."""
-    contestants = contest.contestants()
+    contestants, services = contest.contestants(), contest.system.services
+    before = sum(service.refused() for service in services)
     runs: dict[str, list[Run]] = {contestant.name: [] for contestant in contestants}
     for number in range(rounds + 1):
         warm_up = number == 0
@@ -161,9 +165,9 @@ async def run_contest(
             if contestant.database is not None:
                 await contest.check(contestant.database)
         await contest.check_round()
-    services = [service.name for service in contest.system.services]
-    ours = [name for name in runs if name in services] or list(runs)[:1]
-    return Result(contest.name, contest.unit, items, ours, runs, contest.in_ms, contest.marks)
+    ours = [service.name for service in services if service.name in runs] or list(runs)[:1]
+    refused = sum(service.refused() for service in services) - before
+    return Result(contest.name, contest.unit, items, ours, runs, contest.in_ms, contest.marks, refused)
 
 
 async def _timed(system: System, contestant: Contestant, items: int) -> Run:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.marks import Verdict
-from benchmarks.report import marks_table
+from benchmarks.report import contestants_table, marks_table
 from benchmarks.tables import Table
 
 _PACKAGES = ("grpcio", "protobuf", "pymongo", "motor", "pydantic")
@@ -38,6 +38,7 @@ class Folder:
         self._json.write_text(json.dumps(in_order, indent=2) + "\n")
         self._write(work, tables)
         self._write("marks", [marks_table(self.verdicts())])
+        self._write("contestants", [contestants_table(self._contests())])
 
     def _write(self, name: str, tables: Sequence[Table]) -> None:
         (self._path / f"{name}.md").write_text("\n".join(table.markdown() for table in tables))
@@ -50,6 +51,15 @@ class Folder:
     def figures(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self._json.read_text()) if self._json.exists() else {}
         return found
+
+    def _contests(self) -> list[dict[str, Any]]:
+        """Those that have others to be held against."""
+        results = [result for work in self.figures().values() for result in work["results"]]
+        return [
+            result
+            for result in results
+            if result.get("marks") and set(result.get("runs", ())) > set(result.get("ours", ()))
+        ]
 
     def draw(self) -> str:
         """Make the pictures; return what there is to say of that."""

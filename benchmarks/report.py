@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from benchmarks.behind import CaughtUp
 from benchmarks.contest import Result
@@ -12,6 +13,8 @@ from benchmarks.memory import Growth
 from benchmarks.overload import Overload
 from benchmarks.tables import Table, form_of, spread
 from benchmarks.workers import Rate
+
+_PROCESSES = ("client", "server", "mongod")
 
 
 def marks_table(verdicts: Iterable[Verdict]) -> Table:
@@ -32,26 +35,37 @@ def marks_table(verdicts: Iterable[Verdict]) -> Table:
 
 def contest_tables(results: Sequence[Result]) -> list[Table]:
     """How fast each contestant was, and where the processor's time went."""
-    rates, times = [], []
+    rates, times, refused = [], [], []
     for found in results:
+        if found.refused:
+            refused.append(f"{found.name}: {found.refused:,} calls were refused for the server's load, and made again.")
         for name in found.runs:
             unit = "ms a call" if found.in_ms else f"{found.unit} a second"
             figures = found.figures(name)
             ratio = "" if found.in_ms or name == found.ours[0] else spread(found.ratios(found.ours[0], name), ".2f")
             rates.append([f"{found.name}, {found.items:,}", name, spread(figures, form_of(figures[0])), unit, ratio])
             micros = found.cpu_micros(name)
-            used = (
-                f"{micros[process]:,.1f}" if process in micros else "" for process in ("client", "server", "mongod")
-            )
+            used = (f"{micros[process]:,.1f}" if process in micros else "" for process in _PROCESSES)
             times.append([found.name, name, *used])
     return [
         Table(
             "Median (lowest to highest round)", ["work", "who", "figure", "unit", "the first to this"], rates, words=2
         ),
-        Table(
-            "Processor's time for one item, median in µs", ["work", "who", "client", "server", "mongod"], times, words=2
-        ),
+        Table("Processor's time for one item, median in µs", ["work", "who", *_PROCESSES], times, words=2),
     ]
+
+
+def contestants_table(contests: Iterable[Mapping[str, Any]]) -> Table:
+    """Of several contests, from their JSON: how fast each contestant was, and what it took of the processor."""
+    rows = []
+    for found in contests:
+        for name, figure in found["medians"].items():
+            unit = found["medians_are"].replace("milliseconds", "ms")
+            micros = found["cpu_micros_per_item"][name]
+            used = [f"{micros[process]:,.0f}" if process in micros else "" for process in _PROCESSES]
+            rows.append([found["name"], name, unit, f"{figure:{form_of(figure)}}", *used])
+    headings = ["work", "who", "median of", "", "client, µs", "server, µs", "mongod, µs"]
+    return Table("Rates, and the processor's time for one by process", headings, rows, words=3)
 
 
 def growth_tables(grown: Sequence[Growth]) -> list[Table]:

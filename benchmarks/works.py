@@ -76,11 +76,7 @@ async def _run(contest: Contest, options: argparse.Namespace) -> Result:
     items = options.items or (contest.quick_items if options.quick else contest.items)
     rounds = options.rounds or (2 if options.quick else contest.rounds)
     await contest.system.clear()
-    found = await run_contest(contest, items=items, rounds=rounds, progress=_say)
-    for service in contest.system.services:
-        if refused := service.refused():
-            _say(f"{service.name} refused {refused:,} calls for its load; they were made again")
-    return found
+    return await run_contest(contest, items=items, rounds=rounds, progress=_say)
 
 
 def _on_a_system(
