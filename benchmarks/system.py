@@ -26,6 +26,8 @@ DIRECT, PLAIN = "direct", "plain"
 """The databases of those who do without the service, on the same mongod."""
 DRIVERS = {"motor": "Motor", "pymongo": "PyMongo Async"}
 _START_S_MAX = 60.0
+_DEADLINE_S = 60.0
+"""Long, so that a busy machine gives slow figures and not none."""
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -142,7 +144,7 @@ async def _service(
     database = f"ours-{sub(r'[^A-Za-z0-9]+', '-', name)}"
     log = folder / f"{database}.log"
     pid, address = await serve(uri, driver, stack, database=database, log=log)
-    client = await stack.enter_async_context(ClickstreamClient(address))
+    client = await stack.enter_async_context(ClickstreamClient(address, deadline_s=_DEADLINE_S))
     return Service(name, client, database_of(mongo, database), pid, log)
 
 
