@@ -113,7 +113,7 @@ def _sizes(axes: Axes, results: Sequence[Mapping[str, Any]]) -> None:
         axes.plot([at for at, _ in points], [rate / points[0][1] for _, rate in points], label=result["name"], **style)
     axes.axhline(0.9, color=_OTHER, linewidth=1, linestyle="--")
     axes.annotate("mark: 0.9", (1, 0.9), (-4, -11), ("axes fraction", "data"), "offset points", ha="right", fontsize=8)
-    axes.set_ylim(0, 1.35)
+    axes.set_ylim(0, None)
     _logarithmic(axes, "x", sorted(results[0]["sizes"]))
     axes.set(xlabel="sessions stored", ylabel="rate, of that at the smallest")
 

@@ -63,9 +63,9 @@ def contestants_table(contests: Iterable[Mapping[str, Any]]) -> Table:
             unit = found["medians_are"].replace("milliseconds", "ms")
             micros = found["cpu_micros_per_item"][name]
             used = [f"{micros[process]:,.0f}" if process in micros else "" for process in _PROCESSES]
-            rows.append([found["name"], name, unit, f"{figure:{form_of(figure)}}", *used])
-    headings = ["work", "who", "median of", "", "client, µs", "server, µs", "mongod, µs"]
-    return Table("Rates, and the processor's time for one by process", headings, rows, words=3)
+            rows.append([found["name"], name, f"{figure:{form_of(figure)}}", unit, *used])
+    headings = ["work", "who", "median", "", "client, µs", "server, µs", "mongod, µs"]
+    return Table("Rates, and the processor's time for one by process", headings, rows, words=2)
 
 
 def growth_tables(grown: Sequence[Growth]) -> list[Table]:
