@@ -64,18 +64,24 @@ def import_config_from_pb(message: pb.ImportConfig) -> ImportConfig:
     )
 
 
-def import_item_to_pb(item: ImportItem) -> pb.ImportItem:
-    """Raises what stands in the item as an error: that cannot be sent."""
-    for part in (item.session, *item.events):
-        if isinstance(part, InvalidField):
-            raise part
-    session = item.session and wire.session_fields(item.session)  # type: ignore[arg-type]  # no error: raised above
-    return pb.ImportItem(session=session, events=map(wire.event_fields, item.events))  # type: ignore[arg-type]
-
-
 def import_chunk_to_pb(chunk: ImportChunk) -> pb.ImportChunk:
-    """Raises InvalidField as `import_item_to_pb` does."""
-    return pb.ImportChunk(sequence=chunk.sequence, items=map(import_item_to_pb, chunk.items))
+    """Raises what stands in it as an error: that cannot be sent."""
+    message = pb.ImportChunk(sequence=chunk.sequence)
+    for item in chunk.items:
+        _write_item(message.items.add(), item)
+    return message
+
+
+def _write_item(message: pb.ImportItem, item: ImportItem) -> None:
+    session, add = item.session, message.events.add
+    if isinstance(session, InvalidField):
+        raise session
+    if session is not None:
+        wire.write_session(message.session, session)
+    for event in item.events:
+        if isinstance(event, InvalidField):
+            raise event
+        wire.write_event(add(), event)
 
 
 def _counts_to_pb(counts: OutcomeCounts) -> pb.OutcomeCounts:

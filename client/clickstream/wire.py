@@ -4,7 +4,8 @@
 What clients send (`session_from_pb`, `event_from_pb`) is validated; what a server answers was, and is not validated
 again: that would take half of a reader's time.
 
-The constructors take plain dicts for the messages and Structs inside (`x_fields`), and are three times faster so.
+`write_x` fills an empty message, such as one just added to a list. Where a message has a Struct, that takes two thirds
+of the time of a constructor that is given dicts: protobuf makes Structs of them in Python.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from clickstream.wire_values import (
     optional_moment_fields,
     struct_from_pb,
     value_from_pb,
-    value_to_pb,
+    write_moment,
+    write_struct,
+    write_value,
 )
 
 M = TypeVar("M", bound=BaseModel)
@@ -164,32 +167,38 @@ def order_from_pb(number: session_pb2.Order) -> models.Order:
 
 
 def session_to_pb(session: models.Session) -> session_pb2.Session:
-    return session_pb2.Session(**session_fields(session))
+    message = session_pb2.Session()
+    write_session(message, session)
+    return message
 
 
-def session_fields(session: models.Session) -> Fields:
-    sort_by = session.sort_by
-    return {
-        "session_id": session.session_id,
-        "search_query": value_to_pb(session.search_query),
-        "search_results": [
-            {"object_id": item.object_id, "rank": item.rank, "meta": item.meta or None}
-            for item in session.search_results
-        ],
-        "search_meta": session.search_meta or None,
-        "payload_filter": session.payload_filter or None,
-        "sort_by": None
-        if sort_by is None
-        else {
-            "field": sort_by.field,
-            "order": order_to_pb(sort_by.order),
-            "force_not_payload": sort_by.force_not_payload,
-        },
-        "user_id": session.user_id,
-        "created_at": optional_moment_fields(session.created_at),
-        "is_irrelevant": session.is_irrelevant,
-        "is_payload_search": session.is_payload_search,
-    }
+def write_session(message: session_pb2.Session, session: models.Session) -> None:
+    """Make an empty message this session."""
+    message.session_id = session.session_id
+    if session.search_query is not None:
+        write_value(message.search_query, session.search_query)
+    for item in session.search_results:
+        result = message.search_results.add(object_id=item.object_id, rank=item.rank)
+        if item.meta:
+            write_struct(result.meta, item.meta)
+    if session.search_meta:
+        write_struct(message.search_meta, session.search_meta)
+    if session.payload_filter:
+        write_struct(message.payload_filter, session.payload_filter)
+    if (sort_by := session.sort_by) is not None:
+        message.sort_by.MergeFrom(_sort_by_to_pb(sort_by))
+    if session.user_id is not None:
+        message.user_id = session.user_id
+    if session.created_at is not None:
+        write_moment(message.created_at, session.created_at)
+    message.is_irrelevant = session.is_irrelevant
+    message.is_payload_search = session.is_payload_search
+
+
+def _sort_by_to_pb(sort_by: models.SortBy) -> session_pb2.SortBy:
+    return session_pb2.SortBy(
+        field=sort_by.field, order=order_to_pb(sort_by.order), force_not_payload=sort_by.force_not_payload
+    )
 
 
 def session_from_pb(message: session_pb2.Session) -> models.Session:
@@ -246,20 +255,24 @@ def _sort_by_parts(message: session_pb2.SortBy) -> Fields:
 
 
 def event_to_pb(event: models.SessionEvent) -> event_pb2.SessionEvent:
-    return event_pb2.SessionEvent(**event_fields(event))
+    message = event_pb2.SessionEvent()
+    write_event(message, event)
+    return message
 
 
-def event_fields(event: models.SessionEvent) -> Fields:
-    value = event.value
-    return {
-        "event_id": event.event_id,
-        "session_id": event.session_id,
-        "object_id": event.object_id,
-        "event_type": event.event_type,
-        "created_at": optional_moment_fields(event.created_at),
-        "meta": event.meta or None,
-        "value": None if value is None else money_fields(value),
-    }
+def write_event(message: event_pb2.SessionEvent, event: models.SessionEvent) -> None:
+    """Make an empty message this event."""
+    message.event_id = event.event_id
+    message.session_id = event.session_id
+    message.object_id = event.object_id
+    message.event_type = event.event_type
+    if event.created_at is not None:
+        write_moment(message.created_at, event.created_at)
+    if event.meta:
+        write_struct(message.meta, event.meta)
+    if (value := event.value) is not None:
+        message.value.currency_code = value.currency_code
+        message.value.amount = value.text
 
 
 def event_from_pb(message: event_pb2.SessionEvent) -> models.SessionEvent:
@@ -299,15 +312,6 @@ def money_from_pb(message: event_pb2.Money) -> models.Money:
 
 
 # --- what the server adds -------------------------------------------------------------------------------------------
-
-
-def registered_session_to_pb(registered: models.RegisteredSession) -> session_pb2.RegisteredSession:
-    return session_pb2.RegisteredSession(
-        session=session_fields(registered.session),
-        batch_id=registered.batch_id,
-        session_number=registered.session_number,
-        registered_at=optional_moment_fields(registered.registered_at),
-    )
 
 
 def registered_session_from_pb(message: session_pb2.RegisteredSession) -> models.RegisteredSession:

@@ -52,6 +52,40 @@ def value_to_pb(value: Any) -> struct_pb2.Value | None:
     return struct_pb2.Value(list_value=value)  # and a plain list
 
 
+def write_moment(stamp: Timestamp, moment: datetime) -> None:
+    since = moment - EPOCH
+    stamp.seconds = since.days * 86_400 + since.seconds
+    stamp.nanos = since.microseconds * 1000
+
+
+def write_struct(struct: struct_pb2.Struct, values: dict[str, Any]) -> None:
+    """Make an empty Struct this JSON object, as the models have them."""
+    if not values:
+        struct.SetInParent()
+    fields = struct.fields
+    for key, value in values.items():
+        write_value(fields[key], value)
+
+
+def write_value(target: struct_pb2.Value, value: Any) -> None:
+    """Make an empty Value this JSON value, as the models have them."""
+    kind = type(value)
+    if kind is str:
+        target.string_value = value
+    elif kind is int or kind is float:
+        target.number_value = value
+    elif kind is bool:
+        target.bool_value = value
+    elif value is None:
+        target.null_value = struct_pb2.NULL_VALUE
+    elif kind is dict:
+        write_struct(target.struct_value, value)
+    else:
+        target.list_value.SetInParent()
+        for item in value:
+            write_value(target.list_value.values.add(), item)
+
+
 def value_from_pb(value: struct_pb2.Value, path: Path) -> Any:
     kind = value.WhichOneof("kind")
     if kind == "string_value":

@@ -38,7 +38,7 @@ from clickstream.values import micros_from_datetime
 from clickstream_server.message_dao import MessageDao
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
-from clickstream_server.storage.mongo.messages import session_message
+from clickstream_server.storage.mongo.messages import registered_message, session_message
 from clickstream_server.transfer_servicer import TransferServicer
 
 RPCS = [method.name for method in clickstream_service_pb2.DESCRIPTOR.services_by_name["ClickstreamService"].methods]
@@ -272,11 +272,17 @@ FAILURE = models.ItemFailure(
 
 def as_stored_and_read(found: models.SessionWithEvents) -> Any:
     """The message that readers get once this is stored: a server makes it of the documents."""
-    session = document_of(found.session)
+    return session_message(registered_document(found), map(document_of, found.events), found.event_count)
+
+
+def as_registered(found: models.RegisteredSession) -> Any:
+    """The message that writers get."""
+    return registered_message(registered_document(found))
+
+
+def registered_document(found: models.RegisteredSession) -> dict[str, Any]:
     place = {"batch_id": found.batch_id, "session_number": found.session_number}
-    events = map(document_of, found.events)
-    registered_at = micros_from_datetime(found.registered_at)
-    return session_message(session | place | {"registered_at": registered_at}, events, found.event_count)
+    return document_of(found.session) | place | {"registered_at": micros_from_datetime(found.registered_at)}
 
 
 EXAMPLES: list[tuple[BaseModel, Callable[[Any], Any], Callable[[Any], Any]]] = [
@@ -284,7 +290,7 @@ EXAMPLES: list[tuple[BaseModel, Callable[[Any], Any], Callable[[Any], Any]]] = [
     (models.Session(session_id="s"), wire.session_to_pb, wire.session_from_pb),
     (EVENT, wire.event_to_pb, wire.event_from_pb),
     (models.SessionEvent(session_id="s"), wire.event_to_pb, wire.event_from_pb),
-    (models.RegisteredSession(**PLACE), wire.registered_session_to_pb, wire.registered_session_from_pb),
+    (models.RegisteredSession(**PLACE), as_registered, wire.registered_session_from_pb),
     (
         models.SessionWithEvents(
             **PLACE,
