@@ -124,20 +124,33 @@ class EventStream:
         """Take an event whose message is made already; see `send`."""
         self._check_entered()
         size = message.ByteSize()
+        batch = self._filling
+        begun = bool(batch.events) and not self._fills(batch, size)
+        if begun and self._error is None and self._has_room():  # nothing to wait for, nobody to tell: 2 µs less
+            self._gather(event, message, size)
+            return
         async with self._changed:
             await self._changed.wait_for(lambda: self._error or self._has_room())
             self.raise_error()
-            batch = self._filling
-            if not batch.events:
-                batch.send_at = monotonic() + self._batch_s
+            if not self._filling.events:
+                self._filling.send_at = monotonic() + self._batch_s
                 self._changed.notify_all()
-            batch.events.append(event)
-            batch.messages.append(message)
-            batch.size += size
-            self._pending_events += 1
-            self._pending_bytes += size
-            if len(batch.events) >= self._batch_events or batch.size >= self._batch_bytes:
+            full = self._fills(self._filling, size)
+            self._gather(event, message, size)
+            if full:
                 self._seal()
+
+    def _fills(self, batch: _Batch, size: int) -> bool:
+        """Whether an event of this size makes the batch one to be sent."""
+        return len(batch.events) + 1 >= self._batch_events or batch.size + size >= self._batch_bytes
+
+    def _gather(self, event: SessionEvent, message: event_pb2.SessionEvent, size: int) -> None:
+        batch = self._filling
+        batch.events.append(event)
+        batch.messages.append(message)
+        batch.size += size
+        self._pending_events += 1
+        self._pending_bytes += size
 
     async def flush(self) -> PushResult:
         """Wait until everything that was sent is durable; return the totals so far."""

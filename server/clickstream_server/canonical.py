@@ -6,10 +6,12 @@ are whole microseconds since 1970, amounts are text. Numbers: see docs/adr/0003-
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
 import orjson
+from bson.decimal128 import Decimal128
 
 _SESSION_FIELDS = (
     "search_query",
@@ -58,6 +60,12 @@ def canonical_session(document: Document) -> bytes:
 _NOTHING: Document = {}
 
 
+@lru_cache(maxsize=4096)
+def _amount_text(bid: bytes) -> str:
+    """The digits of a Decimal128. Prices come again and again, and to convert one takes 2 µs."""
+    return format(Decimal128.from_bid(bid).to_decimal(), "f")
+
+
 def canonical_event(document: Document) -> bytes:
     """The content of an event, given as its document: everything but `event_id`, which may be derived from it."""
     content = {"session_id": document["_id"]["session_id"], "event_type": document["event_type"]}
@@ -65,5 +73,5 @@ def canonical_event(document: Document) -> bytes:
         if name in document:
             content[name] = document[name]
     if value := document.get("value"):
-        content["value"] = [value["currency_code"], format(value["amount"].to_decimal(), "f")]
+        content["value"] = [value["currency_code"], _amount_text(value["amount"].bid)]
     return canonical_json(content)

@@ -43,7 +43,7 @@ def _check_id(found: Faults, path: str, value: str, limits: Limits) -> None:
 def _id_fault(value: str, limits: Limits) -> str | None:
     if len(value) > limits.id_chars_max:
         return f"must have {limits.id_chars_max} characters at most, not {len(value)}"
-    if not value.strip():
+    if not value or value.isspace():
         return "must not be empty or blank"
     return text_fault(value)
 
