@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Context, Decimal
-from typing import Any, Protocol
 
 from clickstream.models import Money, SessionEvent, SessionWithEvents
 
 _EXACT = Context(prec=7000)
 """Wide enough that a sum of Decimal128 values (34 digits, exponents -6176 to 6111) is never rounded in practice."""
+
+_NOTHING = Decimal(0)
 
 EMPTY_DIGEST = bytes(32)
 
@@ -38,16 +39,17 @@ class ExportedSession:
     totals: tuple[Money, ...] = ()
 
 
-class _Accountable(Protocol):
-    """What an account is kept of: an ExportedSession, or a message with the same parts."""
+AccountRow = tuple[bytes, int, Sequence[Money]]
+"""What an account keeps of one session: what is hashed, the count of its events, and their totals."""
 
-    @property
-    def session(self) -> Any:
-        """A SessionWithEvents, or the message of that name."""
 
-    @property
-    def totals(self) -> Sequence[Money]:
-        """See ExportedSession."""
+def account_row(
+    place: tuple[str, str, int], event_count: int, event_ids: Iterable[str], totals: Sequence[Money]
+) -> AccountRow:
+    """`place`: the session's id, its batch and its number there."""
+    session_id, batch_id, number = place
+    hashed = "\0".join([session_id, batch_id, str(number), str(event_count), *event_ids, ""])
+    return hashed.encode(), event_count, totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +61,19 @@ class ExportAccount:
     totals: tuple[Money, ...] = ()
     digest: bytes = EMPTY_DIGEST
 
-    def after(self, sessions: Iterable[_Accountable]) -> ExportAccount:
+    def after(self, sessions: Iterable[ExportedSession]) -> ExportAccount:
         """The account with these sessions added."""
+        return self.plus(map(_row, sessions))
+
+    def plus(self, rows: Iterable[AccountRow]) -> ExportAccount:
+        """As `after`."""
         session_count, event_count, digest = self.session_count, self.event_count, self.digest
         values = list(self.totals)
-        for exported in sessions:
+        for hashed, events, totals in rows:
             session_count += 1
-            event_count += exported.session.event_count
-            values.extend(exported.totals)
-            digest = hashlib.sha256(digest + _row(exported.session)).digest()
+            event_count += events
+            values.extend(totals)
+            digest = hashlib.sha256(digest + hashed).digest()
         return ExportAccount(session_count, event_count, sum_by_currency(values), digest)
 
 
@@ -84,7 +90,17 @@ def sum_by_currency(values: Iterable[Money]) -> tuple[Money, ...]:
     """The exact sum for each currency, by currency code."""
     sums: dict[str, Decimal] = {}
     for value in values:
-        sums[value.currency_code] = _EXACT.add(sums.get(value.currency_code, Decimal(0)), value.amount)
+        add_amount(sums, value.currency_code, value.amount)
+    return totals_from(sums)
+
+
+def add_amount(sums: dict[str, Decimal], currency_code: str, amount: Decimal) -> None:
+    """Add an amount to the sums by currency."""
+    sums[currency_code] = _EXACT.add(sums.get(currency_code, _NOTHING), amount)
+
+
+def totals_from(sums: Mapping[str, Decimal]) -> tuple[Money, ...]:
+    """The sums, by currency code. They may have more digits than an amount that can be stored."""
     return tuple(Money.model_construct(currency_code=code, amount=amount) for code, amount in sorted(sums.items()))
 
 
@@ -93,7 +109,7 @@ def totals_of(events: Iterable[SessionEvent]) -> tuple[Money, ...]:
     return sum_by_currency(event.value for event in events if event.value is not None)
 
 
-def _row(found: Any) -> bytes:
-    parts = [found.session.session_id, found.batch_id, str(found.session_number), str(found.event_count)]
-    parts.extend(event.event_id for event in found.events)
-    return "".join(f"{part}\0" for part in parts).encode()
+def _row(exported: ExportedSession) -> AccountRow:
+    found = exported.session
+    place = found.session.session_id, found.batch_id, found.session_number
+    return account_row(place, found.event_count, [event.event_id for event in found.events], exported.totals)

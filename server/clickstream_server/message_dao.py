@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from clickstream import transfer_wire, wire
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
@@ -40,11 +40,28 @@ from clickstream.v1 import event_pb2, session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 
 
+class SessionAnswer(NamedTuple):
+    """A session as a GetBatchSessionsResponse of its own, in bytes.
+
+    Such answers laid end to end are one with all of their sessions: so protobuf has it. They may be shared by many
+    readers, and nobody encodes a session twice.
+    """
+
+    content: bytes
+    session_number: int
+    registered_at: int
+
+    @property
+    def session(self) -> session_pb2.SessionWithEvents:
+        """The session in it."""
+        return pb.GetBatchSessionsResponse.FromString(self.content).sessions[0]
+
+
 @dataclass(frozen=True, slots=True)
 class MessagePage:
-    """A SessionPage as messages. They may be shared by many readers: nobody changes them."""
+    """A SessionPage as answers."""
 
-    sessions: tuple[session_pb2.SessionWithEvents, ...]
+    sessions: tuple[SessionAnswer, ...]
     last_number: int
     sealed: bool
 
@@ -116,8 +133,8 @@ class MessageDao(ClickstreamDao, TransferDao):
     @abstractmethod
     def export_messages(
         self, chosen: ExportFilter, *, events_limit: int | None = None, limit: int = 0, resume_token: str = ""
-    ) -> AsyncGenerator[pb_transfer.ExportSessionsResponse, None]:
-        """See `TransferDao.export_sessions`. Each is to be sent as it is."""
+    ) -> AsyncGenerator[bytes, None]:
+        """See `TransferDao.export_sessions`. Each is an ExportSessionsResponse, to be sent as it is."""
 
     async def register_session(self, session: Session) -> Registration:
         done = await self.register_session_message(wire.session_to_pb(session))
@@ -175,7 +192,7 @@ class MessageDao(ClickstreamDao, TransferDao):
         async with aclosing(self.get_batch_messages(query)) as pages:
             async for page in pages:
                 yield SessionPage(
-                    sessions=tuple(map(wire.session_with_events_from_pb, page.sessions)),
+                    sessions=tuple(wire.session_with_events_from_pb(found.session) for found in page.sessions),
                     last_number=page.last_number,
                     sealed=page.sealed,
                 )
@@ -186,7 +203,7 @@ class MessageDao(ClickstreamDao, TransferDao):
         pages = self.export_messages(chosen, events_limit=events_limit, limit=limit, resume_token=resume_token)
         async with aclosing(pages):
             async for page in pages:
-                yield transfer_wire.export_page_from_pb(page)
+                yield transfer_wire.export_page_from_pb(pb_transfer.ExportSessionsResponse.FromString(page))
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,9 +51,7 @@ class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
             raise SessionNotFound.by_id(request.session_id)
         return pb.GetSessionResponse(session=fitting(found, self._message_bytes_max))
 
-    async def GetBatchSessions(
-        self, request: pb.GetBatchSessionsRequest, context: Context
-    ) -> AsyncIterator[pb.GetBatchSessionsResponse]:
+    async def GetBatchSessions(self, request: pb.GetBatchSessionsRequest, context: Context) -> AsyncIterator[bytes]:
         query = BatchQuery(
             batch_id=request.batch_id,
             after_number=request.after_number,
@@ -125,22 +123,26 @@ def fitting(found: session_pb2.SessionWithEvents, bytes_max: int) -> session_pb2
     return found
 
 
-def _answers(page: MessagePage, bytes_max: int) -> Iterator[pb.GetBatchSessionsResponse]:
+def _answers(page: MessagePage, bytes_max: int) -> Iterator[bytes]:
     """A page as messages of a good size. Only the last carries `sealed`, and what the page says of its end.
 
     A session that does not fit into a message ends it with MessageTooLarge, after all that comes before it.
     """
-    packed_bytes = min(STREAM_MESSAGE_BYTES, bytes_max - _ANSWER_BYTES)
-    answer = pb.GetBatchSessionsResponse()
-    size = 0
+    most = bytes_max - _ANSWER_BYTES
+    packed: list[bytes] = []
+    size = last_number = 0
     for found in page.sessions:
-        own_size = found.ByteSize() + 6  # its tag and its length
-        if answer.sessions and size + own_size > packed_bytes:
-            yield answer
-            answer, size = pb.GetBatchSessionsResponse(), 0
-        answer.sessions.append(fitting(found, bytes_max))
-        answer.last_number = found.session_number
-        size += own_size
-    answer.last_number = page.last_number
-    answer.sealed = page.sealed
-    yield answer
+        if packed and size + len(found.content) > min(STREAM_MESSAGE_BYTES, most):
+            yield _answer(packed, last_number, sealed=False)
+            packed, size = [], 0
+        if len(found.content) > most:
+            raise too_large(found.session, bytes_max)
+        packed.append(found.content)
+        size += len(found.content)
+        last_number = found.session_number
+    yield _answer(packed, page.last_number, sealed=page.sealed)
+
+
+def _answer(sessions: list[bytes], last_number: int, *, sealed: bool) -> bytes:
+    end = pb.GetBatchSessionsResponse(last_number=last_number, sealed=sealed)
+    return b"".join([*sessions, end.SerializeToString()])

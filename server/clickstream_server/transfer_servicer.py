@@ -39,9 +39,7 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
             async for answer in answers:
                 yield transfer_wire.import_answer_to_pb(answer)
 
-    async def ExportSessions(
-        self, request: pb.ExportSessionsRequest, context: Context
-    ) -> AsyncIterator[pb.ExportSessionsResponse]:
+    async def ExportSessions(self, request: pb.ExportSessionsRequest, context: Context) -> AsyncIterator[bytes]:
         answers = self._dao.export_messages(
             _filter(request),
             events_limit=request.events_limit if request.HasField("events_limit") else None,
@@ -50,8 +48,9 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
         )
         async with aclosing(answers):
             async for answer in answers:
-                if answer.ByteSize() > self._message_bytes_max:  # then it holds one session: a page is much smaller
-                    raise too_large(answer.sessions[0].session, self._message_bytes_max)
+                if len(answer) > self._message_bytes_max:  # then it holds one session: a page is much smaller
+                    (exported,) = pb.ExportSessionsResponse.FromString(answer).sessions
+                    raise too_large(exported.session, self._message_bytes_max)
                 yield answer
 
 

@@ -38,6 +38,7 @@ from clickstream.values import micros_from_datetime
 from clickstream_server.message_dao import MessageDao
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from clickstream_server.storage.mongo.events import FoundEvents
 from clickstream_server.storage.mongo.messages import registered_message, session_message
 from clickstream_server.transfer_servicer import TransferServicer
 
@@ -272,7 +273,8 @@ FAILURE = models.ItemFailure(
 
 def as_stored_and_read(found: models.SessionWithEvents) -> Any:
     """The message that readers get once this is stored: a server makes it of the documents."""
-    return session_message(registered_document(found), map(document_of, found.events), found.event_count)
+    events = FoundEvents(list(map(document_of, found.events)), found.event_count)
+    return session_message(registered_document(found), events)
 
 
 def as_registered(found: models.RegisteredSession) -> Any:

@@ -65,7 +65,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         sides = (handler.request_streaming, handler.response_streaming)
         field = "_".join("stream" if streams else "unary" for streams in sides)
         wrap = self._streaming if handler.response_streaming else self._answering
-        return handler._replace(**{field: wrap(method, getattr(handler, field))})
+        serializer = _or_ready(handler.response_serializer)
+        return handler._replace(response_serializer=serializer, **{field: wrap(method, getattr(handler, field))})
 
     def _answering(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def answer(request: Any, context: Context) -> Any:
@@ -102,6 +103,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     await self._errors.answer(call, error)
 
         return stream
+
+
+def _or_ready(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """The serializer for answers of which some are bytes already."""
+
+    def serialized(answer: Any) -> bytes:
+        return answer if isinstance(answer, bytes) else serialize(answer)
+
+    return serialized
 
 
 def _readable(request: Any) -> Any:

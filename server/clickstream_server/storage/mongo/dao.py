@@ -160,7 +160,7 @@ class MongoClickstreamDao(MessageDao):
             if found is None:
                 return None
             events = await self._events_of(session_id, events_limit)
-        return session_message(found, events.documents, events.count)
+        return session_message(found, events)
 
     async def _events_of(self, session_id: str, limit: int | None) -> FoundEvents:
         try:
@@ -218,7 +218,7 @@ class MongoClickstreamDao(MessageDao):
 
     async def export_messages(
         self, chosen: ExportFilter, *, events_limit: int | None = None, limit: int = 0, resume_token: str = ""
-    ) -> AsyncGenerator[pb_transfer.ExportSessionsResponse, None]:
+    ) -> AsyncGenerator[bytes, None]:
         check_not_negative(events_limit=events_limit, limit=limit)
         pages = self._exporter.pages(chosen, events_limit=events_limit, limit=limit, resume_token=resume_token)
         async with aclosing(pages):

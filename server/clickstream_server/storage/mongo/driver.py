@@ -5,7 +5,8 @@ Handles to clients, databases and collections are `Any` in this package: the two
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from inspect import isawaitable
 from struct import Struct
 from typing import Any, Literal
@@ -55,8 +56,8 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
 )
 
 
-def raw_documents(batch: bytes) -> Iterator[bytes]:
-    """The documents of a batch as `find_raw_batches` gives it: BSON laid end to end, each beginning with its length.
+def document_sizes(batch: bytes) -> Iterator[int]:
+    """The sizes of the documents of a batch as `find_raw_batches` gives it: BSON end to end, each led by its size.
 
     A cursor that gives documents costs a turn through the driver for each (Motor: as much as decoding it), and does not
     tell their size.
@@ -64,7 +65,7 @@ def raw_documents(batch: bytes) -> Iterator[bytes]:
     at = 0
     while at < len(batch):
         (size,) = _LENGTH.unpack_from(batch, at)
-        yield batch[at : at + size]
+        yield size
         at += size
 
 
@@ -93,6 +94,16 @@ async def settle(result: Any) -> Any:
     `aggregate`, `watch`, `start_transaction` and `close` are awaited in PyMongo only, `start_session` in Motor only.
     """
     return await result if isawaitable(result) else result
+
+
+@asynccontextmanager
+async def closed_early(cursor: Any) -> AsyncIterator[None]:
+    """Close the cursor at the end, if it was left before its own: else it is closed, and to say so costs a thread."""
+    try:
+        yield
+    finally:
+        if cursor.alive:
+            await cursor.close()
 
 
 async def close(client: Any) -> None:

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
-from bson import decode, decode_all
+from bson import decode_all
 from pymongo import ASCENDING, ReplaceOne
 from pymongo.errors import BulkWriteError
 
 from clickstream.errors import InvalidField
-from clickstream.export import sum_by_currency
+from clickstream.export import add_amount, totals_from
 from clickstream.models import ItemFailure, Money, PushResult, WriteOutcome
 from clickstream.v1 import event_pb2
 from clickstream_server.clock import now_micros
 from clickstream_server.limits import Limits
 from clickstream_server.message_dao import SentEvents
-from clickstream_server.storage.mongo import documents, indexes
+from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
-from clickstream_server.storage.mongo.driver import CODEC, raw_documents, settle
+from clickstream_server.storage.mongo.driver import CODEC, closed_early, document_sizes, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable
 from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.numbering import event_outcome
@@ -32,23 +33,24 @@ ID_SHOWN_MAX = 256
 """An id that was refused for its length is not sent back whole."""
 _SURPLUS_MAX = 1000
 """How many events more than asked for are read of a session rather than to ask for that session alone."""
-_VALUES_MAX = 1000
+_BATCH_EVENTS = 5_000
+"""So many are read in one turn at most: a page's, mostly. MongoDB's default is 101 first, and then all the rest."""
 
 
 class TooManyBytes(Exception):
     """The events of these sessions are more than may be held at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FoundEvents:
-    """The events that were read of a session and their size in bytes of BSON; how many are stored, and, where asked
-    for, what all of these are worth.
-    """
+    """The events that were read of a session, how many are stored and, where asked for, what all of these are worth."""
 
     documents: Sequence[Document] = ()
     count: int = 0
     totals: tuple[Money, ...] = ()
-    size: int = 0
+
+
+NO_EVENTS = FoundEvents()
 
 
 @dataclass(slots=True)
@@ -202,17 +204,19 @@ class EventStore:
     ) -> dict[str, list[Document]]:
         found: dict[str, list[Document]] = {}
         size = 0
-        cursor = self._events.find_raw_batches({"_id.session_id": {"$in": list(session_ids)}}, session=session)
-        try:
-            async for batch in cursor.sort(IN_ORDER).limit(limit):
+        cursor = self._in_order({"_id.session_id": {"$in": list(session_ids)}}, session).limit(limit)
+        async with closed_early(cursor):
+            async for batch in cursor:
                 size += len(batch)
                 if size > bytes_max:
                     raise TooManyBytes
                 for event in decode_all(batch, CODEC):
                     found.setdefault(event["_id"]["session_id"], []).append(event)
-        finally:
-            await cursor.close()
         return found
+
+    def _in_order(self, query: Document, session: Any) -> Any:
+        """A cursor of raw batches."""
+        return self._events.find_raw_batches(query, session=session).sort(IN_ORDER).batch_size(_BATCH_EVENTS)
 
     async def collect(
         self, session_ids: Sequence[str], *, limit: int | None, types: Sequence[str], bytes_max: int, session: Any
@@ -225,31 +229,26 @@ class EventStore:
         if types:
             query["event_type"] = {"$in": list(types)}
         kept: dict[str, list[Document]] = {}
-        values: dict[str, list[Money]] = {}
+        sums: dict[str, dict[str, Decimal]] = {}
         counts: Counter[str] = Counter()
-        sizes: Counter[str] = Counter()
         size = 0
-        cursor = self._events.find_raw_batches(query, session=session)
-        try:
-            async for batch in cursor.sort(IN_ORDER):
-                for raw in raw_documents(batch):
-                    event = decode(raw, CODEC)
+        cursor = self._in_order(query, session)
+        async with closed_early(cursor):
+            async for batch in cursor:
+                for event, own_size in zip(decode_all(batch, CODEC), document_sizes(batch), strict=True):
                     session_id = event["_id"]["session_id"]
                     counts[session_id] += 1
-                    if (value := documents.value_from_document(event)) is not None:
-                        _add_value(values.setdefault(session_id, []), value)
+                    if (value := event.get("value")) is not None:
+                        add_amount(
+                            sums.setdefault(session_id, {}), value["currency_code"], value["amount"].to_decimal()
+                        )
                     if limit is None or counts[session_id] <= limit:
-                        size += len(raw)
-                        sizes[session_id] += len(raw)
+                        size += own_size
                         if size > bytes_max:
                             raise TooManyBytes
                         kept.setdefault(session_id, []).append(event)
-        finally:
-            await cursor.close()
         return {
-            session_id: FoundEvents(
-                kept.get(session_id, ()), count, sum_by_currency(values.get(session_id, ())), sizes[session_id]
-            )
+            session_id: FoundEvents(kept.get(session_id, ()), count, totals_from(sums.get(session_id, {})))
             for session_id, count in counts.items()
         }
 
@@ -261,13 +260,6 @@ class EventStore:
         ]
         cursor = await settle(self._events.aggregate(pipeline, session=session))
         return {group["_id"]: group["count"] async for group in cursor}
-
-
-def _add_value(values: list[Money], value: Money) -> None:
-    """Add one to those that are to be summed; in between they are, since there may be more than can be held."""
-    if len(values) >= _VALUES_MAX:
-        values[:] = sum_by_currency(values)
-    values.append(value)
 
 
 def _rejected(place: int, event: event_pb2.SessionEvent | InvalidField, error: InvalidField) -> ItemFailure:

@@ -6,19 +6,18 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo import ASCENDING
 
 from clickstream import transfer_wire
 from clickstream.errors import BatchNotFound, InvalidField
-from clickstream.export import EMPTY_DIGEST, ExportAccount, ExportFilter
+from clickstream.export import EMPTY_DIGEST, AccountRow, ExportAccount, ExportFilter, account_row
 from clickstream.models import Money
-from clickstream.v1 import session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.values import micros_from_datetime
 from clickstream_server.limits import Limits, check_id
@@ -28,20 +27,20 @@ from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import settle
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
-from clickstream_server.storage.mongo.messages import exported_message
+from clickstream_server.storage.mongo.messages import exported_answer
 from clickstream_server.storage.mongo.paging import (
     FIRST_PAGE_SESSIONS,
     PAGE_SESSIONS,
     FoundSession,
     events_bytes_max,
+    in_turns,
     read_page,
+    reading_ahead,
 )
 
 SESSION_IDS_MAX = 10_000
 PART_BYTES = 1024 * 1024
-"""A page has about this size at most: each becomes one message, with a resume token of its own."""
-_GROWTH = 3
-"""A message may be so many times as large as its BSON: JSON of small numbers under short names is."""
+"""A message has about this size at most, and a resume token of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +95,10 @@ class _Place:
     position: list[Any] | None = None
     account: ExportAccount = field(default_factory=ExportAccount)
 
+    def after(self, part: list[_Read]) -> _Place:
+        """The place with these sessions behind it."""
+        return _Place(part[-1].position, self.account.plus(read.row for read in part)) if part else self
+
 
 class Exporter:
     """Runs exports."""
@@ -104,7 +107,7 @@ class Exporter:
         self, client: Any, database: Any, batches: BatchStore, events: EventStore, limits: Limits, *, timeout_s: float
     ) -> None:
         self._limits = limits
-        self._part_bytes = min(PART_BYTES, limits.message_bytes_max // _GROWTH)
+        self._part_bytes = min(PART_BYTES, limits.message_bytes_max // 2)
         self._client = client
         self._sessions = database[indexes.SESSIONS]
         self._batches = batches
@@ -113,7 +116,7 @@ class Exporter:
 
     async def pages(
         self, chosen: ExportFilter, *, events_limit: int | None, limit: int, resume_token: str
-    ) -> AsyncGenerator[pb.ExportSessionsResponse, None]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the answers; the last has the trailer."""
         if len(chosen.session_ids) > SESSION_IDS_MAX:
             raise InvalidField.at("filter.session_ids", f"must be {SESSION_IDS_MAX} at most")
@@ -122,23 +125,31 @@ class Exporter:
         await self._check_batch(chosen.batch_id)
         scan, key = scan_for(chosen), _filter_key(chosen)
         place = _read_token(resume_token, key, len(scan.order)) if resume_token else _Place()
-        left, page_sessions = limit or None, FIRST_PAGE_SESSIONS
-        while True:
-            wanted = page_sessions if left is None else min(page_sessions, left)
-            found, complete = await self._page(scan, place.position, wanted, events_limit, chosen)
-            left = None if left is None else left - len(found)
-            ended = complete or left == 0
-            parts = _parts(found, self._part_bytes)
-            for part in parts:
-                position = part[-1].position if part else place.position
-                place = _Place(position, place.account.after(part))
-                trailer = transfer_wire.export_trailer_to_pb(place.account) if ended and part is parts[-1] else None
-                yield pb.ExportSessionsResponse(
-                    sessions=[read.message for read in part], resume_token=_token(place, key), trailer=trailer
-                )
-            if ended:
-                return
-            page_sessions = PAGE_SESSIONS
+        read = partial(self._page, scan, events_limit=events_limit, chosen=chosen)
+        async with reading_ahead() as start:
+            left = limit or None
+            reading = start(read(place.position, _wanted(FIRST_PAGE_SESSIONS, left)))
+            while True:
+                found, complete = await reading
+                left = None if left is None else left - len(found)
+                ended = complete or left == 0
+                if not ended:
+                    last = scan.position_of(found[-1].document)
+                    reading = start(read(last, _wanted(PAGE_SESSIONS, left)))
+                part: list[_Read] = []
+                size = 0
+                async for exported in in_turns(found, partial(_exported, scan=scan)):
+                    size += len(exported.answer)
+                    if size > self._part_bytes and part:
+                        place = place.after(part)
+                        yield _answer(part, pb.ExportSessionsResponse(resume_token=_token(place, key)))
+                        part, size = [], len(exported.answer)
+                    part.append(exported)
+                place = place.after(part)
+                trailer = transfer_wire.export_trailer_to_pb(place.account) if ended else None
+                yield _answer(part, pb.ExportSessionsResponse(resume_token=_token(place, key), trailer=trailer))
+                if ended:
+                    return
 
     async def _check_batch(self, batch_id: str) -> None:
         if batch_id:
@@ -147,8 +158,8 @@ class Exporter:
                     raise BatchNotFound.by_id(batch_id)
 
     async def _page(
-        self, scan: Scan, position: list[Any] | None, wanted: int, events_limit: int | None, chosen: ExportFilter
-    ) -> tuple[list[_Read], bool]:
+        self, scan: Scan, position: list[Any] | None, wanted: int, *, events_limit: int | None, chosen: ExportFilter
+    ) -> tuple[list[FoundSession], bool]:
         """The next sessions, and whether they are the last."""
         order = [(name, ASCENDING) for name in scan.order]
         async with (
@@ -165,40 +176,32 @@ class Exporter:
                 bytes_max=events_bytes_max(self._limits),
                 session=session,
             )
-            found, complete = await read_page(cursor, wanted, read_events)
-        return [_exported(read, scan) for read in found], complete
+            return await read_page(cursor, wanted, read_events)
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A session that was read, its size in bytes of BSON with its events, and the position after it."""
+class _Read(NamedTuple):
+    """A session that was read as an answer of its own, its row in the account, and the position after it."""
 
-    message: pb.ExportedSession
-    totals: Sequence[Money]
-    size: int
+    answer: bytes
+    row: AccountRow
     position: list[Any]
 
-    @property
-    def session(self) -> session_pb2.SessionWithEvents:
-        return self.message.session
+
+def _exported(found: FoundSession, scan: Scan) -> _Read:
+    document, events = found
+    event_ids = [event["_id"]["event_id"] for event in events.documents]
+    place = document["_id"], document["batch_id"], document["session_number"]
+    row = account_row(place, events.count, event_ids, events.totals)
+    return _Read(exported_answer(found), row, scan.position_of(document))
 
 
-def _parts(found: list[_Read], part_bytes: int) -> list[list[_Read]]:
-    """The page in parts of a good size for a message; at least one, be it empty."""
-    parts: list[list[_Read]] = [[]]
-    size = 0
-    for read in found:
-        size += read.size
-        if size > part_bytes and parts[-1]:
-            parts.append([])
-            size = read.size
-        parts[-1].append(read)
-    return parts
+def _answer(part: list[_Read], end: pb.ExportSessionsResponse) -> bytes:
+    """Answers laid end to end are one: so protobuf has it."""
+    return b"".join([*(read.answer for read in part), end.SerializeToString()])
 
 
-def _exported(read: FoundSession, scan: Scan) -> _Read:
-    message = exported_message(read.document, read.events.documents, read.events.count, read.events.totals)
-    return _Read(message, read.events.totals, read.size + read.events.size, scan.position_of(read.document))
+def _wanted(most: int, left: int | None) -> int:
+    return most if left is None else min(most, left)
 
 
 def _filter_key(chosen: ExportFilter) -> str:

@@ -1,23 +1,26 @@
 """BSON documents -> protobuf messages: what readers get. Pure; the opposite of `sent.py`.
 
-The constructors take plain dicts, also for the messages and Structs inside, and then all of it is done in C.
+The constructors take plain dicts, also for the messages and Structs inside, and then all of it but the Structs is done
+in C.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from clickstream import wire
-from clickstream.models import Money, Order
+from clickstream.models import Order
+from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.wire_values import Fields, moment_fields, value_to_pb
+from clickstream_server.message_dao import SessionAnswer
 from clickstream_server.storage.mongo.documents import Document
+from clickstream_server.storage.mongo.events import FoundEvents
+from clickstream_server.storage.mongo.paging import FoundSession
 
 
-def session_message(document: Document, events: Iterable[Document], event_count: int) -> session_pb2.SessionWithEvents:
+def session_message(document: Document, events: FoundEvents) -> session_pb2.SessionWithEvents:
     """A session with its events as readers get it."""
-    return session_pb2.SessionWithEvents(**_session_with_events(document, events, event_count))
+    return session_pb2.SessionWithEvents(**_session_with_events(document, events))
 
 
 def registered_message(document: Document) -> session_pb2.RegisteredSession:
@@ -25,18 +28,25 @@ def registered_message(document: Document) -> session_pb2.RegisteredSession:
     return session_pb2.RegisteredSession(**_registered(document))
 
 
-def exported_message(
-    document: Document, events: Iterable[Document], event_count: int, totals: Sequence[Money]
-) -> pb_transfer.ExportedSession:
-    """A session with its events as exports have it."""
-    return pb_transfer.ExportedSession(
-        session=_session_with_events(document, events, event_count),
-        totals=map(wire.money_fields, totals),
-    )
+def session_answer(found: FoundSession) -> SessionAnswer:
+    """A session with its events as an answer to be sent."""
+    document, events = found
+    answer = pb.GetBatchSessionsResponse(sessions=[_session_with_events(document, events)])
+    return SessionAnswer(answer.SerializeToString(), document["session_number"], document["registered_at"])
 
 
-def _session_with_events(document: Document, events: Iterable[Document], event_count: int) -> Fields:
-    return _registered(document) | {"events": [_event(event) for event in events], "event_count": event_count}
+def exported_answer(found: FoundSession) -> bytes:
+    """A session with its events as exports have it, as an answer to be sent."""
+    document, events = found
+    exported = {
+        "session": _session_with_events(document, events),
+        "totals": map(wire.money_fields, events.totals),
+    }
+    return pb_transfer.ExportSessionsResponse(sessions=[exported]).SerializeToString()
+
+
+def _session_with_events(document: Document, events: FoundEvents) -> Fields:
+    return _registered(document) | {"events": list(map(_event, events.documents)), "event_count": events.count}
 
 
 def _registered(document: Document) -> Fields:

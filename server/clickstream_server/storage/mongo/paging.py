@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, TypeVar
 
-from bson import decode
+from bson import decode_all
 
 from clickstream.errors import MessageTooLarge
 from clickstream_server.limits import Limits
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import CODEC, raw_documents
-from clickstream_server.storage.mongo.events import FoundEvents, TooManyBytes
+from clickstream_server.storage.mongo.driver import CODEC, closed_early, document_sizes
+from clickstream_server.storage.mongo.events import NO_EVENTS, FoundEvents, TooManyBytes
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 FIRST_PAGE_SESSIONS = 64
 """The first page is small so that it comes soon."""
 PAGE_SESSIONS = 500
 SESSIONS_BYTES_MAX = 4 * 1024 * 1024
+_TURN_SESSIONS = 32
 
 
 def events_bytes_max(limits: Limits) -> int:
@@ -25,13 +30,11 @@ def events_bytes_max(limits: Limits) -> int:
     return 2 * limits.message_bytes_max
 
 
-@dataclass(frozen=True, slots=True)
-class FoundSession:
-    """A session's document, its size in bytes of BSON, and its events."""
+class FoundSession(NamedTuple):
+    """A session's document, and its events."""
 
     document: Document
-    size: int
-    events: FoundEvents = field(default_factory=FoundEvents)
+    events: FoundEvents
 
 
 async def read_page(
@@ -42,9 +45,9 @@ async def read_page(
     `cursor` gives raw batches of sessions, one more than wanted if there are so many. The page is shorter where it
     would be too large. Raises MessageTooLarge if the events of one session alone are.
     """
-    found, complete = await _read_sessions(cursor, wanted)
+    found, complete = await _read_sessions(cursor.batch_size(wanted + 1), wanted)
     while found:
-        ids = [session.document["_id"] for session in found]
+        ids = [session["_id"] for session in found]
         try:
             events = await read_events(ids)
         except TooManyBytes:
@@ -52,27 +55,49 @@ async def read_page(
                 raise too_large(ids[0]) from None
             found, complete = found[: len(found) // 2], False
         else:
-            return [_with(session, events) for session in found], complete
+            return [FoundSession(session, events.get(session["_id"], NO_EVENTS)) for session in found], complete
     return [], complete
 
 
-async def _read_sessions(cursor: Any, wanted: int) -> tuple[list[FoundSession], bool]:
-    found: list[FoundSession] = []
+async def _read_sessions(cursor: Any, wanted: int) -> tuple[list[Document], bool]:
+    found: list[Document] = []
     size = 0
-    try:
+    async with closed_early(cursor):
         async for batch in cursor:
-            for raw in raw_documents(batch):
-                if len(found) == wanted or size > SESSIONS_BYTES_MAX:
+            taken = 0
+            for count, own_size in enumerate(document_sizes(batch), start=len(found)):
+                if count == wanted or size > SESSIONS_BYTES_MAX:
+                    found.extend(decode_all(batch[:taken], CODEC))
                     return found, False
-                size += len(raw)
-                found.append(FoundSession(decode(raw, CODEC), len(raw)))
-    finally:
-        await cursor.close()
+                size += own_size
+                taken += own_size
+            found.extend(decode_all(batch, CODEC))
     return found, True
 
 
-def _with(session: FoundSession, events: dict[str, FoundEvents]) -> FoundSession:
-    return FoundSession(session.document, session.size, events.get(session.document["_id"], FoundEvents()))
+async def in_turns(sessions: Iterable[A], encode: Callable[[A], B]) -> AsyncGenerator[B, None]:
+    """Each session encoded. Now and then others have their turn: a page takes long enough for many other calls."""
+    for place, session in enumerate(sessions):
+        if place % _TURN_SESSIONS == 0:
+            await asyncio.sleep(0)
+        yield encode(session)
+
+
+@asynccontextmanager
+async def reading_ahead() -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]]:
+    """Starts the read of the next page, which goes on while this one is encoded and sent; dropped at the end."""
+    started: list[asyncio.Task[Any]] = []
+
+    def start(read: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        started[:] = [asyncio.create_task(read)]
+        return started[0]
+
+    try:
+        yield start
+    finally:
+        for read in started:
+            read.cancel()
+        await asyncio.gather(*started, return_exceptions=True)
 
 
 def too_large(session_id: str) -> MessageTooLarge:

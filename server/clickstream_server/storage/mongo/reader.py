@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Hashable
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
@@ -19,11 +19,14 @@ from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import settle
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
-from clickstream_server.storage.mongo.messages import session_message
+from clickstream_server.storage.mongo.messages import session_answer
 from clickstream_server.storage.mongo.paging import (
     FIRST_PAGE_SESSIONS,
     PAGE_SESSIONS,
+    FoundSession,
+    in_turns,
     read_page,
+    reading_ahead,
 )
 from clickstream_server.storage.mongo.watcher import BatchWatcher, Lag
 
@@ -50,7 +53,7 @@ class BatchReader:
         self._events_bytes_max = events_bytes_max
         self._timeout_s = timeout_s
         self._watcher = BatchWatcher(database)
-        self._shared: dict[Hashable, asyncio.Task[tuple[MessagePage, bool]]] = {}
+        self._shared: dict[Hashable, asyncio.Task[_Page]] = {}
 
     def lags(self) -> list[Lag]:
         """How far each reader that follows is behind."""
@@ -69,47 +72,61 @@ class BatchReader:
         if not batch_id:
             async with storage_call(self._timeout_s):
                 batch_id = (await self._batches.collecting()).batch_id
-        async with self._watcher.watch(batch_id if query.follow else None, query.after_number) as changed:
-            after, left, page_sessions = query.after_number, query.limit or None, FIRST_PAGE_SESSIONS
-            read, first, told = self._page, query.follow, True
+        async with (
+            self._watcher.watch(batch_id if query.follow else None, query.after_number) as changed,
+            reading_ahead() as start,
+        ):
+            after, left, first, told = query.after_number, query.limit or None, query.follow, True
+            reading: Awaitable[_Page] = self._page(batch_id, after, _wanted(FIRST_PAGE_SESSIONS, left), query)
             while True:
-                changed.clear()
-                wanted = page_sessions if left is None else min(page_sessions, left)
-                page, complete = await read(batch_id, after, wanted, query)
-                if page.sessions and not told:
+                page = await reading
+                if page.found and not told:
                     self._watcher.is_deaf()
-                after, page_sessions = page.last_number, PAGE_SESSIONS
-                left = None if left is None else left - len(page.sessions)
-                ended = left == 0 or page.sealed or (complete and not query.follow)
-                if page.sessions or ended or first:  # who waits learns at once that there is somebody to wait for
-                    yield page
-                changed.took(page, complete=complete)
+                after, left = page.last_number, None if left is None else left - len(page.found)
+                wanted = _wanted(PAGE_SESSIONS, left)
+                ended = left == 0 or page.sealed or (page.complete and not query.follow)
+                if not page.complete and not ended:
+                    changed.clear()
+                    reading = start(self._page(batch_id, after, wanted, query))
+                message = await page.message()
+                if page.found or ended or first:  # who waits learns at once that there is somebody to wait for
+                    yield message
+                changed.took(message, complete=page.complete)
                 first = False
                 if ended:
                     return
-                told = not complete or await changed.wait(SIGN_OF_LIFE_S)
-                read = self._shared_page if complete and told else self._page
+                if not page.complete:
+                    continue
+                told = await changed.wait(SIGN_OF_LIFE_S)
                 if not told:
-                    yield replace(page, sessions=())
+                    yield replace(message, sessions=())
+                changed.clear()
+                read = self._shared_page if told else self._page
+                reading = read(batch_id, after, wanted, query)
 
-    async def _shared_page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> tuple[MessagePage, bool]:
+    async def _shared_page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> _Page:
         """As `_page`, once for all readers who were woken together at the same place."""
         key = (self._watcher.wakes, batch_id, after, wanted, query.events_limit, query.exclude_irrelevant)
         read = self._shared.get(key)
         if read is None:
             # An empty context: the deadline of the reader that happened to come first is not that of the others.
-            read = asyncio.create_task(self._page(batch_id, after, wanted, query), context=Context())
+            read = asyncio.create_task(self._encoded_page(batch_id, after, wanted, query), context=Context())
             self._shared[key] = read
             read.add_done_callback(partial(self._forget, key))
         return await asyncio.shield(read)
 
-    def _forget(self, key: Hashable, read: asyncio.Task[tuple[MessagePage, bool]]) -> None:
+    async def _encoded_page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> _Page:
+        page = await self._page(batch_id, after, wanted, query)
+        await page.message()
+        return page
+
+    def _forget(self, key: Hashable, read: asyncio.Task[_Page]) -> None:
         del self._shared[key]
         if not read.cancelled():
             read.exception()  # asyncio complains of one that nobody took, as when all readers are gone
 
-    async def _page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> tuple[MessagePage, bool]:
-        """The next page, and whether it reached the end of what the batch holds now."""
+    async def _page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> _Page:
+        """The next page."""
         async with (
             storage_call(self._timeout_s),
             await settle(self._client.start_session(snapshot=True)) as session,
@@ -119,7 +136,7 @@ class BatchReader:
                 raise BatchNotFound.by_id(batch_id)
             self._watcher.learn(batch_id, batch.session_counter)
             if after >= batch.session_counter:
-                return MessagePage(sessions=(), last_number=after, sealed=batch.sealed), True
+                return _Page([], last_number=after, complete=True, sealed=batch.sealed)
             where: Document = {"batch_id": batch_id, "session_number": {"$gt": after}}
             if query.exclude_irrelevant:
                 where["is_irrelevant"] = {"$ne": True}
@@ -132,6 +149,27 @@ class BatchReader:
                 self._events.of_sessions, limit=query.events_limit, bytes_max=self._events_bytes_max, session=session
             )
             found, complete = await read_page(cursor, wanted, read_events)
-        sessions = tuple(session_message(read.document, read.events.documents, read.events.count) for read in found)
-        last_number = batch.session_counter if complete else sessions[-1].session_number
-        return MessagePage(sessions=sessions, last_number=last_number, sealed=complete and batch.sealed), complete
+        last_number = batch.session_counter if complete else found[-1].document["session_number"]
+        return _Page(found, last_number=last_number, complete=complete, sealed=complete and batch.sealed)
+
+
+class _Page:
+    """A page as it was read. `complete`: it reached the end of what the batch held. May be shared by many readers."""
+
+    def __init__(self, found: list[FoundSession], *, last_number: int, complete: bool, sealed: bool) -> None:
+        self.found = found
+        self.last_number = last_number
+        self.complete = complete
+        self.sealed = sealed
+        self._message: MessagePage | None = None
+
+    async def message(self) -> MessagePage:
+        """The page as it is sent; encoded once."""
+        if self._message is None:
+            sessions = [answer async for answer in in_turns(self.found, session_answer)]
+            self._message = MessagePage(tuple(sessions), self.last_number, self.sealed)
+        return self._message
+
+
+def _wanted(most: int, left: int | None) -> int:
+    return most if left is None else min(most, left)

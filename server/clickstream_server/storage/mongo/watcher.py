@@ -54,7 +54,7 @@ class Changed:
         if complete:
             self._behind_since = time() if self._event.is_set() else None
         elif page.sessions:  # what comes next was registered after this
-            self._behind_since = page.sessions[-1].registered_at.ToMicroseconds() / 1_000_000
+            self._behind_since = page.sessions[-1].registered_at / 1_000_000
 
     def lag(self, counter: int) -> Lag:
         """How far the reader is behind, if the batch has come to this number."""
