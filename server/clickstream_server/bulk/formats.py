@@ -20,7 +20,7 @@ CSV_COLUMNS = (
 )
 _PLACE = ("batch_id", "session_number", "registered_at")
 _GROUP_SESSIONS = 10_000
-_GROUP_PAGES = 64  # of about 1 MiB each as they come: sessions may be large
+_GROUP_PAGES = 256  # of about 256 KiB each as they come: sessions may be large
 
 
 class Writer(ABC):

@@ -39,7 +39,7 @@ from clickstream_server.storage.mongo.paging import (
 )
 
 SESSION_IDS_MAX = 10_000
-PART_BYTES = 1024 * 1024
+PART_BYTES = 256 * 1024
 """A message has about this size at most, and a resume token of its own."""
 
 
