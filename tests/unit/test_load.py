@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clickstream_server.interceptors.load import CALLS_MIN, Load
+from clickstream_server.interceptors.load import CALLS_FREE, CALLS_MIN, Load
 
 UNLOADED_S = 0.01
 QUEUE_S_MAX = 1.0
@@ -53,6 +53,35 @@ def test_a_burst_is_no_overload() -> None:
 
     assert 0 == server.refused
     assert 1_000 == server.load.calls_bound
+
+
+def test_callers_who_wait_for_their_answers_are_no_overload() -> None:
+    """So many callers as are free, each calling again once it is answered, are never refused, however slow that is."""
+    server = Server()
+    server.idle()
+    server.crowded(callers=CALLS_FREE, lasts_s=20.0)
+
+    assert 0 == server.refused
+
+
+def test_few_callers_end_an_overload() -> None:
+    """Once there are only as many callers as are free, who come again after a refusal, all are admitted."""
+    server = Server()
+    server.idle()
+    server.crowded(callers=200, lasts_s=10.0)
+    bounds = [server.load.calls_bound]
+    for _ in range(20):
+        running = [server.load.begin() for _ in range(bounds[-1])]
+        if bounds[-1] < 1_000:
+            assert not any(server.load.admits() for _ in range(10))
+        server.now += 3 * UNLOADED_S
+        for begun in running:
+            server.load.end(METHOD, begun, answered=True)
+        server.now += 0.25
+        bounds.append(server.load.calls_bound)
+
+    assert bounds[0] < 50
+    assert 1_000 in bounds
 
 
 def test_a_standing_queue_is_cut_down() -> None:

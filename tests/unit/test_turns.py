@@ -11,7 +11,7 @@ from clickstream_server.interceptors.turns import Turns
 
 async def test_results_and_errors_are_those_of_the_call() -> None:
     """Many calls at once each get their own result or error, and what they await reaches them."""
-    turns = Turns()
+    turns = Turns(lambda: True)
 
     async def call(number: int) -> int:
         for _ in range(5):
@@ -28,7 +28,7 @@ async def test_results_and_errors_are_those_of_the_call() -> None:
 
 async def test_a_cancelled_call_ends_and_holds_nobody_up() -> None:
     """A call that is cancelled while it waits, for something or for its turn, cleans up; the others go on."""
-    turns = Turns()
+    turns = Turns(lambda: True)
     cleaned = []
 
     async def call(number: int) -> int:
@@ -55,7 +55,7 @@ async def test_a_cancelled_call_ends_and_holds_nobody_up() -> None:
 
 async def test_a_timeout_inside_of_a_call_is_its_own() -> None:
     """A timeout of asyncio inside of a call that takes turns ends what is inside of it."""
-    turns = Turns()
+    turns = Turns(lambda: True)
 
     async def call() -> None:
         async with asyncio.timeout(0.01):
@@ -67,7 +67,7 @@ async def test_a_timeout_inside_of_a_call_is_its_own() -> None:
 
 async def test_crowded_calls_go_on_one_at_a_time() -> None:
     """Of many calls that could go on in one turn of the event loop, one does at most."""
-    turns = Turns()
+    turns = Turns(lambda: True)
     go_on = asyncio.Event()
     ended: list[int] = []
     most = turn_of_loop = 0

@@ -26,8 +26,8 @@ _SLOW_S = 0.1
 """A request that takes longer than this to come is one of them."""
 _STUCK_S = 5.0
 """One that takes longer than this gives way to others."""
-_RETRY_S_MIN, _RETRY_S_MAX = 0.25, 0.75
-"""Spread, so that those who were refused together do not come back together."""
+_RETRY_S = [milliseconds / 1000 for milliseconds in range(250, 750, 5)]
+"""Spread, so that those who were refused together do not come back together; few enough to be kept ready."""
 
 
 _EXEMPT = nullcontext()
@@ -52,7 +52,7 @@ class Limiter:
         self._streams = 0
         self._request_bytes = 0
         self._receiving = _Receiving()
-        self._turns = Turns()
+        self._turns = Turns(lambda: self._load.crowded)
 
     def came(self) -> None:
         """A call has come."""
@@ -148,7 +148,7 @@ class Limiter:
         self._refused(limit)
         return Overloaded(
             "the server has as much to do as it can take on; try again later",
-            retry_after_s=random.uniform(_RETRY_S_MIN, _RETRY_S_MAX),
+            retry_after_s=random.choice(_RETRY_S),
         )
 
 

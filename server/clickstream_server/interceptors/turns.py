@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from time import perf_counter
 from types import coroutine
@@ -17,8 +17,6 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_CROWDED = 4
-"""With fewer calls running the turns of the event loop are short enough."""
 _WORK_S = 0.001
 """So long calls may go on before those that come are looked at again."""
 _QUIET_S = 0.000_15
@@ -28,28 +26,21 @@ _LOOK_S_MAX = 0.005
 
 
 class Turns:
-    """Who goes on when."""
+    """Who goes on when. `crowded`: whether calls are to wait for their turns now."""
 
-    def __init__(self) -> None:
+    def __init__(self, crowded: Callable[[], bool]) -> None:
+        self._crowded = crowded
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._giving: asyncio.Task[None] | None = None
         self._came_at = 0.0
-        self._running = 0
 
     def came(self) -> None:
         """A call has come."""
         self._came_at = perf_counter()
 
-    async def run(self, call: Coroutine[Any, Any, T]) -> T:
-        """The call's result. Whenever it has waited for something, it waits for its turn as well, if it is crowded."""
-        self._running += 1
-        try:
-            return await self._stepwise(call)
-        finally:
-            self._running -= 1
-
     @coroutine
-    def _stepwise(self, call: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    def run(self, call: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+        """The call's result. Whenever it has waited for something, it waits for its turn as well, if it is crowded."""
         step = partial(call.send, None)
         while True:
             try:
@@ -59,7 +50,7 @@ class Turns:
                 return result
             try:
                 yield awaited
-                if self._running > _CROWDED:
+                if self._crowded():
                     yield from self._turn()
             except BaseException as error:  # it is cancelled, most likely: that is for the call to deal with
                 step = partial(call.throw, error)
