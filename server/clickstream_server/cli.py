@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from clickstream_server import event_loop
 from clickstream_server.bulk.arguments import SAMPLE_QUERIES, add_export, add_import, add_replay
 from clickstream_server.bulk.waiting import exit_past_threads
 from clickstream_server.failures import StartFailure
@@ -36,7 +37,7 @@ def _code_of(given: argparse.Namespace) -> int:
     run: Callable[[argparse.Namespace], int | Coroutine[Any, Any, int]] = given.run
     try:
         done = run(given)
-        return done if isinstance(done, int) else asyncio.run(done)
+        return done if isinstance(done, int) else event_loop.run(done)
     except StartFailure as failure:
         print(f"clickstream: {failure}", file=sys.stderr)
         return 1

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from threading import Thread
 
-from clickstream_server import app
+from clickstream_server import app, event_loop
 from clickstream_server.bulk.waiting import exit_past_threads
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
@@ -42,7 +42,7 @@ def main() -> int:
     set_up_logging(settings.log_level, settings.log_format, worker=int(sys.argv[1]))
     collect_garbage_less_often()
     try:
-        asyncio.run(_serve(settings, supervisor, report_to))
+        event_loop.run(_serve(settings, supervisor, report_to))
     except StartFailure as failure:
         _report(report_to, f"{FAILED} {failure}")
         return 1
