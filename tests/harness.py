@@ -180,4 +180,4 @@ def _states(pid: int) -> list[str]:
 
 async def group_commit_runs() -> bool:
     """Whether a server in this process is numbering sessions now."""
-    return any(task.get_coro().__qualname__ == "Registrar._work" for task in asyncio.all_tasks())
+    return any(task.get_name() == "Registrar" for task in asyncio.all_tasks())

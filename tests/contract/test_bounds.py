@@ -25,9 +25,8 @@ from clickstream import (
 from clickstream.export import ExportFilter
 from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
-from clickstream_server.storage.mongo import registrar
 from clickstream_server.storage.mongo.driver import DriverName
-from clickstream_server.storage.mongo.registrar import GROUP_BYTES_MAX
+from clickstream_server.storage.mongo.registrar import Registrar
 from importing import config, imported, item, session
 
 
@@ -75,7 +74,7 @@ async def test_sessions_that_wait_are_bounded_by_bytes(
     mongodb_uri: str, database: str, driver: DriverName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of many large sessions at once some are refused with OVERLOADED and a time to wait, and the others are stored."""
-    monkeypatch.setattr(registrar, "WAITING_BYTES_MAX", 2 * GROUP_BYTES_MAX)
+    monkeypatch.setattr(Registrar, "waiting_bytes_max", 2 * Registrar.group_bytes_max)
     query = "x" * 1_000_000
     large = [Session(session_id=f"s{number}", search_query=query) for number in range(60)]
     async with opened_dao(mongodb_uri, Settings(mongodb_database=database, mongodb_driver=driver)) as dao:
@@ -98,8 +97,8 @@ async def test_imports_wait_for_room(
     waiting_bytes_max: int,
 ) -> None:
     """Imports and registrations at once all go in, however little may wait: imports wait for room and leave some."""
-    monkeypatch.setattr(registrar, "WAITING_MAX", waiting_max)
-    monkeypatch.setattr(registrar, "WAITING_BYTES_MAX", waiting_bytes_max)
+    monkeypatch.setattr(Registrar, "waiting_max", waiting_max)
+    monkeypatch.setattr(Registrar, "waiting_bytes_max", waiting_bytes_max)
     chunks = {name: [[item(f"{name}{chunk}-{n}", 0) for n in range(60)] for chunk in range(10)] for name in "abc"}
     importing = [asyncio.create_task(imported(transfer, config(), *chunks[name])) for name in chunks]
     for number in range(20):
@@ -113,7 +112,7 @@ async def test_a_chunk_larger_than_all_that_may_wait_goes_in(
     transfer: TransferDao, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chunk that is larger than what may wait is let in alone."""
-    monkeypatch.setattr(registrar, "WAITING_BYTES_MAX", 1_000)
+    monkeypatch.setattr(Registrar, "waiting_bytes_max", 1_000)
     chunks = [[ImportItem(session(f"{chunk}-{n}", "x" * 1_000)) for n in range(10)] for chunk in range(5)]
     progress, summary = await imported(transfer, config(), *chunks)
 

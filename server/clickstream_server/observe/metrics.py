@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from clickstream.models import WriteOutcome
 from clickstream_server.call_record import CallRecord
-from clickstream_server.storage.observer import Command, Kind, StorageObserver, Way
+from clickstream_server.storage.observer import Command, Gathered, Kind, StorageObserver, Way
 
 LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 GROUP_SESSIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -125,6 +125,14 @@ class StorageMetrics(StorageObserver):
         self._group_failed = Counter(
             "clickstream_group_commit_failures", "Groups that could not be committed.", registry=registry
         )
+        calls = Histogram(
+            "clickstream_group_calls",
+            "Calls that shared their work in the database.",
+            ["work"],
+            buckets=GROUP_SESSIONS,
+            registry=registry,
+        )
+        self._group_calls = {work: calls.labels(work) for work in ("push", "get")}
         self._retries = Counter(
             "clickstream_transaction_retries",
             "Transactions that began again, because another writer came first.",
@@ -145,7 +153,11 @@ class StorageMetrics(StorageObserver):
         }
 
     @contextmanager
-    def group_commit(self, calls: Sequence[CallRecord | None]) -> Iterator[None]:
+    def group(self, work: Gathered, calls: Sequence[CallRecord | None]) -> Iterator[None]:
+        if work != "register":
+            self._group_calls[work].observe(len(calls))
+            yield
+            return
         began = perf_counter()
         try:
             yield

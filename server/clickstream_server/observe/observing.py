@@ -19,7 +19,7 @@ from clickstream_server.interceptors.observe import Observe
 from clickstream_server.observe.calls import CallLog
 from clickstream_server.observe.exposition import Family, Workers, snapshot, told
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
-from clickstream_server.storage.observer import NOBODY, Command, Kind, StorageObserver, Way
+from clickstream_server.storage.observer import NOBODY, Command, Gathered, Kind, StorageObserver, Way
 
 if TYPE_CHECKING:  # each is a library to import, for those who asked for it
     from clickstream_server.observe.metrics import ServerMetrics
@@ -166,10 +166,10 @@ class _Several(StorageObserver):
         self._observers = observers
 
     @contextmanager
-    def group_commit(self, calls: Sequence[CallRecord | None]) -> Iterator[None]:
+    def group(self, work: Gathered, calls: Sequence[CallRecord | None]) -> Iterator[None]:
         with ExitStack() as stack:
             for observer in self._observers:
-                stack.enter_context(observer.group_commit(calls))
+                stack.enter_context(observer.group(work, calls))
             yield
 
     def transaction_again(self) -> None:

@@ -21,12 +21,14 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, format
 
 from clickstream_server.call_record import CallRecord
 from clickstream_server.interceptors.call import Call
-from clickstream_server.storage.observer import Command, StorageObserver
+from clickstream_server.storage.observer import Command, Gathered, StorageObserver
 
 _NOT_TRACED = ("/grpc.health.", "/grpc.reflection.", "/grpc.channelz.")
 _FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """Codes that make a server's span an error, as the semantic conventions have it."""
 _NUMBERS = {code.name: code.value[0] for code in grpc.StatusCode}
+_GROUPS: dict[Gathered, str] = {"register": "group commit", "push": "group push", "get": "group get"}
+"""What their spans are called."""
 COMMANDS_MAX = 100
 """So many commands of one call become spans at most: a stream may send them for an hour."""
 
@@ -99,15 +101,25 @@ class Tracing(StorageObserver):
     # --- the storage ------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def group_commit(self, calls: Sequence[CallRecord | None]) -> Iterator[None]:
-        """A part of the first call's trace, linked to all of them, and they to it."""
+    def group(self, work: Gathered, calls: Sequence[CallRecord | None]) -> Iterator[None]:
+        """A part of the first call's trace, linked to all of them, and they to it.
+
+        What one call alone has for the asking is a part of that call: only a commit is always a group.
+        """
         spans = [call.trace.span for call in calls if call is not None and call.trace is not None]
         spans = [span for span in dict.fromkeys(spans) if span.is_recording()]
         if not spans:
             yield
             return
+        if work != "register" and len(calls) == 1 and calls[0] is not None:
+            token = _current.set(calls[0].trace)
+            try:
+                yield
+            finally:
+                _current.reset(token)
+            return
         group = self._tracer.start_span(
-            "group commit",
+            _GROUPS[work],
             context=set_span_in_context(spans[0]),
             attributes={"clickstream.group_size": len(calls)},
             links=[Link(span.get_span_context()) for span in spans],

@@ -12,6 +12,8 @@ from clickstream_server.call_record import CallRecord
 
 Kind = Literal["session", "event"]
 Way = Literal["register", "update", "push", "stream", "import"]
+Gathered = Literal["register", "push", "get"]
+"""What calls that share their work are for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,9 @@ class StorageObserver:
     Those about commands and connections are called by any thread.
     """
 
-    def group_commit(self, calls: Sequence[CallRecord | None]) -> AbstractContextManager[None]:
-        """Around the commit of a group: one record for each call in it. Left by an exception if it fails."""
-        del calls
+    def group(self, work: Gathered, calls: Sequence[CallRecord | None]) -> AbstractContextManager[None]:
+        """Around the work of a group: one record for each call in it. Left by an exception if it fails."""
+        del work, calls
         return nullcontext()
 
     def transaction_again(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -39,10 +40,12 @@ from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.event_stream import EventStreamer
 from clickstream_server.storage.mongo.events import EventStore, FoundEvents, TooManyBytes
 from clickstream_server.storage.mongo.exporter import Exporter
+from clickstream_server.storage.mongo.getter import Getter
 from clickstream_server.storage.mongo.importer import Importer
 from clickstream_server.storage.mongo.messages import registered_message, session_message
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering
 from clickstream_server.storage.mongo.paging import events_bytes_max, too_large
+from clickstream_server.storage.mongo.pusher import Pusher
 from clickstream_server.storage.mongo.reader import BatchReader
 from clickstream_server.storage.mongo.registrar import Registrar
 from clickstream_server.storage.mongo.sent import session_document
@@ -74,6 +77,8 @@ class MongoClickstreamDao(MessageDao):
         self._batches = BatchStore(client, self._database)
         self._events = EventStore(self._database, self._limits)
         self._registrar = Registrar(client, self._database, timeout_s=timeout_s, observer=observer)
+        self._pusher = Pusher(self._events, timeout_s=timeout_s, observer=observer)
+        self._getter = Getter(self._database, self._events, timeout_s=timeout_s, observer=observer)
         self._exporter = Exporter(
             client, self._database, self._batches, self._events, self._limits, timeout_s=timeout_s
         )
@@ -92,8 +97,8 @@ class MongoClickstreamDao(MessageDao):
             await indexes.ensure_indexes(self._database)
 
     async def close(self) -> None:
-        """Refuse new registrations, finish those that wait, stop watching."""
-        await self._registrar.close()
+        """Refuse new calls, finish those that wait, stop watching."""
+        await asyncio.gather(self._registrar.close(), self._pusher.close(), self._getter.close())
         await self._reader.close()
 
     @property
@@ -134,9 +139,7 @@ class MongoClickstreamDao(MessageDao):
 
     async def push_event_messages(self, events: SentEvents) -> PushResult:
         prepared = self._events.prepare_call(events)
-        async with storage_call(self._timeout_s):
-            outcomes = await self._events.insert(prepared.documents)
-        result = prepared.result(outcomes)
+        result = prepared.result(await self._pusher.push(prepared))
         self._observer.stored_all("event", "push", result)
         return result
 
@@ -155,12 +158,14 @@ class MongoClickstreamDao(MessageDao):
     ) -> session_pb2.SessionWithEvents | None:
         check_id("session_id", session_id, self._limits)
         check_not_negative(events_limit=events_limit)
-        async with storage_call(self._timeout_s):
-            found: Document | None = await self._sessions.find_one({"_id": session_id})
-            if found is None:
-                return None
-            events = await self._events_of(session_id, events_limit)
-        return session_message(found, events)
+        found = await self._getter.get(session_id, events_limit)
+        if found is None:
+            return None
+        events = found.events
+        if events is None:
+            async with storage_call(self._timeout_s):
+                events = await self._events_of(session_id, events_limit)
+        return session_message(found.document, events)
 
     async def _events_of(self, session_id: str, limit: int | None) -> FoundEvents:
         try:

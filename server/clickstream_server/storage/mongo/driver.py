@@ -13,6 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pymongo
+from bson import decode_all
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.dbref import DBRef
@@ -67,6 +68,17 @@ def document_sizes(batch: bytes) -> Iterator[int]:
         (size,) = _LENGTH.unpack_from(batch, at)
         yield size
         at += size
+
+
+async def first_batch(cursor: Any, most: int) -> tuple[list[dict[str, Any]], bool]:
+    """What the first answer to a query for raw batches holds, `most` documents or 16 MiB; and whether that is all."""
+    try:
+        async for batch in cursor.batch_size(most + 1):
+            return decode_all(batch, CODEC), not cursor.alive
+        return [], True
+    finally:
+        if cursor.alive:  # else it is closed, and Motor would need another thread to find out
+            await cursor.close()
 
 
 def connect(

@@ -88,6 +88,11 @@ def domain_error(error: PyMongoError) -> ClickstreamError | None:
     return None
 
 
+def told_as(error: PyMongoError) -> ClickstreamError | UnexpectedDriverError:
+    """What is raised, or told to a caller, for a driver's error."""
+    return domain_error(error) or UnexpectedDriverError(error)
+
+
 def _may_work_later(details: Mapping[str, Any]) -> bool:
     """Whether a bulk write failed for want of a durable majority, or only with what a later one may not meet.
 
@@ -127,8 +132,6 @@ def driver_call(most_s: float) -> Iterator[None]:
         with pymongo.timeout(budget_s(most_s)):
             yield
     except PyMongoError as error:
-        known = domain_error(error)
-        if known is None:
-            # From None: a driver's text, and a traceback with it, may hold documents, and those are personal data.
-            raise UnexpectedDriverError(error) from None
-        raise known from error
+        told = told_as(error)
+        # From None: a driver's text, and a traceback with it, may hold documents, and those are personal data.
+        raise told from None if isinstance(told, UnexpectedDriverError) else error

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from clickstream.errors import ClickstreamError, SessionNotFound
 from clickstream.models import WriteOutcome
-from clickstream_server.call_record import CallRecord, call_record
 from clickstream_server.storage.mongo import documents
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
+from clickstream_server.storage.mongo.gatherer import Waiting
 
 
 class Intent(Enum):
@@ -35,19 +34,15 @@ class Numbered:
 
 
 @dataclass(slots=True, eq=False)
-class Numbering:
-    """One call that waits for a number. `events` stand or fall with it; `content_bytes` is the size of all of it.
+class Numbering(Waiting[Numbered]):
+    """One call that waits for a number. `events` stand or fall with it.
 
-    `document`: the session's, without its place in a batch (see `sent.py`). `record` is of the call of the service that
-    it was made in, if there is one.
+    `document`: the session's, without its place in a batch (see `sent.py`).
     """
 
     document: Document
-    content_bytes: int
     intent: Intent
     events: Sequence[Document] = ()
-    record: CallRecord | None = field(default_factory=call_record)
-    done: asyncio.Future[Numbered] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Plan:
