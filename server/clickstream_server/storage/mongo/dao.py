@@ -78,7 +78,7 @@ class MongoClickstreamDao(MessageDao):
         self._events = EventStore(self._database, self._limits)
         self._registrar = Registrar(client, self._database, timeout_s=timeout_s, observer=observer)
         self._pusher = Pusher(self._events, timeout_s=timeout_s, observer=observer)
-        self._getter = Getter(self._database, self._events, timeout_s=timeout_s, observer=observer)
+        self._getter = Getter(client, self._database, timeout_s=timeout_s, observer=observer)
         self._exporter = Exporter(
             client, self._database, self._batches, self._events, self._limits, timeout_s=timeout_s
         )

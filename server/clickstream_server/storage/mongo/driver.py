@@ -5,11 +5,12 @@ Handles to clients, databases and collections are `Any` in this package: the two
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from inspect import isawaitable
 from struct import Struct
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import pymongo
@@ -17,6 +18,8 @@ from bson import decode_all
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.dbref import DBRef
+from motor.core import AgnosticBase
+from motor.frameworks.asyncio import run_on_executor
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient
 from pymongo.read_concern import ReadConcern
@@ -26,6 +29,8 @@ from pymongo.write_concern import WriteConcern
 from clickstream_server.storage.mongo.monitors import monitors
 from clickstream_server.storage.mongo.options import MongoOptions, driver_options
 from clickstream_server.storage.observer import NOBODY, StorageObserver
+
+T = TypeVar("T")
 
 _LENGTH = Struct("<i")
 
@@ -72,13 +77,11 @@ def document_sizes(batch: bytes) -> Iterator[int]:
 
 async def first_batch(cursor: Any, most: int) -> tuple[list[dict[str, Any]], bool]:
     """What the first answer to a query for raw batches holds, `most` documents or 16 MiB; and whether that is all."""
-    try:
-        async for batch in cursor.batch_size(most + 1):
-            return decode_all(batch, CODEC), not cursor.alive
-        return [], True
-    finally:
-        if cursor.alive:  # else it is closed, and Motor would need another thread to find out
-            await cursor.close()
+    batches = await settle(cursor.batch_size(most + 1).to_list(1))
+    complete = not cursor.alive
+    if not complete:
+        await settle(cursor.close())
+    return decode_all(b"".join(batches), CODEC), complete
 
 
 def connect(
@@ -116,6 +119,36 @@ async def closed_early(cursor: Any) -> AsyncIterator[None]:
     finally:
         if cursor.alive:
             await cursor.close()
+
+
+def within_hop(handle: Any) -> Any:
+    """A client, database or collection as work in one hop needs it: Motor's is PyMongo's own, which blocks."""
+    return handle.delegate if isinstance(handle, AgnosticBase) else handle
+
+
+async def in_one_hop(client: Any, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The result of `work()`, which takes several steps with the database on handles that are `within_hop`.
+
+    Motor needs a thread for each step; here it takes one for all. So that it is written once for both drivers, the work
+    is a coroutine, but nothing is awaited in it except what `settle` is given.
+    """
+    if isinstance(client, AgnosticBase):
+        loop = asyncio.get_running_loop()
+        result: T = await run_on_executor(loop, _to_its_end, work)  # type: ignore[no-untyped-call]  # Motor's threads
+        return result
+    return await work()
+
+
+def _to_its_end(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Nothing suspends it, since PyMongo's own handles return what they have, and nothing to be awaited."""
+    running = work()
+    try:
+        running.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    running.close()
+    raise AssertionError("the work waits for something that is not the database's")
 
 
 async def close(client: Any) -> None:

@@ -21,7 +21,7 @@ from clickstream_server.limits import Limits
 from clickstream_server.message_dao import SentEvents
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
-from clickstream_server.storage.mongo.driver import CODEC, closed_early, document_sizes, first_batch, settle
+from clickstream_server.storage.mongo.driver import CODEC, closed_early, document_sizes, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable, told_as
 from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.numbering import event_outcome
@@ -35,8 +35,6 @@ _SURPLUS_MAX = 1000
 """How many events more than asked for are read of a session rather than to ask for that session alone."""
 _BATCH_EVENTS = 5_000
 """So many are read in one turn at most: a page's, mostly. MongoDB's default is 101 first, and then all the rest."""
-_AT_ONCE_MAX = 2_000
-"""So many events of several sessions are read in one answer."""
 
 
 class TooManyBytes(Exception):
@@ -194,23 +192,6 @@ class EventStore:
             return FoundEvents(events, len(events))
         counts = await self._counts([session_id], None)
         return FoundEvents(events, max(len(events), counts.get(session_id, 0)))
-
-    async def whole(self, session_ids: Sequence[str]) -> dict[str, FoundEvents]:
-        """All events of some of these sessions, in one answer of the database. Whoever is missing may have any number.
-
-        `session_ids` are in their order.
-        """
-        query = {"_id.session_id": {"$in": session_ids}}
-        cursor = self._events.find_raw_batches(query).sort(IN_ORDER).limit(_AT_ONCE_MAX)
-        events, complete = await first_batch(cursor, _AT_ONCE_MAX)
-        if len(events) == _AT_ONCE_MAX or not complete:
-            last = events[-1]["_id"]["session_id"]  # of this session there may be more; of those before it there is not
-            session_ids = session_ids[: session_ids.index(last)]
-        found: dict[str, list[Document]] = {session_id: [] for session_id in session_ids}
-        for event in events:
-            if (of_session := found.get(event["_id"]["session_id"])) is not None:
-                of_session.append(event)
-        return {session_id: FoundEvents(of_session, len(of_session)) for session_id, of_session in found.items()}
 
     async def of_sessions(
         self, session_ids: Sequence[str], *, limit: int | None, bytes_max: int, session: Any

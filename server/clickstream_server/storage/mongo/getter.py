@@ -8,14 +8,16 @@ from typing import Any
 from clickstream.dao import DEFAULT_EVENTS_LIMIT
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import first_batch
+from clickstream_server.storage.mongo.driver import first_batch, in_one_hop, within_hop
 from clickstream_server.storage.mongo.errors import storage_call
-from clickstream_server.storage.mongo.events import EventStore, FoundEvents, TooManyBytes
+from clickstream_server.storage.mongo.events import IN_ORDER, FoundEvents, TooManyBytes
 from clickstream_server.storage.mongo.gatherer import Gatherer, Waiting
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 SMALL_LIMIT_MAX = DEFAULT_EVENTS_LIMIT
 """Whoever asks for more events of a session reads them alone."""
+EVENTS_AT_ONCE_MAX = 2_000
+"""So many events of several sessions are read in one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,10 @@ class Getter(Gatherer[Wanted, Found | None]):
     group_bytes_max = 64 * 1024
     overloaded = "too many calls wait for their session"
 
-    def __init__(
-        self, database: Any, events: EventStore, *, timeout_s: float, observer: StorageObserver = NOBODY
-    ) -> None:
+    def __init__(self, client: Any, database: Any, *, timeout_s: float, observer: StorageObserver = NOBODY) -> None:
         super().__init__(timeout_s=timeout_s, observer=observer)
-        self._sessions = database[indexes.SESSIONS]
-        self._events = events
+        self._client = client
+        self._sessions, self._events = (within_hop(database)[name] for name in (indexes.SESSIONS, indexes.EVENTS))
 
     async def get(self, session_id: str, events_limit: int | None) -> Found | None:
         """The session; None if it is not known."""
@@ -63,17 +63,34 @@ class Getter(Gatherer[Wanted, Found | None]):
         return found
 
     async def work(self, group: list[Wanted]) -> list[Found | None]:
-        ids = list({wanted.session_id for wanted in group})
         async with storage_call(self._timeout_s):
-            documents, complete = await first_batch(self._sessions.find_raw_batches({"_id": {"$in": ids}}), len(ids))
-            if not complete:
-                raise TooManyBytes
-            sessions = {document["_id"]: document for document in documents}
-            few = {wanted.session_id for wanted in group if wanted.few_events and wanted.session_id in sessions}
-            events = await self._events.whole(sorted(few)) if few else {}
+            return await in_one_hop(self._client, lambda: self._read(group))
+
+    async def _read(self, group: list[Wanted]) -> list[Found | None]:
+        ids = list({wanted.session_id for wanted in group})
+        documents, complete = await first_batch(self._sessions.find_raw_batches({"_id": {"$in": ids}}), len(ids))
+        if not complete:
+            raise TooManyBytes
+        sessions = {document["_id"]: document for document in documents}
+        few = {wanted.session_id for wanted in group if wanted.few_events and wanted.session_id in sessions}
+        events = await self._whole(sorted(few)) if few else {}
         return [
             Found(sessions[wanted.session_id], events.get(wanted.session_id) if wanted.few_events else None)
             if wanted.session_id in sessions
             else None
             for wanted in group
         ]
+
+    async def _whole(self, session_ids: list[str]) -> dict[str, FoundEvents]:
+        """All events of some of these sessions, which are in their order. Whoever is missing may have any number."""
+        query = {"_id.session_id": {"$in": session_ids}}
+        cursor = self._events.find_raw_batches(query).sort(IN_ORDER).limit(EVENTS_AT_ONCE_MAX)
+        events, complete = await first_batch(cursor, EVENTS_AT_ONCE_MAX)
+        if len(events) == EVENTS_AT_ONCE_MAX or not complete:
+            last = events[-1]["_id"]["session_id"]  # of this session there may be more; of those before it there is not
+            session_ids = session_ids[: session_ids.index(last)]
+        found: dict[str, list[Document]] = {session_id: [] for session_id in session_ids}
+        for event in events:
+            if (of_session := found.get(event["_id"]["session_id"])) is not None:
+                of_session.append(event)
+        return {session_id: FoundEvents(of_session, len(of_session)) for session_id, of_session in found.items()}

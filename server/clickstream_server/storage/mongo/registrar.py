@@ -21,6 +21,7 @@ from clickstream_server.clock import now_micros
 from clickstream_server.deadlines import budget_s
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
+from clickstream_server.storage.mongo.driver import in_one_hop, settle, within_hop
 from clickstream_server.storage.mongo.errors import driver_call, storage_unavailable
 from clickstream_server.storage.mongo.gatherer import Gatherer
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan, plan
@@ -48,9 +49,8 @@ class Registrar(Gatherer[Numbering, Numbered]):
     def __init__(self, client: Any, database: Any, *, timeout_s: float, observer: StorageObserver = NOBODY) -> None:
         super().__init__(timeout_s=timeout_s, observer=observer)
         self._client = client
-        self._sessions = database[indexes.SESSIONS]
-        self._events = database[indexes.EVENTS]
-        self._batches = database[indexes.BATCHES]
+        names = (indexes.SESSIONS, indexes.EVENTS, indexes.BATCHES)
+        self._sessions, self._events, self._batches = (within_hop(database)[name] for name in names)
         self._entrance = asyncio.Lock()
 
     async def submit_in_turn(self, calls: Sequence[Numbering]) -> list[Numbered]:
@@ -84,11 +84,11 @@ class Registrar(Gatherer[Numbering, Numbered]):
 
     async def _number(self, group: list[Numbering], session: Any) -> Plan:
         """The transaction: look up, decide, take numbers, store."""
-        stored, stored_events = await self.look_up(group, session)
+        stored, stored_events = await self._look_up(group, session)
         now = now_micros()
         collecting = None
         if any(call.intent is not Intent.REGISTER for call in group):  # whether it moves depends on where it is
-            collecting = await self._batches.find_one(_COLLECTING, session=session)
+            collecting = await settle(self._batches.find_one(_COLLECTING, session=session))
         made = plan(group, stored, stored_events, collecting=collecting["_id"] if collecting else "", now=now)
         if made.used:
             batch = await self._take_numbers(made.used, now, session)
@@ -97,31 +97,36 @@ class Registrar(Gatherer[Numbering, Numbered]):
         await _write(self._events, made.events, stored_events, session)
         return made
 
-    async def look_up(
-        self, group: Sequence[Numbering], session: Any = None
-    ) -> tuple[dict[str, Document], dict[EventKey, Document]]:
+    async def look_up(self, group: Sequence[Numbering]) -> tuple[dict[str, Document], dict[EventKey, Document]]:
         """What is stored of the sessions and events that the group is about."""
+        return await in_one_hop(self._client, lambda: self._look_up(group, None))
+
+    async def _look_up(
+        self, group: Sequence[Numbering], session: Any
+    ) -> tuple[dict[str, Document], dict[EventKey, Document]]:
         ids = list({call.document["_id"] for call in group})
-        cursor = self._sessions.find({"_id": {"$in": ids}}, session=session)
-        stored = {document["_id"]: document async for document in cursor}
+        found = await settle(self._sessions.find({"_id": {"$in": ids}}, session=session).to_list())
+        stored = {document["_id"]: document for document in found}
         keys = [event["_id"] for call in group for event in call.events]
         if not keys:
             return stored, {}
-        cursor = self._events.find({"_id": {"$in": keys}}, session=session)
-        return stored, {event_key_of(document): document async for document in cursor}
+        found = await settle(self._events.find({"_id": {"$in": keys}}, session=session).to_list())
+        return stored, {event_key_of(document): document for document in found}
 
     async def _take_numbers(self, count: int, now: int, session: Any) -> Document:
         """Raise the collecting batch's counter by `count`, making the batch if there is none; return it as it is."""
-        document: Document = await self._batches.find_one_and_update(
-            _COLLECTING,
-            {
-                "$inc": {"session_counter": count},
-                "$set": {"updated_at": now},
-                "$setOnInsert": {"_id": _new_batch_id(now), "created_at": now},
-            },
-            upsert=True,
-            return_document=ReturnDocument.AFTER,
-            session=session,
+        document: Document = await settle(
+            self._batches.find_one_and_update(
+                _COLLECTING,
+                {
+                    "$inc": {"session_counter": count},
+                    "$set": {"updated_at": now},
+                    "$setOnInsert": {"_id": _new_batch_id(now), "created_at": now},
+                },
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+                session=session,
+            )
         )
         return document
 
@@ -133,4 +138,4 @@ async def _write(collection: Any, new: dict[Any, Document], stored: Container[An
         for key, document in new.items()
     ]
     if writes:
-        await collection.bulk_write(writes, session=session)
+        await settle(collection.bulk_write(writes, session=session))

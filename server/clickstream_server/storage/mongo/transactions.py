@@ -17,7 +17,7 @@ from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 
-from clickstream_server.storage.mongo.driver import APP_NAME, CODEC, settle
+from clickstream_server.storage.mongo.driver import APP_NAME, CODEC, in_one_hop, settle, within_hop
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
@@ -39,10 +39,10 @@ async def in_transaction(
     raised from here may mean that the commit's outcome is unknown.
     """
     give_up_at = monotonic() + most_s
-    async with past_abandoned(client), await settle(client.start_session()) as session:
+    async with past_abandoned(client):
         for attempt in range(10**6):
             try:
-                return await _attempt(session, client.write_concern, body, give_up_at)
+                return await in_one_hop(client, lambda: _attempt(within_hop(client), body, give_up_at))
             except PyMongoError as error:
                 duplicate_key = getattr(error, "code", None) == DUPLICATE_KEY or _has_duplicate_key(error)
                 again = error.has_error_label("TransientTransactionError") or (
@@ -55,20 +55,21 @@ async def in_transaction(
     raise AssertionError("unreachable")
 
 
-async def _attempt(session: Any, write_concern: Any, body: Callable[[Any], Awaitable[T]], give_up_at: float) -> T:
-    await settle(session.start_transaction(ReadConcern("snapshot"), write_concern, ReadPreference.PRIMARY))
+async def _attempt(client: Any, body: Callable[[Any], Awaitable[T]], give_up_at: float) -> T:
+    session = client.start_session()
     try:
+        await settle(session.start_transaction(ReadConcern("snapshot"), client.write_concern, ReadPreference.PRIMARY))
         result = await body(session)
-    except BaseException:
-        await _abort(session)
-        raise
-    while True:
-        try:
-            await session.commit_transaction()
-            return result
-        except PyMongoError as error:
-            if not error.has_error_label("UnknownTransactionCommitResult") or monotonic() > give_up_at:
-                raise
+        while True:
+            try:
+                await settle(session.commit_transaction())
+                return result
+            except PyMongoError as error:
+                if not error.has_error_label("UnknownTransactionCommitResult") or monotonic() > give_up_at:
+                    raise
+    finally:
+        with suppress(PyMongoError):  # the server ends what is not committed by itself, too
+            await settle(session.end_session())
 
 
 @asynccontextmanager
@@ -110,12 +111,6 @@ async def _end_abandoned(client: Any) -> None:
             type(error).__name__,
             getattr(error, "code", ""),
         )
-
-
-async def _abort(session: Any) -> None:
-    if session.in_transaction:
-        with suppress(PyMongoError):  # the server ends it by itself, too
-            await session.abort_transaction()
 
 
 def _has_duplicate_key(error: PyMongoError) -> bool:
