@@ -57,7 +57,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overload:
-    """What was measured; times in milliseconds, memory of the server in MiB."""
+    """What was measured; times in milliseconds, memory of the server in MiB.
+
+    `cores`: how much of a core each process had during the overload, the callers' among them. Together they cannot have
+    more than there are: near that, the callers are a part of what slows the server down.
+    """
 
     capacity: float
     unloaded_rate: float
@@ -74,6 +78,7 @@ class Overload:
     health_most_ms: float
     rss_before_mib: float
     rss_most_mib: float
+    cores: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -148,7 +153,9 @@ async def run_overload(system: System, *, seconds: int, progress: Callable[[str]
     unloaded = await load.open(capacity * _UNLOADED_SHARE, _UNLOADED_S)
     progress(f"overload: unloaded, {unloaded.median_ms('OK'):.1f} ms")
     watched = _Watch(system.pids["server"], health_pb2_grpc.HealthStub(probes))
+    used_s = system.cpu_s()
     over = await watched.during(load.open(capacity * FACTOR, seconds))
+    cores = {name: (now_s - used_s[name]) / over.lasted_s for name, now_s in system.cpu_s().items()}
     for channel in [*channels, probes]:
         await channel.close()
     statuses = {status: len(took) for status, took in over.took_s.items()}
@@ -172,6 +179,7 @@ async def run_overload(system: System, *, seconds: int, progress: Callable[[str]
         health_most_ms=max(watched.health_s) * 1000,
         rss_before_mib=watched.rss[0] / _MIB,
         rss_most_mib=max(watched.rss) / _MIB,
+        cores=cores,
     )
 
 
