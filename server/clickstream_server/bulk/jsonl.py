@@ -12,7 +12,6 @@ it, from the start or from the trailer before: files that are put together stay 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,15 +19,15 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from clickstream.export import ExportAccount, ExportedSession
-from clickstream.models import Money, Session, SessionEvent
+from clickstream.models import Money, SearchResultItem, Session, SessionEvent
 from clickstream.transfer import ImportItem
 from clickstream.values import Text
 from clickstream.wire import invalid_field
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _PLAIN_DIGITS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _TRAILER_START = re.compile(rb'\s*\{\s*"trailer"\s*:')
 
@@ -38,7 +37,7 @@ _TRAILER_START = re.compile(rb'\s*\{\s*"trailer"\s*:')
 
 def line_from_session(exported: ExportedSession, *, with_place: bool = False) -> bytes:
     """The line that holds this session, with its end."""
-    return f"{_encode(row_from_session(exported, with_place=with_place))}\n".encode()
+    return orjson.dumps(row_from_session(exported, with_place=with_place), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def row_from_session(exported: ExportedSession, *, with_place: bool = False) -> dict[str, Any]:
@@ -59,10 +58,7 @@ def _session_fields(session: Session) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "session_id": session.session_id,
         "search_query": in_order(session.search_query),
-        "search_results": [
-            _without_unset({"object_id": item.object_id, "rank": item.rank, "meta": in_order(item.meta)})
-            for item in session.search_results
-        ],
+        "search_results": list(map(_result_fields, session.search_results)),
         "search_meta": in_order(session.search_meta),
         "payload_filter": in_order(session.payload_filter),
         "sort_by": None if session.sort_by is None else session.sort_by.model_dump(mode="json"),
@@ -71,7 +67,15 @@ def _session_fields(session: Session) -> dict[str, Any]:
         "is_irrelevant": session.is_irrelevant,
         "is_payload_search": session.is_payload_search,
     }
-    return _without_unset(fields)
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _result_fields(item: SearchResultItem) -> dict[str, Any]:
+    fields: dict[str, Any] = {"object_id": item.object_id}
+    if item.rank is not None:
+        fields["rank"] = item.rank
+    fields["meta"] = in_order(item.meta)
+    return fields
 
 
 def _event_fields(event: SessionEvent) -> dict[str, Any]:
@@ -79,11 +83,13 @@ def _event_fields(event: SessionEvent) -> dict[str, Any]:
         "event_id": event.event_id,
         "object_id": event.object_id,
         "event_type": event.event_type,
-        "created_at": None if event.created_at is None else moment_text(event.created_at),
-        "meta": in_order(event.meta),
-        "value": None if event.value is None else _money_fields(event.value),
     }
-    return _without_unset(fields)
+    if event.created_at is not None:
+        fields["created_at"] = moment_text(event.created_at)
+    fields["meta"] = in_order(event.meta)
+    if event.value is not None:
+        fields["value"] = _money_fields(event.value)
+    return fields
 
 
 def totals_fields(totals: Iterable[Money]) -> list[dict[str, str]]:
@@ -94,14 +100,10 @@ def _money_fields(money: Money) -> dict[str, str]:
     return {"currency_code": money.currency_code, "amount": money.text}
 
 
-def _without_unset(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
 def in_order(value: Any) -> Any:
     """Free JSON with sorted keys: a protobuf Struct has no order of its own."""
     if isinstance(value, dict):
-        return {key: in_order(value[key]) for key in sorted(value)}
+        return {key: in_order(value[key]) for key in sorted(value)} if value else value
     if isinstance(value, list):
         return [in_order(item) for item in value]
     return value
@@ -201,7 +203,7 @@ def line_from_trailer(account: ExportAccount, sha256: str) -> bytes:
         "totals": totals_fields(account.totals),
         "sha256": sha256,
     }
-    return f"{_encode({'trailer': trailer})}\n".encode()
+    return orjson.dumps({"trailer": trailer}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def trailer_from_line(text: str) -> Trailer:
