@@ -67,11 +67,13 @@ class PreparedEvents:
     def result(self, outcomes: Sequence[WriteOutcome]) -> PushResult:
         """The account of the request, once the outcome of each document is known."""
         counts = Counter(outcomes)
-        conflicts = [
-            _conflict(place, document)
-            for place, document, outcome in zip(self.places, self.documents, outcomes, strict=True)
-            if outcome is WriteOutcome.CONFLICT
-        ]
+        conflicts = []
+        if counts[WriteOutcome.CONFLICT]:
+            conflicts = [
+                _conflict(place, document)
+                for place, document, outcome in zip(self.places, self.documents, outcomes, strict=True)
+                if outcome is WriteOutcome.CONFLICT
+            ]
         return PushResult(
             inserted=counts[WriteOutcome.INSERTED],
             duplicates=counts[WriteOutcome.DUPLICATE],

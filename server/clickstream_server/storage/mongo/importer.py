@@ -139,6 +139,12 @@ class _Chunk:
         )
         self.events = OutcomeCounts.of(outcome for item in self.items for outcome in item.all_event_outcomes())
 
+    @property
+    def stored_whole(self) -> bool:
+        """Whether all of it is stored, and none of its items has a failure to tell."""
+        told = (self.sessions, self.events)
+        return not any(counts.conflicts or counts.rejected for counts in told)
+
 
 @dataclass(slots=True)
 class _Tally:
@@ -324,7 +330,7 @@ class Importer:
     def _progress(self, chunk: _Chunk) -> ImportProgress:
         items, tally = chunk.items, self._tally
         failures: list[ItemFailure] = []
-        for place, item in enumerate(items, start=tally.processed):
+        for place, item in enumerate(() if chunk.stored_whole else items, start=tally.processed):
             found = item.failures(place)
             tally.failed += bool(found)
             failures.extend(found)

@@ -2,7 +2,7 @@
 
 One walk over a message makes its document and finds whether something is wrong with it; what is wrong, and where, the
 models say then, which hold the same rules (`wire.session_from_pb`). A model of each message would take most of the
-server's time for it: an event costs 4 µs so, and did 15. See docs/adr/0016-writes-without-a-model.md.
+server's time for it: an event takes 6 µs so, and took 15. See docs/adr/0016-writes-without-a-model.md.
 """
 
 from __future__ import annotations
