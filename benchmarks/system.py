@@ -181,7 +181,7 @@ async def serve(
         *(f"--{name}={value}" for name, value in settings.items()),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=log and stack.enter_context(log.open("wb")),
+        stderr=None if log is None else stack.enter_context(log.open("wb")),
     )
     stack.push_async_callback(_stop, process)
     assert process.stdout is not None
