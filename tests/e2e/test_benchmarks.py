@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,17 @@ WORKS = {
     "get-batch": {"Motor", "direct", "plain"},
     "export": {"Motor", "direct"},
 }
+
+
+_PAGE = """before
+<!-- build/bench/marks.md -->
+{}
+<!-- end -->
+between
+<!-- build/bench/memory.md -->
+| kept |
+<!-- end -->
+"""
 
 
 async def benchmarked(*arguments: str) -> tuple[int | None, str]:
@@ -51,3 +64,25 @@ async def test_every_contestant_of_every_contest_does_all_of_its_work(tmp_path: 
     assert all(rate > 0 for work in figures.values() for rate in work["results"][0]["medians"].values())
     marks = (tmp_path / "marks.md").read_text()
     assert [] == [work for work in WORKS if f"| {work} |" not in marks]
+
+
+def test_pasting_replaces_what_was_measured_and_nothing_else(tmp_path: Path) -> None:
+    """A page gets the tables that are there, keeps those that are not, and is the same after a second time."""
+    for folder in ("docs/images", "build/bench"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "build/bench/marks.md").write_text("| new |\n")
+    (tmp_path / "build/bench/marks.png").write_bytes(b"picture")
+    page = tmp_path / "docs/page.md"
+    page.write_text(_PAGE.format("| old |"))
+
+    for _ in range(2):
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.paste"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            check=True,
+            timeout=PATIENCE_S,
+        )
+
+        assert _PAGE.format("| new |") == page.read_text()
+        assert (tmp_path / "docs/images/marks.png").read_bytes() == b"picture"
