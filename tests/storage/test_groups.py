@@ -127,8 +127,9 @@ async def test_pushes_that_wait_are_bounded(
     monkeypatch.setattr(Pusher, "waiting_max", 10)
     results = await together(dao.push_events([event("s", f"{n}")]) for n in range(CALLS))
     refused = [one for one in results if isinstance(one, ClickstreamError)]
+    count = await stored.events.count_documents({})
 
-    assert CALLS - len(refused) == await stored.events.count_documents({}) >= 10
+    assert CALLS - len(refused) == count >= 10
     assert {Overloaded} == {type(one) for one in refused}
     assert all(one.retry_after_s for one in refused)
 
@@ -199,8 +200,11 @@ async def test_sessions_too_large_to_be_held_together_are_read(dao: MongoClickst
 
 
 @pytest.mark.parametrize("leaving", ["is cancelled", "has no time left"])
-async def test_who_leaves_takes_nobody_along(dao: MongoClickstreamDao, leaving: str) -> None:
-    """Callers that leave while they wait, or while their group is under way, do not end it for the others."""
+async def test_who_leaves_takes_nobody_along(
+    dao: MongoClickstreamDao, stored: Any, leaving: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers that leave do not end the group for the others; of those that still wait nothing is stored."""
+    monkeypatch.setattr(Pusher, "group_max", 3)
     await fill(dao, "s", 3)
 
     async def call(n: int) -> Any:
@@ -222,6 +226,7 @@ async def test_who_leaves_takes_nobody_along(dao: MongoClickstreamDao, leaving: 
     assert [PushResult(inserted=1)] * (CALLS // 2) == results[1::2]
     assert (0, 0) == dao._pusher.waiting == dao._getter.waiting
     assert left
+    assert CALLS // 2 <= await stored.events.count_documents({"_id.session_id": "pushed"}) < CALLS
     assert left <= expected
 
 
