@@ -1,8 +1,8 @@
 """`python -m benchmarks.empty`: a server whose handlers do nothing: what remains is gRPC.
 
-It has our server's options and its generated code, and neither interceptors nor conversions. It answers every call with
-one answer of the same kind and size as ours, made beforehand. It prints its address, and serves until its standard
-input ends.
+It has our server's options, event loop and generated code, and neither interceptors nor conversions. It answers every
+call with one answer of the same kind and size as ours, made beforehand. It prints its address, and serves until its
+standard input ends.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import clickstream_service_pb2_grpc as pb_grpc
 from clickstream.v1 import outcome_pb2
 from clickstream.values import MESSAGE_BYTES_MAX
+from clickstream_server import event_loop
 from clickstream_server.listening import server_options
 from clickstream_server.process import collect_garbage_less_often
 
@@ -58,4 +59,4 @@ async def _serve() -> None:
     await server.stop(0)
 
 
-asyncio.run(_serve())
+event_loop.run(_serve())

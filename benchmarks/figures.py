@@ -18,7 +18,7 @@ from benchmarks.marks import Verdict
 from benchmarks.report import contestants_table, marks_table
 from benchmarks.tables import Table
 
-_PACKAGES = ("grpcio", "protobuf", "pymongo", "motor", "orjson", "pydantic")
+_PACKAGES = ("grpcio", "protobuf", "pymongo", "motor", "orjson", "pydantic", "uvloop")
 
 
 class Folder:
