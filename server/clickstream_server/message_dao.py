@@ -40,6 +40,13 @@ from clickstream.v1 import event_pb2, session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 
 
+class EncodedAnswer(NamedTuple):
+    """An answer of a stream as it is to be sent. `sessions`: how many are in it."""
+
+    content: bytes
+    sessions: int
+
+
 class SessionAnswer(NamedTuple):
     """A session as a GetBatchSessionsResponse of its own, in bytes.
 
@@ -133,8 +140,8 @@ class MessageDao(ClickstreamDao, TransferDao):
     @abstractmethod
     def export_messages(
         self, chosen: ExportFilter, *, events_limit: int | None = None, limit: int = 0, resume_token: str = ""
-    ) -> AsyncGenerator[bytes, None]:
-        """See `TransferDao.export_sessions`. Each is an ExportSessionsResponse, to be sent as it is."""
+    ) -> AsyncGenerator[EncodedAnswer, None]:
+        """See `TransferDao.export_sessions`. Each is an ExportSessionsResponse."""
 
     async def register_session(self, session: Session) -> Registration:
         done = await self.register_session_message(wire.session_to_pb(session))
@@ -203,7 +210,7 @@ class MessageDao(ClickstreamDao, TransferDao):
         pages = self.export_messages(chosen, events_limit=events_limit, limit=limit, resume_token=resume_token)
         async with aclosing(pages):
             async for page in pages:
-                yield transfer_wire.export_page_from_pb(pb_transfer.ExportSessionsResponse.FromString(page))
+                yield transfer_wire.export_page_from_pb(pb_transfer.ExportSessionsResponse.FromString(page.content))
 
 
 @dataclass(frozen=True, slots=True)

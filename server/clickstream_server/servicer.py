@@ -13,7 +13,7 @@ from clickstream.v1 import clickstream_service_pb2_grpc as pb_grpc
 from clickstream.v1 import session_pb2
 from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.interceptors.call import Context
-from clickstream_server.message_dao import BatchQuery, MessageDao, MessagePage
+from clickstream_server.message_dao import BatchQuery, EncodedAnswer, MessageDao, MessagePage
 
 STREAM_MESSAGE_BYTES = 128 * 1024
 """A message of a stream is sent once it has this size: well below what any client takes, well above a packet.
@@ -55,7 +55,9 @@ class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
             raise SessionNotFound.by_id(request.session_id)
         return pb.GetSessionResponse(session=fitting(found, self._message_bytes_max))
 
-    async def GetBatchSessions(self, request: pb.GetBatchSessionsRequest, context: Context) -> AsyncIterator[bytes]:
+    async def GetBatchSessions(
+        self, request: pb.GetBatchSessionsRequest, context: Context
+    ) -> AsyncIterator[EncodedAnswer]:
         query = BatchQuery(
             batch_id=request.batch_id,
             after_number=request.after_number,
@@ -127,7 +129,7 @@ def fitting(found: session_pb2.SessionWithEvents, bytes_max: int) -> session_pb2
     return found
 
 
-def _answers(page: MessagePage, bytes_max: int) -> Iterator[bytes]:
+def _answers(page: MessagePage, bytes_max: int) -> Iterator[EncodedAnswer]:
     """A page as messages of a good size. Only the last carries `sealed`, and what the page says of its end.
 
     A session that does not fit into a message ends it with MessageTooLarge, after all that comes before it.
@@ -147,6 +149,6 @@ def _answers(page: MessagePage, bytes_max: int) -> Iterator[bytes]:
     yield _answer(packed, page.last_number, sealed=page.sealed)
 
 
-def _answer(sessions: list[bytes], last_number: int, *, sealed: bool) -> bytes:
+def _answer(sessions: list[bytes], last_number: int, *, sealed: bool) -> EncodedAnswer:
     end = pb.GetBatchSessionsResponse(last_number=last_number, sealed=sealed)
-    return b"".join([*sessions, end.SerializeToString()])
+    return EncodedAnswer(b"".join([*sessions, end.SerializeToString()]), len(sessions))

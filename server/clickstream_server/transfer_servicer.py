@@ -13,7 +13,7 @@ from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.v1 import transfer_service_pb2_grpc as pb_grpc
 from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.interceptors.call import Context
-from clickstream_server.message_dao import MessageDao
+from clickstream_server.message_dao import EncodedAnswer, MessageDao
 from clickstream_server.servicer import too_large
 
 
@@ -39,7 +39,7 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
             async for answer in answers:
                 yield transfer_wire.import_answer_to_pb(answer)
 
-    async def ExportSessions(self, request: pb.ExportSessionsRequest, context: Context) -> AsyncIterator[bytes]:
+    async def ExportSessions(self, request: pb.ExportSessionsRequest, context: Context) -> AsyncIterator[EncodedAnswer]:
         answers = self._dao.export_messages(
             _filter(request),
             events_limit=request.events_limit if request.HasField("events_limit") else None,
@@ -48,8 +48,8 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
         )
         async with aclosing(answers):
             async for answer in answers:
-                if len(answer) > self._message_bytes_max:  # then it holds one session: a page is much smaller
-                    (exported,) = pb.ExportSessionsResponse.FromString(answer).sessions
+                if len(answer.content) > self._message_bytes_max:  # then it holds one session: a page is much smaller
+                    (exported,) = pb.ExportSessionsResponse.FromString(answer.content).sessions
                     raise too_large(exported.session, self._message_bytes_max)
                 yield answer
 

@@ -16,6 +16,7 @@ import pytest
 from clickstream import (
     ClickstreamClient,
     EventBatch,
+    ExportFilter,
     ImportChunk,
     ImportConfig,
     ImportItem,
@@ -112,11 +113,14 @@ async def test_what_streams_carry_is_counted(server: Watched) -> None:
     _ = [answer async for answer in server.client.import_sessions(ImportConfig(import_id="i"), source())]
     batch = (await server.client.list_batches()).batches[0]
     _ = [page async for page in server.client.get_batch_pages(batch.batch_id)]
+    _ = [page async for page in server.client.export_sessions(ExportFilter(batch_id=batch.batch_id))]
 
     method = f"{TRANSFER}/ImportSessions"
     await server.until(6, "clickstream_stream_messages_received_total", method=method)
     await server.until(6, "clickstream_stream_messages_sent_total", method=method)
-    await server.until(5, "clickstream_stream_sessions_sent_total", method=f"{SERVICE}/GetBatchSessions")
+    for method in (f"{SERVICE}/GetBatchSessions", f"{TRANSFER}/ExportSessions"):
+        await server.until(1, "clickstream_stream_messages_sent_total", method=method)
+        await server.until(5, "clickstream_stream_sessions_sent_total", method=method)
 
 
 # --- what is stored -------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import grpc.aio
 
 from clickstream_server.call_record import CallRecord
 from clickstream_server.interceptors.call import Call, Handler
+from clickstream_server.message_dao import EncodedAnswer
 
 _LATE_S = 0.25
 """Who goes away so shortly before the deadline had none left: a client's clock began before the server's."""
@@ -148,8 +149,8 @@ def _read(read: Callable[[bytes], Any], counts: MethodCounts) -> Callable[[bytes
 def _written(write: Callable[[Any], bytes], counts: MethodCounts) -> Callable[[Any], bytes]:
     def counted(message: Any) -> bytes:
         counts.sent.inc()
-        if sessions := len(getattr(message, "sessions", ())):
-            counts.sessions.inc(sessions)
+        if isinstance(message, EncodedAnswer):
+            counts.sessions.inc(message.sessions)
         return write(message)
 
     return counted

@@ -22,6 +22,7 @@ from clickstream_server.interceptors.errors import Errors
 from clickstream_server.interceptors.limiter import Limiter
 from clickstream_server.interceptors.observe import Observe
 from clickstream_server.interceptors.trailers import set_trailers
+from clickstream_server.message_dao import EncodedAnswer
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -61,12 +62,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler = self._errors.prepared(handler)
         if not method.startswith(HEALTH):
             handler = self._limiter.prepared(handler)
+        handler = handler._replace(response_serializer=_or_encoded(handler.response_serializer))
         handler = self._observe.prepared(method, handler)
         sides = (handler.request_streaming, handler.response_streaming)
         field = "_".join("stream" if streams else "unary" for streams in sides)
         wrap = self._streaming if handler.response_streaming else self._answering
-        serializer = _or_ready(handler.response_serializer)
-        return handler._replace(response_serializer=serializer, **{field: wrap(method, getattr(handler, field))})
+        return handler._replace(**{field: wrap(method, getattr(handler, field))})
 
     def _answering(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def answer(request: Any, context: Context) -> Any:
@@ -105,11 +106,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return stream
 
 
-def _or_ready(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """The serializer for answers of which some are bytes already."""
+def _or_encoded(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """The serializer for answers of which some are encoded already."""
 
     def serialized(answer: Any) -> bytes:
-        return answer if isinstance(answer, bytes) else serialize(answer)
+        return answer.content if isinstance(answer, EncodedAnswer) else serialize(answer)
 
     return serialized
 

@@ -31,7 +31,7 @@ from clickstream.v1 import session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream_server.clock import now_micros
 from clickstream_server.limits import Limits, check_id, check_not_negative
-from clickstream_server.message_dao import BatchQuery, MessageDao, MessagePage, SentBatch, SentEvents
+from clickstream_server.message_dao import BatchQuery, EncodedAnswer, MessageDao, MessagePage, SentBatch, SentEvents
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
@@ -223,7 +223,7 @@ class MongoClickstreamDao(MessageDao):
 
     async def export_messages(
         self, chosen: ExportFilter, *, events_limit: int | None = None, limit: int = 0, resume_token: str = ""
-    ) -> AsyncGenerator[bytes, None]:
+    ) -> AsyncGenerator[EncodedAnswer, None]:
         check_not_negative(events_limit=events_limit, limit=limit)
         pages = self._exporter.pages(chosen, events_limit=events_limit, limit=limit, resume_token=resume_token)
         async with aclosing(pages):

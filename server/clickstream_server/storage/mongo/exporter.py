@@ -21,6 +21,7 @@ from clickstream.models import Money
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.values import micros_from_datetime
 from clickstream_server.limits import Limits, check_id
+from clickstream_server.message_dao import EncodedAnswer
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
@@ -116,7 +117,7 @@ class Exporter:
 
     async def pages(
         self, chosen: ExportFilter, *, events_limit: int | None, limit: int, resume_token: str
-    ) -> AsyncGenerator[bytes, None]:
+    ) -> AsyncGenerator[EncodedAnswer, None]:
         """Yield the answers; the last has the trailer."""
         if len(chosen.session_ids) > SESSION_IDS_MAX:
             raise InvalidField.at("filter.session_ids", f"must be {SESSION_IDS_MAX} at most")
@@ -195,9 +196,9 @@ def _exported(found: FoundSession, scan: Scan) -> _Read:
     return _Read(exported_answer(found), row, scan.position_of(document))
 
 
-def _answer(part: list[_Read], end: pb.ExportSessionsResponse) -> bytes:
+def _answer(part: list[_Read], end: pb.ExportSessionsResponse) -> EncodedAnswer:
     """Answers laid end to end are one: so protobuf has it."""
-    return b"".join([*(read.answer for read in part), end.SerializeToString()])
+    return EncodedAnswer(b"".join([*(read.answer for read in part), end.SerializeToString()]), len(part))
 
 
 def _wanted(most: int, left: int | None) -> int:
