@@ -129,3 +129,28 @@ def test_errors_say_nothing_of_the_load() -> None:
         server.load.end(METHOD, begun, answered=False)
 
     assert 1_000 == server.load.calls_bound
+
+
+def test_a_pause_is_no_queue() -> None:
+    """Bursts with pauses between them are admitted, also if the calls before a pause were slow to the last."""
+    server = Server()
+    server.idle()
+    for _ in range(5):
+        server.crowded(callers=200, lasts_s=QUEUE_S_MAX * 0.7)
+        server.now += 5.0
+
+    assert 0 == server.refused
+    assert 1_000 == server.load.calls_bound
+
+
+def test_a_pause_ends_an_overload() -> None:
+    """Whoever calls after a time in which nobody did is not refused for what was before."""
+    server = Server()
+    server.idle()
+    server.crowded(callers=200, lasts_s=10.0)
+    assert server.load.calls_bound < 50
+    refused = server.refused
+    server.now += 60.0
+    server.crowded(callers=200, lasts_s=QUEUE_S_MAX / 2)
+
+    assert refused == server.refused

@@ -75,8 +75,13 @@ class Load:
 
     def begin(self) -> Begun:
         """A call begins; return what `end` is to be told."""
+        now = self._clock()
+        if self.in_flight <= CALLS_FREE:  # a pause was no queue, whatever was before it
+            self._calm_since = now
+        if not self.in_flight and now - self._window_since >= CALM_S:  # nor is there an overload after one
+            self.calls_bound = self._calls_max
         self.in_flight += 1
-        return Begun(self._clock(), self._is_unloaded())
+        return Begun(now, self._is_unloaded())
 
     def end(self, method: str, begun: Begun, *, answered: bool) -> None:
         """A call has ended. `answered`: not with an error, which may come soon or late for reasons of its own."""
