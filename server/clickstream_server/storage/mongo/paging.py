@@ -21,7 +21,8 @@ B = TypeVar("B")
 FIRST_PAGE_SESSIONS = 64
 """The first page is small so that it comes soon."""
 PAGE_SESSIONS = 500
-SESSIONS_BYTES_MAX = 4 * 1024 * 1024
+SESSIONS_BYTES_MAX = 2 * 1024 * 1024
+"""Of a page, as BSON. Each reader may have two: one that is being sent, and the next one."""
 _TURN_SESSIONS = 32
 
 
