@@ -23,6 +23,8 @@ FIRST_PAGE_SESSIONS = 64
 PAGE_SESSIONS = 500
 SESSIONS_BYTES_MAX = 2 * 1024 * 1024
 """Of a page, as BSON. Each reader may have two: one that is being sent, and the next one."""
+_BATCH_SESSIONS = 128
+"""So many come in one answer of MongoDB at most: with all of a page it may be 16 MiB, of which the page takes little."""
 _TURN_SESSIONS = 32
 
 
@@ -46,7 +48,7 @@ async def read_page(
     `cursor` gives raw batches of sessions, one more than wanted if there are so many. The page is shorter where it
     would be too large. Raises MessageTooLarge if the events of one session alone are.
     """
-    found, complete = await _read_sessions(cursor.batch_size(wanted + 1), wanted)
+    found, complete = await _read_sessions(cursor.batch_size(min(wanted + 1, _BATCH_SESSIONS)), wanted)
     while found:
         ids = [session["_id"] for session in found]
         try:
