@@ -71,7 +71,9 @@ def _fault(path: Path, fault: str) -> PydanticCustomError:
 
 
 def _json(value: Any, path: Path, depth: int) -> Any:
-    """`value` as JSON has it: whole numbers as int, tuples as lists; anything that JSON lacks is refused."""
+    """`value` as JSON has it: whole numbers as int, tuples as lists, and of these types themselves, not of others that
+    are derived from them (numpy's floats are); anything that JSON lacks is refused.
+    """
     kind = type(value)
     if kind is str:
         if fault := text_fault(value):
@@ -104,7 +106,7 @@ def json_depth(value: Any) -> int:
 def _json_float(value: float, path: Path) -> int | float:
     if not isfinite(value):
         raise _fault(path, "must be a finite number")
-    return int(value) if value.is_integer() and -INTEGER_MAX <= value <= INTEGER_MAX else value
+    return int(value) if value.is_integer() and -INTEGER_MAX <= value <= INTEGER_MAX else float(value)
 
 
 def _json_key(key: object, path: Path) -> str:

@@ -107,6 +107,19 @@ async def test_a_session_with_every_field(dao: ClickstreamDao) -> None:
     assert [session] * 3 == await session_back(dao, session)
 
 
+async def test_a_float_of_another_type_is_a_float(dao: ClickstreamDao) -> None:
+    """What is derived from Python's float, as numpy's floats are, is sent as the number that it is."""
+
+    class Score(float):
+        """A type of float."""
+
+    session = Session(session_id="s", search_query=[Score(0.5)], search_meta={"score": Score(0.1), "whole": Score(3)})
+    expected = exact({"query": [0.5], "score": 0.1, "whole": 3})
+    back = [exact({"query": found.search_query, **found.search_meta}) for found in await session_back(dao, session)]
+
+    assert [expected] * 3 == [{key: one[key] for key in expected} for one in back]
+
+
 async def test_a_session_with_defaults_only(dao: ClickstreamDao) -> None:
     """A session of which only the id is given comes back with every default and a created_at."""
     for read in await session_back(dao, Session(session_id="s")):
