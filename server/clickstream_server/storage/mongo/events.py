@@ -42,6 +42,18 @@ class TooManyBytes(Exception):
 
 
 @dataclass(slots=True)
+class _Bytes:
+    """How many more bytes of events may be held, over all queries of a read."""
+
+    left: int
+
+    def take(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise TooManyBytes
+
+
+@dataclass(slots=True)
 class FoundEvents:
     """The events that were read of a session, how many are stored and, where asked for, what all of these are worth."""
 
@@ -188,7 +200,7 @@ class EventStore:
         """A session's earliest events and how many it has. Raises TooManyBytes past `bytes_max` of BSON."""
         events: Sequence[Document] = ()
         if limit != 0:
-            found = await self._all_of([session_id], bytes_max, None, limit=limit or 0)
+            found = await self._all_of([session_id], _Bytes(bytes_max), None, limit=limit or 0)
             events = found.get(session_id, ())
         if limit is None or len(events) < limit:
             return FoundEvents(events, len(events))
@@ -199,32 +211,30 @@ class EventStore:
         self, session_ids: Sequence[str], *, limit: int | None, bytes_max: int, session: Any
     ) -> dict[str, FoundEvents]:
         """The earliest events of many sessions, in few queries. Raises TooManyBytes past `bytes_max` of BSON."""
+        left = _Bytes(bytes_max)
         if limit is None:
-            found = await self._all_of(session_ids, bytes_max, session)
+            found = await self._all_of(session_ids, left, session)
             return {session_id: FoundEvents(events, len(events)) for session_id, events in found.items()}
         counts = await self._counts(session_ids, session)
         if limit == 0:
             return {session_id: FoundEvents((), count) for session_id, count in counts.items()}
         alone = len(session_ids) == 1
         at_once = [session_id for session_id, count in counts.items() if not alone and count <= limit + _SURPLUS_MAX]
-        found = await self._all_of(at_once, bytes_max, session) if at_once else {}
+        found = await self._all_of(at_once, left, session) if at_once else {}
         results = {session_id: FoundEvents(events[:limit], counts[session_id]) for session_id, events in found.items()}
         for session_id in counts.keys() - results.keys():
-            found = await self._all_of([session_id], bytes_max, session, limit=limit)
+            found = await self._all_of([session_id], left, session, limit=limit)
             results[session_id] = FoundEvents(found.get(session_id, ()), counts[session_id])
         return results
 
     async def _all_of(
-        self, session_ids: Sequence[str], bytes_max: int, session: Any, *, limit: int = 0
+        self, session_ids: Sequence[str], left: _Bytes, session: Any, *, limit: int = 0
     ) -> dict[str, list[Document]]:
         found: dict[str, list[Document]] = {}
-        size = 0
         cursor = self._in_order({"_id.session_id": {"$in": list(session_ids)}}, session).limit(limit)
         async with closed_early(cursor):
             async for batch in cursor:
-                size += len(batch)
-                if size > bytes_max:
-                    raise TooManyBytes
+                left.take(len(batch))
                 for event in decode_all(batch, CODEC):
                     found.setdefault(event["_id"]["session_id"], []).append(event)
         return found
@@ -246,7 +256,7 @@ class EventStore:
         kept: dict[str, list[Document]] = {}
         sums: dict[str, dict[str, Decimal]] = {}
         counts: Counter[str] = Counter()
-        size = 0
+        left = _Bytes(bytes_max)
         cursor = self._in_order(query, session)
         async with closed_early(cursor):
             async for batch in cursor:
@@ -258,9 +268,7 @@ class EventStore:
                             sums.setdefault(session_id, {}), value["currency_code"], value["amount"].to_decimal()
                         )
                     if limit is None or counts[session_id] <= limit:
-                        size += own_size
-                        if size > bytes_max:
-                            raise TooManyBytes
+                        left.take(own_size)
                         kept.setdefault(session_id, []).append(event)
         return {
             session_id: FoundEvents(kept.get(session_id, ()), count, totals_from(sums.get(session_id, {})))
