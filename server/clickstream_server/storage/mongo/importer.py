@@ -42,7 +42,6 @@ BYTES_AHEAD_MAX = 16 * 1024 * 1024
 """So many sessions and events, or bytes of them, of an import wait at most, or one chunk if that is larger."""
 PREPARED_AT_ONCE = 32
 JUDGED_FROM_ITEMS = 100
-_ID_SHOWN_MAX = 256
 
 
 @dataclass(slots=True)
@@ -84,8 +83,7 @@ class _Item:
         """Everything that was not stored, as failures of the item at this place of the stream."""
         found = []
         if self.session_fault is not None:
-            shown = self.session_id[:ID_SHOWN_MAX]
-            found.append(_failure(index, shown, WriteOutcome.REJECTED, self.session_fault.message))
+            found.append(_failure(index, self.session_id, WriteOutcome.REJECTED, self.session_fault.message))
         elif self.session_outcome in _FAILED:
             found.append(_fallen(index, self.session_id, self.session_outcome, "session"))
         for rejected, fault in zip(self.events.rejected, self.events.faults, strict=True):
@@ -111,7 +109,7 @@ _REASON = {WriteOutcome.CONFLICT: CONTENT_CONFLICT, WriteOutcome.REJECTED: FELL_
 def _failure(
     index: int, failed_id: str, outcome: WriteOutcome, message: str, *, reason: str = InvalidField.reason
 ) -> ItemFailure:
-    return ItemFailure(index=index, id=failed_id[:_ID_SHOWN_MAX], outcome=outcome, reason=reason, message=message)
+    return ItemFailure(index=index, id=failed_id[:ID_SHOWN_MAX], outcome=outcome, reason=reason, message=message)
 
 
 def _fallen(index: int, failed_id: str, outcome: WriteOutcome, place: str) -> ItemFailure:
