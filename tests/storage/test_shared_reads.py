@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 from pymongo import AsyncMongoClient
 
-from clickstream import Session, SessionEvent, SessionWithEvents
+from clickstream import ImportItem, Session, SessionEvent, SessionWithEvents
 from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.deadlines import deadline
+from clickstream_server.storage.mongo import reader as batch_reader
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from clickstream_server.storage.mongo.watcher import BatchWatcher, Changed
 from harness import PATIENCE_S, eventually
+from importing import config, imported
 
 READERS = 20
 
@@ -136,3 +139,27 @@ async def test_a_deadline_is_of_its_reader_alone(dao: MongoClickstreamDao) -> No
     await asyncio.gather(calm.task, *(reader.task for reader in hurried), return_exceptions=True)
 
     assert [1, 2] == [found.session_number for found in calm.came]
+
+
+async def test_a_deaf_watch_is_opened_anew_once(dao: MongoClickstreamDao, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that finds several pages of which nobody told it has the watch opened anew once, not for each page."""
+    opened = 0
+
+    def is_deaf(_watcher: BatchWatcher) -> None:
+        nonlocal opened
+        opened += 1
+
+    monkeypatch.setattr(batch_reader, "PAGE_SESSIONS", 1)
+    monkeypatch.setattr(batch_reader, "SIGN_OF_LIFE_S", 0.05)
+    monkeypatch.setattr(Changed, "set", lambda _changed: None)
+    monkeypatch.setattr(BatchWatcher, "is_deaf", is_deaf)
+    await register(dao, 1)
+    follower = Reader(dao)
+    await following(follower)
+    await imported(dao, config(), [ImportItem(Session(session_id=f"late {n}")) for n in range(6)])
+    await following(follower, count=7)
+    follower.task.cancel()
+    await asyncio.wait([follower.task])
+
+    assert [f"late {n}" for n in range(6)] == [one.session.session_id for one in follower.came[1:]]
+    assert opened == 1

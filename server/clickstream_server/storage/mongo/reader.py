@@ -80,16 +80,17 @@ class BatchReader:
             reading: Awaitable[_Page] = self._page(batch_id, after, _wanted(FIRST_PAGE_SESSIONS, left), query)
             while True:
                 page = await reading
-                if page.found and not told:
+                if page.count and not told:
                     self._watcher.is_deaf()
-                after, left = page.last_number, None if left is None else left - len(page.found)
+                    told = True  # of the pages after this one nobody would have been told
+                after, left = page.last_number, None if left is None else left - page.count
                 wanted = _wanted(PAGE_SESSIONS, left)
                 ended = left == 0 or page.sealed or (page.complete and not query.follow)
                 if not page.complete and not ended:
                     changed.clear()
                     reading = start(self._page(batch_id, after, wanted, query))
                 message = await page.message()
-                if page.found or ended or first:  # who waits learns at once that there is somebody to wait for
+                if page.count or ended or first:  # who waits learns at once that there is somebody to wait for
                     yield message
                 changed.took(message, complete=page.complete)
                 first = False
@@ -157,17 +158,19 @@ class _Page:
     """A page as it was read. `complete`: it reached the end of what the batch held. May be shared by many readers."""
 
     def __init__(self, found: list[FoundSession], *, last_number: int, complete: bool, sealed: bool) -> None:
-        self.found = found
+        self.count = len(found)
         self.last_number = last_number
         self.complete = complete
         self.sealed = sealed
+        self._found = found
         self._message: MessagePage | None = None
 
     async def message(self) -> MessagePage:
-        """The page as it is sent; encoded once."""
+        """The page as it is sent; encoded once, and then the documents, which are several times as large, are gone."""
         if self._message is None:
-            sessions = [answer async for answer in in_turns(self.found, session_answer)]
+            sessions = [answer async for answer in in_turns(self._found, session_answer)]
             self._message = MessagePage(tuple(sessions), self.last_number, self.sealed)
+            self._found = []
         return self._message
 
 
