@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clickstream.models import Money, SessionBatch, SessionBatchStatus
+from clickstream.models import SessionBatch, SessionBatchStatus
 from clickstream.values import datetime_from_micros
 from clickstream_server.canonical import canonical_event, canonical_session, content_hash
 
@@ -43,14 +43,6 @@ def same_session_content(document: Document, sent_hash: bytes) -> bool:
     if document["content_hash"] == sent_hash or _HASH_ALONE in document:
         return bool(document["content_hash"] == sent_hash)
     return sent_hash == content_hash(canonical_session(document))
-
-
-def value_from_document(document: Document) -> Money | None:
-    """What an event was worth."""
-    value = document.get("value")
-    if value is None:
-        return None
-    return Money(currency_code=value["currency_code"], amount=value["amount"].to_decimal())
 
 
 def same_event_content(document: Document, sent_hash: bytes) -> bool:

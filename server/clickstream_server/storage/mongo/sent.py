@@ -24,7 +24,7 @@ from clickstream.v1 import event_pb2, session_pb2
 from clickstream.values import INTEGER_MAX, JSON_DEPTH_MAX
 from clickstream_server.canonical import canonical_event, canonical_session, content_hash, derived_event_id
 from clickstream_server.limits import Limits, check_event, check_session
-from clickstream_server.storage.mongo.documents import Document
+from clickstream_server.storage.mongo.documents import Document, event_key
 
 M = TypeVar("M", session_pb2.Session, event_pb2.SessionEvent)
 _AMOUNT_KEPT_CHARS = 40
@@ -128,7 +128,7 @@ def _sort_by(message: session_pb2.SortBy) -> Document:
 def _event(message: event_pb2.SessionEvent) -> Document:
     has = message.HasField
     document: Document = {
-        "_id": {"session_id": message.session_id, "event_id": message.event_id},
+        "_id": event_key(message.session_id, message.event_id),
         "event_type": message.event_type or DEFAULT_EVENT_TYPE,
     }
     if object_id := message.object_id:
