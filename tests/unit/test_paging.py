@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -40,6 +42,23 @@ async def test_an_error_that_nobody_waits_for_stays_silent(caplog: pytest.LogCap
     await asyncio.sleep(0)
 
     assert [] == caplog.records
+
+
+async def test_a_page_that_was_taken_is_not_kept() -> None:
+    """A page that was read ahead is gone once its reader is done with it, however long that stays."""
+
+    class Page:
+        """Something that can be watched."""
+
+    async def read() -> Page:
+        return Page()
+
+    async with reading_ahead() as start:
+        taken = weakref.ref(await start(read()))
+        await asyncio.sleep(0)
+        gc.collect()
+
+        assert taken() is None
 
 
 async def test_a_page_leaves_turns_to_others() -> None:

@@ -89,18 +89,25 @@ async def in_turns(sessions: Iterable[A], encode: Callable[[A], B]) -> AsyncGene
 @asynccontextmanager
 async def reading_ahead() -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]]:
     """Starts the read of the next page, which goes on while this one is encoded and sent; dropped at the end."""
-    started: list[asyncio.Task[Any]] = []
+    under_way: set[asyncio.Task[Any]] = set()
 
     def start(read: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        started[:] = [asyncio.create_task(read)]
-        return started[0]
+        task = asyncio.create_task(read)
+        under_way.add(task)
+        task.add_done_callback(ended)
+        return task
+
+    def ended(task: asyncio.Task[Any]) -> None:
+        under_way.discard(task)  # and with it the page: who follows a batch is here for hours
+        if not task.cancelled():
+            task.exception()  # asyncio complains of one that nobody took
 
     try:
         yield start
     finally:
-        for read in started:
-            read.cancel()
-        await asyncio.gather(*started, return_exceptions=True)
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
 
 def too_large(session_id: str) -> MessageTooLarge:
