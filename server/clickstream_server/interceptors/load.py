@@ -28,6 +28,8 @@ CALM_S = 1.0
 """If so many were all that there were for so long, with those that were refused, there is no overload any more."""
 _UNLOADED_CALLS = 2
 _WINDOW_S = 0.25
+_PAUSE_S = 2 * _WINDOW_S
+"""If hardly a call ran for so long, there was no queue."""
 _WINDOW_CALLS = 10
 _SHRINK, _GROW = 0.7, 1.1
 _LEARN = 0.1
@@ -76,10 +78,8 @@ class Load:
     def begin(self) -> Begun:
         """A call begins; return what `end` is to be told."""
         now = self._clock()
-        if self.in_flight <= CALLS_FREE:  # a pause was no queue, whatever was before it
-            self._calm_since = now
-        if not self.in_flight and now - self._window_since >= CALM_S:  # nor is there an overload after one
-            self.calls_bound = self._calls_max
+        if self.in_flight <= _UNLOADED_CALLS and now - self._window_since >= _PAUSE_S:  # what was before it is over
+            self._calm_since, self.calls_bound = now, self._calls_max
         self.in_flight += 1
         return Begun(now, self._is_unloaded())
 
