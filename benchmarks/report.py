@@ -49,7 +49,11 @@ def contest_tables(results: Sequence[Result]) -> list[Table]:
             times.append([found.name, name, *used])
     return [
         Table(
-            "Median (lowest to highest round)", ["work", "who", "figure", "unit", "the first to this"], rates, words=2
+            "Median (lowest to highest round)",
+            ["work", "who", "figure", "unit", "the first to this"],
+            rates,
+            words=2,
+            note="\n".join(refused),
         ),
         Table("Processor's time for one item, median in µs", ["work", "who", *_PROCESSES], times, words=2),
     ]
