@@ -24,7 +24,7 @@ PAGE_SESSIONS = 500
 SESSIONS_BYTES_MAX = 2 * 1024 * 1024
 """Of a page, as BSON. Each reader may have two: one that is being sent, and the next one."""
 _BATCH_SESSIONS = 128
-"""So many come in one answer of MongoDB at most: with all of a page it may be 16 MiB, of which the page takes little."""
+"""So many come in one answer of MongoDB: one with all of a page may be 16 MiB, of which the page takes little."""
 _TURN_SESSIONS = 32
 
 
