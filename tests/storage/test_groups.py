@@ -134,6 +134,23 @@ async def test_pushes_that_wait_are_bounded(
     assert all(one.retry_after_s for one in refused)
 
 
+async def test_new_sessions_are_not_looked_up(dao: MongoClickstreamDao, stored: Any) -> None:
+    """Registering new sessions asks for none; a known one is found out by its key, and costs no number."""
+
+    async def look_ups(*names: str) -> tuple[int, list[tuple[str, int]]]:
+        await stored.command("profile", 2)
+        told = [await dao.register_session(Session(session_id=name)) for name in names]
+        await stored.command("profile", 0)
+        count = await stored["system.profile"].count_documents({"op": "query", "ns": f"{stored.name}.sessions"})
+        await stored["system.profile"].drop()
+        return count, [(one.outcome, one.session.session_number) for one in told]
+
+    assert (0, [("INSERTED", 1), ("INSERTED", 2)]) == await look_ups("a", "b")
+    assert (2, [("DUPLICATE", 1), ("DUPLICATE", 2)]) == await look_ups("a", "b")  # the second because of the first
+    assert (1, [("INSERTED", 3), ("INSERTED", 4)]) == await look_ups("c", "d")
+    assert 4 == (await dao.list_batches()).batches[0].session_counter
+
+
 async def test_gets_share_queries(dao: MongoClickstreamDao, stored: Any) -> None:
     """Calls that ask for sessions together are a few queries, and each gets its own session with its own events."""
     for n in range(CALLS):

@@ -135,7 +135,7 @@ class StorageMetrics(StorageObserver):
         self._group_calls = {work: calls.labels(work) for work in ("push", "get")}
         self._retries = Counter(
             "clickstream_transaction_retries",
-            "Transactions that began again, because another writer came first.",
+            "Transactions that began again: another writer came first, or ids were known.",
             registry=registry,
         )
         written = Counter(

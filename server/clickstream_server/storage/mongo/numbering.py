@@ -49,6 +49,7 @@ class Plan:
     """What a group comes to, decided one call after the other, as if each came when the one before was done.
 
     `sessions` and `events` are what is to be written, `used` is how many numbers that takes; `number` says which.
+    `met_known`: some of what the group is about was stored before.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Plan:
     ) -> None:
         self.sessions: dict[str, Document] = {}
         self.events: dict[EventKey, Document] = {}
+        self.met_known = bool(stored or stored_events)
         self._current = dict(stored)
         self._current_events = dict(stored_events)
         self._collecting = collecting

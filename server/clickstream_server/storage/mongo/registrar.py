@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Container, Sequence
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from typing import Any
 
 from pymongo import InsertOne, ReplaceOne, ReturnDocument
@@ -52,6 +53,8 @@ class Registrar(Gatherer[Numbering, Numbered]):
         names = (indexes.SESSIONS, indexes.EVENTS, indexes.BATCHES)
         self._sessions, self._events, self._batches = (within_hop(database)[name] for name in names)
         self._entrance = asyncio.Lock()
+        self._met_known = False
+        """Whether the last group had ids that were known."""
 
     async def submit_in_turn(self, calls: Sequence[Numbering]) -> list[Numbered]:
         """As `submit_all`, but waits for room instead of raising Overloaded. Who comes first goes first.
@@ -73,21 +76,28 @@ class Registrar(Gatherer[Numbering, Numbered]):
         return waiting + count <= self.waiting_max // 2 and waiting_bytes + size <= self.waiting_bytes_max // 2
 
     async def work(self, group: list[Numbering]) -> list[Numbered | ClickstreamError]:
+        # Mostly all ids are new, and it is left to the index to say otherwise, at the price of a second transaction.
+        changes = any(call.intent is not Intent.REGISTER for call in group)
+        look_up = chain([changes or self._met_known], repeat(True))
         with driver_call(self._timeout_s):
             made = await in_transaction(
                 self._client,
-                lambda session: self._number(group, session),
+                lambda session: self._number(group, session, look_up=next(look_up), changes=changes),
                 most_s=self._timeout_s,
                 observer=self._observer,
             )
+        self._met_known = made.met_known
         return made.results()
 
-    async def _number(self, group: list[Numbering], session: Any) -> Plan:
-        """The transaction: look up, decide, take numbers, store."""
-        stored, stored_events = await self._look_up(group, session)
+    async def _number(self, group: list[Numbering], session: Any, *, look_up: bool, changes: bool) -> Plan:
+        """The transaction: look up, decide, take numbers, store.
+
+        Without `look_up` all ids are taken for new; if one is not, that ends with a duplicate key.
+        """
+        stored, stored_events = await self._look_up(group, session) if look_up else ({}, {})
         now = now_micros()
         collecting = None
-        if any(call.intent is not Intent.REGISTER for call in group):  # whether it moves depends on where it is
+        if changes:  # whether a session moves depends on where it is
             collecting = await settle(self._batches.find_one(_COLLECTING, session=session))
         made = plan(group, stored, stored_events, collecting=collecting["_id"] if collecting else "", now=now)
         if made.used:
