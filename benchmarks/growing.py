@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from functools import partial
 from typing import ClassVar
 
@@ -70,8 +71,9 @@ class _ByEvents(Contest):
     async def clickstream(self, service: Service) -> None:
         """Not once, but once for each number of events."""
 
+    @abstractmethod
     async def once(self, service: Service, events: int) -> None:
-        raise NotImplementedError
+        """Do it with so many events a session."""
 
     def contestants(self) -> list[Contestant]:
         (service,) = self.system.services[:1]
