@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -11,13 +12,14 @@ from pymongo import AsyncMongoClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from clickstream import Session, SessionEvent
+from clickstream.errors import StorageUnavailable
 from clickstream.transfer import ImportAtomicity, ImportChunk, ImportConfig, ImportItem
 from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings, load_settings
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.failures import StartFailure
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
-from clickstream_server.storage.mongo.driver import DriverName, connect, settle
+from clickstream_server.storage.mongo.driver import DriverName, close, connect, settle
 from clickstream_server.storage.mongo.options import MongoOptions
 from harness import eventually
 
@@ -198,7 +200,7 @@ async def test_everything_is_written_and_read_with_the_concerns(
     """Every write and every commit carries the write concern, every read outside of snapshots the read concern."""
     commands = Commands()
     options = MongoOptions(write_concern=write, read_concern=read)
-    client = connect(tagged_uri, driver, options, event_listeners=[commands])
+    client = connect(tagged_uri, driver, options, listeners=[commands])
     dao = MongoClickstreamDao(client, f"test_{driver}_{write}")
     try:
         await use(dao, commands)
@@ -229,3 +231,31 @@ async def test_an_unknown_write_concern_is_refused(tagged_uri: str) -> None:
     with pytest.raises(StartFailure, match="CLICKSTREAM_MONGODB_WRITE_CONCERN"):
         async with opened_dao(tagged_uri, settings):
             pass
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_connections_made_while_the_member_recovers_are_made_anew(tmp_path: Path, driver: DriverName) -> None:
+    """Connections made while their member could not be read do not fail transactions and snapshots for ever."""
+    async with AsyncExitStack() as stack:
+        mongod = EmbeddedMongo(tmp_path)
+        uri = await mongod.start()
+        stack.push_async_callback(mongod.stop)
+        admin = (await stack.enter_async_context(AsyncMongoClient[dict[str, Any]](uri))).admin
+        await admin.command("replSetStepDown", 60, force=True)
+        await admin.command("replSetMaintenance", True)
+        client = connect(uri, driver)
+        stack.push_async_callback(close, client)
+        dao = MongoClickstreamDao(client, "test")
+        stack.push_async_callback(dao.close)
+
+        async def registered() -> Any:
+            with suppress(StorageUnavailable):
+                return await dao.register_session(Session(session_id="s"))
+
+        assert not await registered()
+        await admin.command("replSetMaintenance", False)
+        await admin.command("replSetFreeze", 0)
+        done = await eventually(registered, "the member takes registrations")
+        (page,) = [page async for page in dao.get_batch_pages(done.session.batch_id)]
+
+    assert 1 == page.last_number

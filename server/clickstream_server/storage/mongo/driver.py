@@ -6,7 +6,7 @@ Handles to clients, databases and collections are `Any` in this package: the two
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from inspect import isawaitable
 from struct import Struct
@@ -28,6 +28,7 @@ from pymongo.write_concern import WriteConcern
 
 from clickstream_server.storage.mongo.monitors import monitors
 from clickstream_server.storage.mongo.options import MongoOptions, driver_options
+from clickstream_server.storage.mongo.renewal import Renewal
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 T = TypeVar("T")
@@ -89,6 +90,7 @@ def connect(
     driver: DriverName,
     options: MongoOptions | None = None,
     observer: StorageObserver = NOBODY,
+    listeners: Sequence[Any] = (),
     **more: Any,
 ) -> Any:
     """A client of the chosen driver, with the promises' read and write concerns on all that is done through it.
@@ -98,9 +100,13 @@ def connect(
     """
     client_class: Any = {"motor": AsyncIOMotorClient, "pymongo": AsyncMongoClient}[driver]
     chosen = driver_options(uri, options or MongoOptions())
+    renewal = Renewal()
+    chosen["event_listeners"] = [renewal, *listeners]
     if observer is not NOBODY:  # reports cost time
-        chosen["event_listeners"] = monitors(observer)
-    return client_class(uri, tz_aware=True, uuidRepresentation="standard", appname=APP_NAME, **chosen, **more)
+        chosen["event_listeners"] += monitors(observer)
+    client = client_class(uri, tz_aware=True, uuidRepresentation="standard", appname=APP_NAME, **chosen, **more)
+    renewal.client = within_hop(client)
+    return client
 
 
 async def settle(result: Any) -> Any:

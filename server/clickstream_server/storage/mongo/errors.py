@@ -11,6 +11,7 @@ import pymongo
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
+    ConfigurationError,
     ConnectionFailure,
     ExecutionTimeout,
     InvalidOperation,
@@ -60,6 +61,15 @@ _UNAVAILABLE_CODES = frozenset(
 UNKNOWN_CONCERN_CODES = frozenset({79, 100})  # UnknownReplWriteConcern, UnsatisfiableWriteConcern
 
 
+_MOMENTARY = (
+    ConnectionFailure,
+    AutoReconnect,
+    ExecutionTimeout,
+    WaitQueueTimeoutError,
+    ConfigurationError,  # no sessions, on a connection that is about to be made anew: see `renewal`
+)
+
+
 class UnexpectedDriverError(Exception):
     """A fault of ours in the use of the database. `log_text` holds names and codes only."""
 
@@ -75,7 +85,7 @@ def storage_unavailable() -> StorageUnavailable:
 
 def domain_error(error: PyMongoError) -> ClickstreamError | None:
     """The domain's error for a driver's, or None if it is a fault of ours."""
-    if isinstance(error, ConnectionFailure | AutoReconnect | ExecutionTimeout | WaitQueueTimeoutError) or error.timeout:
+    if isinstance(error, _MOMENTARY) or error.timeout:
         return storage_unavailable()
     if is_transient(error) or (isinstance(error, WriteConcernError) and error.code not in UNKNOWN_CONCERN_CODES):
         return storage_unavailable()
