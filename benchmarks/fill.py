@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
@@ -14,13 +13,12 @@ from typing import Any
 from benchmarks.stored import Document, event_document, session_document
 from benchmarks.workload import EVENTS_PER_SESSION
 from benchmarks.workload import items as make_items
-from clickstream_server.storage.mongo.indexes import EVENTS, INDEXES, SESSIONS
+from clickstream_server.storage.mongo.indexes import EVENTS, SESSIONS
 
 _TEMPLATES = 500
 _CHUNK = 2_000
 _WRITERS = 2
 _FILLED = (SESSIONS, EVENTS)
-_MANY = 100_000
 _ID_STEP = 0x9E3779B97F4A7C15F39CC0605CEDC835
 """Odd, so that no id comes twice; its multiples lie scattered as random ids do."""
 _MICROS_APART = 10_000
@@ -55,8 +53,9 @@ def fill(
     batch_ids = tuple(f"20260101T000000Z-{first + number:08x}" for number in range(len(sizes)))
     make = _Maker(sizes, batch_ids, events, first)
     chunks = iter([range(at, min(at + _CHUNK, sessions)) for at in range(0, sessions, _CHUNK)])
-    large = sessions >= _MANY and not any(before.values())
-    with _without_indexes(database) if large else nullcontext(), ThreadPoolExecutor(_WRITERS) as pool:
+    # With the indexes in place: made at the end, in a fraction of the time, they would be full pages on disk, each of
+    # which the first write to it has to load and to split.
+    with ThreadPoolExecutor(_WRITERS) as pool:
         for done in [pool.submit(_write, database, chunks, make) for _ in range(_WRITERS)]:
             done.result()
     database.batches.insert_many(
@@ -68,16 +67,6 @@ def fill(
     stored = [database[name].estimated_document_count() - had for name, had in before.items()]
     assert [sessions, sessions * events] == stored, stored
     return Filled(sessions, batch_ids)
-
-
-@contextmanager
-def _without_indexes(database: Any) -> Iterator[None]:
-    """Indexes made in one go at the end take a fraction of the time."""
-    for name in _FILLED:
-        database[name].drop_indexes()
-    yield
-    for name in _FILLED:
-        database[name].create_indexes(INDEXES[name])
 
 
 def _sizes(sessions: int, batch_sizes: tuple[int, ...]) -> list[int]:

@@ -36,7 +36,6 @@ _STOP_S_MAX = 30.0
 _LOOK_AGAIN_S = 0.02
 _START_AGAIN_S = 5.0
 _NOT_YET_INITIALIZED = 94
-_CACHE_GB = "1"
 _FULL_BELOW_BYTES = 128 * 1024 * 1024
 """mongod makes its journal in files of 100 MB, and ends if it cannot."""
 _PR_SET_PDEATHSIG = 1
@@ -143,7 +142,6 @@ class EmbeddedMongo:
         arguments = [
             *("--dbpath", str(self._data_dir / "db"), "--logpath", str(self.log_file), "--logappend"),
             *("--replSet", REPLICA_SET, "--bind_ip", "127.0.0.1", "--port", str(self._port), "--nounixsocket"),
-            *("--wiredTigerCacheSizeGB", _CACHE_GB),
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"),
         ]
         with self.log_file.open("ab") as log:  # what keeps it from starting at all is said there, too
