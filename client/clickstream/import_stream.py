@@ -35,7 +35,7 @@ class ImportStream:
         self._closed = closed
         self._config = config
         self._patience = Patience(resume_s)
-        self._outbox = Outbox[pb.ImportChunk](deadline_s)
+        self._outbox = Outbox[pb.ImportSessionsRequest](deadline_s)
         self._changed = self._outbox.changed
         self._ended = False
         # The account up to the start of this connection, and up to now.
@@ -76,10 +76,10 @@ class ImportStream:
         """Take chunks as long as not too many are unacknowledged."""
         try:
             async for chunk in chunks:
-                message = transfer_wire.import_chunk_to_pb(chunk)
+                request = transfer_wire.import_chunk_to_pb(chunk)
                 async with self._changed:
                     await self._changed.wait_for(lambda: len(self._outbox.unacked) < CHUNKS_UNACKED_MAX)
-                    self._outbox.put(message)
+                    self._outbox.put(request)
         finally:
             async with self._changed:
                 self._ended = True
@@ -105,8 +105,8 @@ class ImportStream:
 
     async def _requests(self, connection: int) -> AsyncIterator[pb.ImportSessionsRequest]:
         yield pb.ImportSessionsRequest(config=transfer_wire.import_config_to_pb(self._config))
-        async for chunk in self._outbox.messages(connection, self._chunk_comes):
-            yield pb.ImportSessionsRequest(chunk=chunk)
+        async for request in self._outbox.messages(connection, self._chunk_comes):
+            yield request
 
     async def _chunk_comes(self) -> bool:
         if not self._ended:
@@ -117,7 +117,7 @@ class ImportStream:
     async def _acknowledge(self, sequence: int) -> None:
         async with self._changed:
             unacked = self._outbox.unacked
-            while unacked and unacked[0].sequence <= sequence:
+            while unacked and unacked[0].chunk.sequence <= sequence:
                 unacked.popleft()
             self._changed.notify_all()
 

@@ -64,12 +64,17 @@ def import_config_from_pb(message: pb.ImportConfig) -> ImportConfig:
     )
 
 
-def import_chunk_to_pb(chunk: ImportChunk) -> pb.ImportChunk:
-    """Raises what stands in it as an error: that cannot be sent."""
-    message = pb.ImportChunk(sequence=chunk.sequence)
+def import_chunk_to_pb(chunk: ImportChunk) -> pb.ImportSessionsRequest:
+    """The chunk as a request, made in place: a message that is put into another is copied, 4 µs a session.
+
+    Raises what stands in it as an error: that cannot be sent.
+    """
+    request = pb.ImportSessionsRequest()
+    request.chunk.sequence = chunk.sequence
+    add = request.chunk.items.add
     for item in chunk.items:
-        _write_item(message.items.add(), item)
-    return message
+        _write_item(add(), item)
+    return request
 
 
 def _write_item(message: pb.ImportItem, item: ImportItem) -> None:

@@ -167,7 +167,7 @@ class MessageDao(ClickstreamDao, TransferDao):
     async def import_sessions(
         self, config: ImportConfig, chunks: AsyncIterable[ImportChunk]
     ) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
-        sent = (transfer_wire.import_chunk_to_pb(chunk) async for chunk in chunks)
+        sent = (transfer_wire.import_chunk_to_pb(chunk).chunk async for chunk in chunks)
         async with aclosing(self.import_session_messages(config, sent)) as answers:
             async for answer in answers:
                 yield answer
