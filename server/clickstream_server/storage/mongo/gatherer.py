@@ -78,7 +78,11 @@ class Gatherer(ABC, Generic[C, R]):
         return (await self.submit_all([call]))[0]
 
     async def submit_all(self, calls: Sequence[C]) -> list[R]:
-        """The results of all, which enter in this order. Raises the first error, if there is one."""
+        """The results of all, which enter in this order. Raises the first error, if there is one.
+
+        A call whose result nobody waits for any more, after an error or since the caller has gone away, is not made
+        unless it is under way.
+        """
         if self._closed:
             raise ShuttingDown("the server is stopping", retry_after_s=1.0)
         if len(self._waiting) >= self.waiting_max or self._waiting_bytes >= self.waiting_bytes_max:
@@ -93,8 +97,7 @@ class Gatherer(ABC, Generic[C, R]):
             self._working = asyncio.create_task(self._work(), name=type(self).__name__, context=Context())
         try:
             async with asyncio.timeout(most_s):
-                results: list[R] = await asyncio.gather(*(call.done for call in calls))
-                return results
+                return [await call.done for call in calls]  # asyncio.gather takes 1.2 µs more for each
         except TimeoutError as error:
             raise storage_unavailable() from error
         finally:
@@ -111,9 +114,12 @@ class Gatherer(ABC, Generic[C, R]):
     def _leave(self, calls: Sequence[C]) -> None:
         """Those whose caller has gone away wait no longer: nobody would be told, and others have their room."""
         for call in calls:
-            if call.done.cancelled() and self._waiting.pop(id(call), None) is not None:
-                self._waiting_bytes -= call.content_bytes
-                self._taken.set()
+            if call.done.cancel() or call.done.cancelled():
+                if self._waiting.pop(id(call), None) is not None:
+                    self._waiting_bytes -= call.content_bytes
+                    self._taken.set()
+            else:
+                call.done.exception()  # else asyncio complains of an error that nobody looked at
 
     async def _work(self) -> None:
         while group := self._next_group():

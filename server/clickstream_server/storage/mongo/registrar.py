@@ -44,6 +44,8 @@ class Registrar(Gatherer[Numbering, Numbered]):
     """
 
     gathered = "register"
+    group_max = 512
+    """Of 1,024 MongoDB takes a tenth less time for a session of an import, and single calls wait twice as long."""
     group_bytes_max = 4 * 1024 * 1024
     overloaded = "too many sessions wait for their number"
 

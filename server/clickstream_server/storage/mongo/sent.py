@@ -7,10 +7,10 @@ server's time for it: an event takes 6 µs so, and took 15. See docs/adr/0016-wr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from functools import lru_cache
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any
 
 from bson.decimal128 import Decimal128
 from google.protobuf import struct_pb2
@@ -26,7 +26,6 @@ from clickstream_server.canonical import canonical_event, canonical_session, con
 from clickstream_server.limits import Limits, check_event, check_session
 from clickstream_server.storage.mongo.documents import Document, event_key
 
-M = TypeVar("M", session_pb2.Session, event_pb2.SessionEvent)
 _AMOUNT_KEPT_CHARS = 40
 _NUL = b"\\u0000"
 _EARLIEST_S, _LATEST_S = -62_135_596_800, 253_402_300_799  # the years 1 to 9999
@@ -37,7 +36,11 @@ def session_document(message: session_pb2.Session, *, now_micros: int, limits: L
 
     `created_at` is missing in it where the client sent none.
     """
-    document = _walked(message, _session, wire.session_from_pb)
+    try:
+        document = _session(message)
+    except (_Wrong, InvalidField, ValidationError):
+        wire.session_from_pb(message)  # raises InvalidField, with all that is wrong and where it stands
+        raise
     content = canonical_session(document)
     if _NUL in content:  # a NUL, or a backslash before "u0000"
         wire.session_from_pb(message)
@@ -54,7 +57,11 @@ def event_document(
     What the client left to the server is filled in. `item_session_id`: the session of the item that it came in, which
     must be its own if it names one.
     """
-    document = _walked(message, _event, wire.event_from_pb)
+    try:
+        document = _event(message)
+    except (_Wrong, InvalidField, ValidationError):
+        wire.event_from_pb(message)  # raises InvalidField, with all that is wrong and where it stands
+        raise
     key = document["_id"]
     if item_session_id and key["session_id"] != item_session_id:
         if key["session_id"]:
@@ -77,14 +84,6 @@ class _Wrong(Exception):
     """Something is wrong with the message."""
 
 
-def _walked(message: M, walk: Callable[[M], Document], read: Callable[[M], Any]) -> Document:
-    try:
-        return walk(message)
-    except (_Wrong, InvalidField, ValidationError):
-        read(message)  # raises InvalidField, with all that is wrong and where it stands
-        raise
-
-
 def _session(message: session_pb2.Session) -> Document:
     has = message.HasField
     document: Document = {"_id": message.session_id}
@@ -94,7 +93,7 @@ def _session(message: session_pb2.Session) -> Document:
         if not isinstance(query, str | dict | list):
             raise _Wrong
         document["search_query"] = query
-    if results := [_result(item) for item in message.search_results]:
+    if results := _results(message.search_results):
         document["search_results"] = results
     for name in ("search_meta", "payload_filter"):
         if has(name) and (found := _struct(getattr(message, name), 1)):
@@ -106,15 +105,18 @@ def _session(message: session_pb2.Session) -> Document:
     return document | {flag: True for flag in ("is_irrelevant", "is_payload_search") if getattr(message, flag)}
 
 
-def _result(item: session_pb2.SearchResultItem) -> Document:
-    document: Document = {"object_id": item.object_id}
-    if (rank := item.rank) or item.HasField("rank"):
-        if not isfinite(rank):
-            raise _Wrong
-        document["rank"] = rank
-    if item.HasField("meta") and (meta := _struct(item.meta, 1)):
-        document["meta"] = meta
-    return document
+def _results(items: Iterable[session_pb2.SearchResultItem]) -> list[Document]:
+    found = []
+    for item in items:
+        result: Document = {"object_id": item.object_id}
+        if (rank := item.rank) or item.HasField("rank"):
+            if not isfinite(rank):
+                raise _Wrong
+            result["rank"] = rank
+        if item.HasField("meta") and (meta := _struct(item.meta, 1)):
+            result["meta"] = meta
+        found.append(result)
+    return found
 
 
 def _sort_by(message: session_pb2.SortBy) -> Document:
@@ -126,17 +128,17 @@ def _sort_by(message: session_pb2.SortBy) -> Document:
 
 
 def _event(message: event_pb2.SessionEvent) -> Document:
-    has = message.HasField
     document: Document = {
         "_id": event_key(message.session_id, message.event_id),
         "event_type": message.event_type or DEFAULT_EVENT_TYPE,
     }
     if object_id := message.object_id:
         document["object_id"] = object_id
+    has = message.HasField
     if has("created_at"):
         document["created_at"] = _micros(message.created_at)
-    if has("meta") and (meta := _struct(message.meta, 1)):
-        document["meta"] = meta
+    if fields := message.meta.fields:
+        document["meta"] = {key: _value(fields[key], 2) for key in fields}
     if has("value"):
         value = message.value
         amount = _amount if len(value.amount) <= _AMOUNT_KEPT_CHARS else _amount.__wrapped__
