@@ -30,7 +30,8 @@ class Server:
         until = self.now + lasts_s
         while self.now < until:
             while len(running) < callers:
-                if not self.load.admits():
+                if not self.load.has_room:
+                    self.load.refused()
                     self.refused += 1
                     break
                 running.append(self.load.begin())
@@ -73,7 +74,7 @@ def test_few_callers_end_an_overload() -> None:
     for _ in range(20):
         running = [server.load.begin() for _ in range(bounds[-1])]
         if bounds[-1] < 1_000:
-            assert not any(server.load.admits() for _ in range(10))
+            assert not server.load.has_room
         server.now += 3 * UNLOADED_S
         for begun in running:
             server.load.end(METHOD, begun, answered=True)
@@ -113,10 +114,10 @@ def test_the_upper_bound_holds_from_the_start() -> None:
     """No more calls than the setting says are in flight, whatever they take."""
     server = Server(calls_max=3)
     for _ in range(3):
-        assert server.load.admits()
+        assert server.load.has_room
         server.load.begin()
 
-    assert not server.load.admits()
+    assert not server.load.has_room
 
 
 def test_errors_say_nothing_of_the_load() -> None:

@@ -62,12 +62,16 @@ class Drain:
         """Wait until no call runs: all that is left of them is to be sent."""
         await self._idle.wait()
 
-    def around(self, call: Call) -> AbstractContextManager[None]:
-        """Take note of the call, or raise."""
+    def check(self, call: Call) -> None:
+        """Raise if the call is not taken."""
         # Health goes on answering, so that a probe learns of it instead of guessing from a refusal.
         if self._refusal is not None and not call.method.startswith(HEALTH):
             self._refused += 1
             raise copy(self._refusal)  # each call its own, with a traceback of its own
+
+    def around(self, call: Call) -> AbstractContextManager[None]:
+        """Take note of the call, or raise."""
+        self.check(call)
         begin_deadline(call.context.time_remaining())
         return _Running(self, asyncio.current_task() if call.streams else None)
 

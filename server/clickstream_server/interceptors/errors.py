@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from clickstream.errors import ClickstreamError, InternalError, MessageTooLarge, ShuttingDown, to_status
 from clickstream_server.call_record import Stage, enter
 from clickstream_server.interceptors.call import Call, Handler
-from clickstream_server.interceptors.trailers import trailers
+from clickstream_server.interceptors.trailers import Trailers, trailers
 from clickstream_server.interceptors.unreadable import unreadable
 
 _log = logging.getLogger(__name__)
@@ -131,8 +131,19 @@ def _refusal(kind: type[ClickstreamError], message: str, retry_after_s: float) -
     return _status(kind(message, retry_after_s=retry_after_s))
 
 
-async def _abort(call: Call, error: ClickstreamError) -> NoReturn:
-    _forget(error)
+def end_with(call: Call, error: ClickstreamError) -> None:
+    """Have the call end with this error once its handler returns: without an exception, since refusing must be cheap.
+
+    For handlers that answer with a stream: gRPC would send an empty answer of others beside the status.
+    """
+    message, metadata = _ending(call, error)
+    call.context.set_code(error.code)
+    call.context.set_details(message)
+    call.context.set_trailing_metadata(metadata)
+
+
+def _ending(call: Call, error: ClickstreamError) -> tuple[str, Trailers]:
+    """What the call ends with beside the code: what is said of it, and the trailing metadata."""
     if _is_plain(error):
         message, details = _refusal(type(error), error.message, error.retry_after_s)  # type: ignore[arg-type]  # a class is hashable
     else:
@@ -141,9 +152,15 @@ async def _abort(call: Call, error: ClickstreamError) -> NoReturn:
     metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", details)]
     if error.retry_after_s is not None or error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         metadata.append(("grpc-retry-pushback-ms", _pushback(call.context.time_remaining(), error.retry_after_s)))
+    return message, (*metadata, *trailers(call.record, timed=not call.streams))
+
+
+async def _abort(call: Call, error: ClickstreamError) -> NoReturn:
+    _forget(error)
+    message, metadata = _ending(call, error)
     # What is passed to abort takes the place of what was set before.
     try:
-        await call.context.abort(error.code, message, (*metadata, *trailers(call.record, timed=not call.streams)))
+        await call.context.abort(error.code, message, metadata)
     except grpc.aio.InternalError:
         call.record.gone = True  # nobody takes the answer; gRPC would log that with its traceback
         raise asyncio.CancelledError from None

@@ -47,7 +47,7 @@ class Limiter:
 
     def __init__(self, bounds: Bounds | None = None, *, refused: Callable[[str], None] = _nothing) -> None:
         self._bounds = bounds or Bounds()
-        self._refused = refused
+        self._tell = refused
         self._load = Load(self._bounds.calls_max, self._bounds.queue_s_max)
         self._streams = 0
         self._request_bytes = 0
@@ -85,16 +85,23 @@ class Limiter:
         return stream
 
     def around(self, call: Call) -> AbstractContextManager[None]:
-        """Admit the call, or raise."""
+        """Admit the call, or raise. Of calls that answer once, `full` is to be asked before."""
         if call.method.startswith(HEALTH):
             return _EXEMPT
         if call.streams:
             if self._streams >= self._bounds.streams_max:
                 raise self._refusal(STREAMS)
             return _Stream(self)
-        if not self._load.admits():
-            raise self._refusal(CALLS)
         return _Admitted(self, call.method)
+
+    def full(self, method: str) -> bool:
+        """Whether this call, which answers once, is to be refused."""
+        return not (method.startswith(HEALTH) or self._load.has_room)
+
+    def refused(self) -> Overloaded:
+        """It is refused: the error for it."""
+        self._load.refused()
+        return self._refusal(CALLS)
 
     def stream(self, change: int) -> None:
         """So many streams more."""
@@ -145,7 +152,7 @@ class Limiter:
         return request
 
     def _refusal(self, limit: str) -> Overloaded:
-        self._refused(limit)
+        self._tell(limit)
         return Overloaded(
             "the server has as much to do as it can take on; try again later",
             retry_after_s=random.choice(_RETRY_S),

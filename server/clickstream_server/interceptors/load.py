@@ -51,19 +51,21 @@ class Load:
         self._clock = clock
         self._unloaded_s: dict[str, float] = {}
         self._window_since = self._calm_since = self._refused_since = clock()
-        self._refused = 0
+        self._refusals = 0
         self._took_s = self._expected_s = 0.0
         self._ended = 0
         self.in_flight = 0
         self.calls_bound = calls_max
         """How many may be in flight now."""
 
-    def admits(self) -> bool:
+    @property
+    def has_room(self) -> bool:
         """Whether another call may begin now."""
-        if self.in_flight < self.calls_bound:
-            return True
-        self._refused += 1
-        return False
+        return self.in_flight < self.calls_bound
+
+    def refused(self) -> None:
+        """A call was refused for want of room."""
+        self._refusals += 1
 
     @property
     def crowded(self) -> bool:
@@ -111,7 +113,7 @@ class Load:
             self._calm_since = now
         if not self._bounded:
             if now - self._calm_since >= self._queue_s_max:
-                self._refused_since, self._refused = now, 0
+                self._refused_since, self._refusals = now, 0
                 self.calls_bound = self._within(self.in_flight * SLOWNESS_AIM / slowness)
         elif self._is_over(now):
             self.calls_bound = self._calls_max
@@ -122,8 +124,8 @@ class Load:
         """Whether there is no overload any more; looked at once in CALM_S."""
         if now - self._refused_since < CALM_S:
             return False
-        calls = self.in_flight + self._refused
-        self._refused_since, self._refused = now, 0
+        calls = self.in_flight + self._refusals
+        self._refused_since, self._refusals = now, 0
         return calls <= CALLS_FREE
 
     def _within(self, calls: float) -> int:

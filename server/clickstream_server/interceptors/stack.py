@@ -18,7 +18,7 @@ from clickstream_server.call_record import begin_call, this_call
 from clickstream_server.interceptors.auth import Auth
 from clickstream_server.interceptors.call import HEALTH, Call, Context, Handler
 from clickstream_server.interceptors.drain import Drain
-from clickstream_server.interceptors.errors import Errors
+from clickstream_server.interceptors.errors import Errors, end_with
 from clickstream_server.interceptors.limiter import Limiter
 from clickstream_server.interceptors.observe import Observe
 from clickstream_server.interceptors.trailers import set_trailers
@@ -39,6 +39,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._auth = auth
         self._limiter = limiter
         self._handlers: dict[str, Handler] = {}
+        self._refusing: dict[str, Handler] = {}
 
     async def intercept_service(
         self,
@@ -56,6 +57,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._observe.unknown()
                 return None
             handler = self._handlers[method] = self._wrapped(method, handler)
+            self._refusing[method] = grpc.stream_stream_rpc_method_handler(self._refusal(method))
+        if not handler.response_streaming and self._limiter.full(method):
+            return self._refusing[method]
         return handler
 
     def _wrapped(self, method: str, handler: Handler) -> Handler:
@@ -83,6 +87,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 return done
 
         return answer
+
+    def _refusal(self, method: str) -> Callable[..., Awaitable[None]]:
+        # What a call that answers once ends with when there is no room. As a stream it reads and sends nothing.
+        async def refuse(_: Any, context: Context) -> None:
+            call = Call(method, context, this_call(), streams=False)
+            with self._observe.around(call):
+                try:
+                    self._drain.check(call)
+                    self._auth.around(call)
+                except ClickstreamError as error:
+                    await self._errors.answer(call, error)
+                else:
+                    end_with(call, self._limiter.refused())
+
+        return refuse
 
     def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
         # Writes instead of yielding: cancelled while it waits to send, it ends here, and not when the generator that

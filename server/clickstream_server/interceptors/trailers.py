@@ -5,7 +5,7 @@ from __future__ import annotations
 from clickstream_server.call_record import REQUEST_ID, SERVER_TIMING, CallRecord
 from clickstream_server.interceptors.call import Call
 
-Trailers = tuple[tuple[str, str], ...]
+Trailers = tuple[tuple[str, str | bytes], ...]
 
 
 def set_trailers(call: Call, *, timed: bool = False) -> None:
