@@ -15,6 +15,7 @@ from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numberi
 
 LOOP = asyncio.BaseEventLoop()
 """Never run: a call carries a future, and a future wants a loop."""
+LOOP.close()
 NOW = 1_700_000_000_000_000
 INSERTED, DUPLICATE, CONFLICT, REJECTED = (
     WriteOutcome.INSERTED,

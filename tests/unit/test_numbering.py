@@ -13,6 +13,7 @@ from clickstream_server.storage.mongo.numbering import plan as plan_group
 
 LOOP = asyncio.BaseEventLoop()
 """Never run: a call carries a future, and a future wants a loop."""
+LOOP.close()
 NOW = 1_700_000_000_000_000
 
 
