@@ -189,3 +189,32 @@ async def test_the_source_is_closed_with_it() -> None:
     await results.aclose()
 
     assert shop.source_closed
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_a_source_that_will_not_be_cancelled_holds_nobody_up(tells: bool) -> None:
+    """A source that makes another error of its cancellation, or none and goes on, is no longer read once it is over."""
+    read = 0
+
+    async def source() -> AsyncIterator[int]:
+        nonlocal read
+        yield 0
+        yield 1
+        while True:
+            read += 1
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if tells:
+                    raise LookupError from None
+            for piece in range(9):
+                yield piece
+
+    shop = Workshop(9)
+    results = in_order(source(), shop.work, in_flight=1)
+    async with asyncio.timeout(PATIENCE_S):
+        await anext(results)
+        await settled()
+        await results.aclose()
+
+    assert read == 1

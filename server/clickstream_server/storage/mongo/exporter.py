@@ -6,11 +6,12 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pymongo import ASCENDING
 
@@ -36,8 +37,10 @@ from clickstream_server.storage.mongo.paging import (
     events_bytes_max,
     in_turns,
     read_page,
-    reading_ahead,
 )
+from clickstream_server.storage.mongo.pipeline import in_order
+
+T = TypeVar("T")
 
 SESSION_IDS_MAX = 10_000
 PART_BYTES = 256 * 1024
@@ -127,19 +130,12 @@ class Exporter:
         scan, key = scan_for(chosen), _filter_key(chosen)
         place = _read_token(resume_token, key, len(scan.order)) if resume_token else _Place()
         read = partial(self._page, scan, events_limit=events_limit, chosen=chosen)
-        async with reading_ahead() as start:
-            left = limit or None
-            reading = start(read(place.position, _wanted(FIRST_PAGE_SESSIONS, left)))
-            while True:
-                found, complete = await reading
-                left = None if left is None else left - len(found)
-                ended = complete or left == 0
-                if not ended:
-                    last = scan.position_of(found[-1].document)
-                    reading = start(read(last, _wanted(PAGE_SESSIONS, left)))
+        pages = in_order(_read_on(read, scan, place.position, limit), partial(_encoded, scan=scan), in_flight=1)
+        async with aclosing(pages):  # while one is sent, the next one is encoded and the one after that is read
+            async for page in pages:
                 part: list[_Read] = []
                 size = 0
-                async for exported in in_turns(found, partial(_exported, scan=scan)):
+                for exported in page.sessions:
                     size += len(exported.answer)
                     if size > self._part_bytes and part:
                         place = place.after(part)
@@ -147,10 +143,8 @@ class Exporter:
                         part, size = [], len(exported.answer)
                     part.append(exported)
                 place = place.after(part)
-                trailer = transfer_wire.export_trailer_to_pb(place.account) if ended else None
+                trailer = transfer_wire.export_trailer_to_pb(place.account) if page.last else None
                 yield _answer(part, pb.ExportSessionsResponse(resume_token=_token(place, key), trailer=trailer))
-                if ended:
-                    return
 
     async def _check_batch(self, batch_id: str) -> None:
         if batch_id:
@@ -180,6 +174,35 @@ class Exporter:
             return await read_page(cursor, wanted, read_events)
 
 
+class _Page(NamedTuple, Generic[T]):
+    """Some sessions, and whether they are the last."""
+
+    sessions: list[T]
+    last: bool
+
+
+async def _read_on(
+    read: Callable[[list[Any] | None, int], Awaitable[tuple[list[FoundSession], bool]]],
+    scan: Scan,
+    position: list[Any] | None,
+    limit: int,
+) -> AsyncGenerator[_Page[FoundSession], None]:
+    """The pages after a position, as they are read."""
+    left, most = limit or None, FIRST_PAGE_SESSIONS
+    while True:
+        found, complete = await read(position, most if left is None else min(most, left))
+        left = None if left is None else left - len(found)
+        last = complete or left == 0
+        yield _Page(found, last)
+        if last:
+            return
+        position, most = scan.position_of(found[-1].document), PAGE_SESSIONS
+
+
+async def _encoded(page: _Page[FoundSession], scan: Scan) -> _Page[_Read]:
+    return _Page([read async for read in in_turns(page.sessions, partial(_exported, scan=scan))], page.last)
+
+
 class _Read(NamedTuple):
     """A session that was read as an answer of its own, its row in the account, and the position after it."""
 
@@ -199,10 +222,6 @@ def _exported(found: FoundSession, scan: Scan) -> _Read:
 def _answer(part: list[_Read], end: pb.ExportSessionsResponse) -> EncodedAnswer:
     """Answers laid end to end are one: so protobuf has it."""
     return EncodedAnswer(b"".join([*(read.answer for read in part), end.SerializeToString()]), len(part))
-
-
-def _wanted(most: int, left: int | None) -> int:
-    return most if left is None else min(most, left)
 
 
 def _filter_key(chosen: ExportFilter) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from bson import decode_all
@@ -22,7 +21,7 @@ FIRST_PAGE_SESSIONS = 64
 """The first page is small so that it comes soon."""
 PAGE_SESSIONS = 500
 SESSIONS_BYTES_MAX = 2 * 1024 * 1024
-"""Of a page, as BSON. Each reader may have two: one that is being sent, and the next one."""
+"""Of a page, as BSON. Each reader may have three: one that is being sent, and the next two."""
 _BATCH_SESSIONS = 128
 """So many come in one answer of MongoDB: one with all of a page may be 16 MiB, of which the page takes little."""
 _TURN_SESSIONS = 32
@@ -84,30 +83,6 @@ async def in_turns(sessions: Iterable[A], encode: Callable[[A], B]) -> AsyncGene
         if place % _TURN_SESSIONS == 0:
             await asyncio.sleep(0)
         yield encode(session)
-
-
-@asynccontextmanager
-async def reading_ahead() -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]]:
-    """Starts the read of the next page, which goes on while this one is encoded and sent; dropped at the end."""
-    under_way: set[asyncio.Task[Any]] = set()
-
-    def start(read: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.create_task(read)
-        under_way.add(task)
-        task.add_done_callback(ended)
-        return task
-
-    def ended(task: asyncio.Task[Any]) -> None:
-        under_way.discard(task)  # and with it the page: who follows a batch is here for hours
-        if not task.cancelled():
-            task.exception()  # asyncio complains of one that nobody took
-
-    try:
-        yield start
-    finally:
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
 
 
 def too_large(session_id: str) -> MessageTooLarge:

@@ -28,11 +28,13 @@ async def in_order(
         error: Exception | None = None
         try:
             async for piece in source:
+                _end_if_cancelled()
                 task = asyncio.create_task(run(piece))
                 tasks.add(task)
                 await running.put(task)
         except Exception as found:
             error = found
+        _end_if_cancelled()
         await running.put(None)
         if error is not None:
             raise error
@@ -50,3 +52,10 @@ async def in_order(
         await asyncio.gather(*tasks, return_exceptions=True)
         if isinstance(source, AsyncGenerator):
             await source.aclose()
+
+
+def _end_if_cancelled() -> None:
+    """Raise CancelledError if this task was cancelled. A source may swallow it, as reads with PyMongo Async do."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

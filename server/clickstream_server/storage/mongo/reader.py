@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Hashable
+from collections.abc import AsyncGenerator, Hashable
+from contextlib import aclosing
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
@@ -26,9 +27,9 @@ from clickstream_server.storage.mongo.paging import (
     FoundSession,
     in_turns,
     read_page,
-    reading_ahead,
 )
-from clickstream_server.storage.mongo.watcher import BatchWatcher, Lag
+from clickstream_server.storage.mongo.pipeline import in_order
+from clickstream_server.storage.mongo.watcher import BatchWatcher, Changed, Lag
 
 SIGN_OF_LIFE_S = 5.0
 
@@ -68,66 +69,75 @@ class BatchReader:
 
     async def pages(self, query: BatchQuery) -> AsyncGenerator[MessagePage, None]:
         """Yield pages until the batch is read, or, following, until it is sealed."""
-        batch_id = query.batch_id
-        if not batch_id:
+        if not query.batch_id:
             async with storage_call(self._timeout_s):
-                batch_id = (await self._batches.collecting()).batch_id
-        async with (
-            self._watcher.watch(batch_id if query.follow else None, query.after_number) as changed,
-            reading_ahead() as start,
-        ):
-            after, left, first, told = query.after_number, query.limit or None, query.follow, True
-            reading: Awaitable[_Page] = self._page(batch_id, after, _wanted(FIRST_PAGE_SESSIONS, left), query)
+                query = replace(query, batch_id=(await self._batches.collecting()).batch_id)
+        async with self._watcher.watch(query.batch_id if query.follow else None, query.after_number) as changed:
+            page, first = await self._page(query, FIRST_PAGE_SESSIONS), query.follow
             while True:
-                page = await reading
-                if page.count and not told:
-                    self._watcher.is_deaf()
-                    told = True  # of the pages after this one nobody would have been told
-                after, left = page.last_number, None if left is None else left - page.count
-                wanted = _wanted(PAGE_SESSIONS, left)
-                ended = left == 0 or page.sealed or (page.complete and not query.follow)
-                if not page.complete and not ended:
-                    changed.clear()
-                    reading = start(self._page(batch_id, after, wanted, query))
-                message = await page.message()
-                if page.count or ended or first:  # who waits learns at once that there is somebody to wait for
-                    yield message
-                changed.took(message, complete=page.complete)
-                first = False
+                async with aclosing(self._onward(page, query, changed)) as pages:
+                    async for page in pages:
+                        message, rest = await page.message(), _rest(query, page)
+                        ended = rest is None or page.sealed or (page.complete and not query.follow)
+                        if page.count or ended or first:  # who waits learns at once that there is somebody to wait for
+                            yield message
+                        changed.took(message, complete=page.complete)
+                        query, first = rest or query, False
                 if ended:
                     return
-                if not page.complete:
-                    continue
                 told = await changed.wait(SIGN_OF_LIFE_S)
                 if not told:
                     yield replace(message, sessions=())
                 changed.clear()
-                read = self._shared_page if told else self._page
-                reading = read(batch_id, after, wanted, query)
+                page = await (self._shared_page if told else self._page)(query, PAGE_SESSIONS)
+                if page.count and not told:
+                    self._watcher.is_deaf()
 
-    async def _shared_page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> _Page:
+    async def _onward(self, page: _Page, query: BatchQuery, changed: Changed) -> AsyncGenerator[_Page, None]:
+        """Yield this page, and those after it up to the first that is complete.
+
+        While one is sent, the next one is encoded and the one after that is read. While pages were encoded only once
+        those before had been sent, a batch took 1.4 times as long.
+        """
+        if page.complete:  # and so is nearly every page of who follows
+            yield page
+            return
+        async with aclosing(in_order(self._read_on(page, query, changed), _Page.encoded, in_flight=1)) as pages:
+            async for encoded in pages:
+                yield encoded
+
+    async def _read_on(self, page: _Page, query: BatchQuery, changed: Changed) -> AsyncGenerator[_Page, None]:
+        """As `_onward`, as they are read."""
+        yield page
+        while not page.complete and (rest := _rest(query, page)):
+            query = rest
+            changed.clear()
+            page = await self._page(query, PAGE_SESSIONS)
+            yield page
+
+    async def _shared_page(self, query: BatchQuery, most: int) -> _Page:
         """As `_page`, once for all readers who were woken together at the same place."""
-        key = (self._watcher.wakes, batch_id, after, wanted, query.events_limit, query.exclude_irrelevant)
+        wanted = min(most, query.limit or most)
+        key = self._watcher.wakes, replace(query, limit=wanted)
         read = self._shared.get(key)
         if read is None:
             # An empty context: the deadline of the reader that happened to come first is not that of the others.
-            read = asyncio.create_task(self._encoded_page(batch_id, after, wanted, query), context=Context())
+            read = asyncio.create_task(self._encoded_page(query, most), context=Context())
             self._shared[key] = read
             read.add_done_callback(partial(self._forget, key))
         return await asyncio.shield(read)
 
-    async def _encoded_page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> _Page:
-        page = await self._page(batch_id, after, wanted, query)
-        await page.message()
-        return page
+    async def _encoded_page(self, query: BatchQuery, most: int) -> _Page:
+        return await (await self._page(query, most)).encoded()
 
     def _forget(self, key: Hashable, read: asyncio.Task[_Page]) -> None:
         del self._shared[key]
         if not read.cancelled():
             read.exception()  # asyncio complains of one that nobody took, as when all readers are gone
 
-    async def _page(self, batch_id: str, after: int, wanted: int, query: BatchQuery) -> _Page:
-        """The next page."""
+    async def _page(self, query: BatchQuery, most: int) -> _Page:
+        """What the query asks for, `most` sessions of it."""
+        batch_id, after, wanted = query.batch_id, query.after_number, min(most, query.limit or most)
         async with (
             storage_call(self._timeout_s),
             await settle(self._client.start_session(snapshot=True)) as session,
@@ -173,6 +183,15 @@ class _Page:
             self._found = []
         return self._message
 
+    async def encoded(self) -> _Page:
+        """Make the message, and return this page."""
+        await self.message()
+        return self
 
-def _wanted(most: int, left: int | None) -> int:
-    return most if left is None else min(most, left)
+
+def _rest(query: BatchQuery, page: _Page) -> BatchQuery | None:
+    """What is left to be asked for after this page; None once the limit is used up."""
+    if query.limit and query.limit == page.count:
+        return None
+    left = query.limit - page.count if query.limit else 0
+    return replace(query, after_number=page.last_number, limit=left)
