@@ -58,6 +58,12 @@ def write_moment(stamp: Timestamp, moment: datetime) -> None:
     stamp.nanos = since.microseconds * 1000
 
 
+def write_micros(stamp: Timestamp, micros: int) -> None:
+    """Make an empty Timestamp this many microseconds since 1970."""
+    stamp.seconds, rest = divmod(micros, 1_000_000)
+    stamp.nanos = rest * 1000
+
+
 def write_struct(struct: struct_pb2.Struct, values: dict[str, Any]) -> None:
     """Make an empty Struct this JSON object, as the models have them."""
     if not values:
@@ -80,10 +86,12 @@ def write_value(target: struct_pb2.Value, value: Any) -> None:
         target.null_value = struct_pb2.NULL_VALUE
     elif kind is dict:
         write_struct(target.struct_value, value)
-    else:
+    elif isinstance(value, list | tuple):
         target.list_value.SetInParent()
         for item in value:
             write_value(target.list_value.values.add(), item)
+    else:
+        target.number_value = value  # such as BSON's Int64, which is an int
 
 
 def value_from_pb(value: struct_pb2.Value, path: Path) -> Any:

@@ -1,26 +1,34 @@
 """BSON documents -> protobuf messages: what readers get. Pure; the opposite of `sent.py`.
 
 The constructors take plain dicts, also for the messages and Structs inside, and then all of it but the Structs is done
-in C.
+in C. So what mostly has a Struct, the events, is written field by field.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
+
+from bson.decimal128 import Decimal128
 
 from clickstream import wire
 from clickstream.models import Order
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
-from clickstream.wire_values import Fields, moment_fields, value_to_pb
+from clickstream.wire_values import Fields, moment_fields, value_to_pb, write_micros, write_struct
 from clickstream_server.message_dao import SessionAnswer
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.events import FoundEvents
 from clickstream_server.storage.mongo.paging import FoundSession
 
+_AMOUNTS_KEPT = 1_000
+
 
 def session_message(document: Document, events: FoundEvents) -> session_pb2.SessionWithEvents:
     """A session with its events as readers get it."""
-    return session_pb2.SessionWithEvents(**_session_with_events(document, events))
+    message = session_pb2.SessionWithEvents(**_registered(document), event_count=events.count)
+    _add_events(message, events)
+    return message
 
 
 def registered_message(document: Document) -> session_pb2.RegisteredSession:
@@ -31,22 +39,18 @@ def registered_message(document: Document) -> session_pb2.RegisteredSession:
 def session_answer(found: FoundSession) -> SessionAnswer:
     """A session with its events as an answer to be sent."""
     document, events = found
-    answer = pb.GetBatchSessionsResponse(sessions=[_session_with_events(document, events)])
+    answer = pb.GetBatchSessionsResponse()
+    _add_events(answer.sessions.add(**_registered(document), event_count=events.count), events)
     return SessionAnswer(answer.SerializeToString(), document["session_number"], document["registered_at"])
 
 
 def exported_answer(found: FoundSession) -> bytes:
     """A session with its events as exports have it, as an answer to be sent."""
     document, events = found
-    exported = {
-        "session": _session_with_events(document, events),
-        "totals": map(wire.money_fields, events.totals),
-    }
-    return pb_transfer.ExportSessionsResponse(sessions=[exported]).SerializeToString()
-
-
-def _session_with_events(document: Document, events: FoundEvents) -> Fields:
-    return _registered(document) | {"events": list(map(_event, events.documents)), "event_count": events.count}
+    answer = pb_transfer.ExportSessionsResponse()
+    exported = answer.sessions.add(totals=map(wire.money_fields, events.totals))
+    exported.session.MergeFrom(session_message(document, events))
+    return answer.SerializeToString()
 
 
 def _registered(document: Document) -> Fields:
@@ -75,16 +79,26 @@ def _session(document: Document) -> Fields:
     }
 
 
-def _event(document: Document) -> Fields:
-    get, key, value = document.get, document["_id"], document.get("value")
-    return {
-        "event_id": key["event_id"],
-        "session_id": key["session_id"],
-        "object_id": get("object_id"),
-        "event_type": document["event_type"],
-        "created_at": moment_fields(document["created_at"]),
-        "meta": get("meta"),
-        "value": None
-        if value is None
-        else {"currency_code": value["currency_code"], "amount": format(value["amount"].to_decimal(), "f")},
-    }
+def _add_events(message: session_pb2.SessionWithEvents, events: FoundEvents) -> None:
+    """Add the events to those of a session. Five with a `meta` each take 15 µs so; from dicts they took 24."""
+    add = message.events.add
+    for document in events.documents:
+        get, key = document.get, document["_id"]
+        event = add(
+            event_id=key["event_id"],
+            session_id=key["session_id"],
+            object_id=get("object_id"),
+            event_type=document["event_type"],
+        )
+        write_micros(event.created_at, document["created_at"])
+        if meta := get("meta"):
+            write_struct(event.meta, meta)
+        if value := get("value"):
+            event.value.currency_code = value["currency_code"]
+            event.value.amount = _amount_text(value["amount"].bid)
+
+
+@lru_cache(_AMOUNTS_KEPT)
+def _amount_text(bid: bytes) -> str:
+    """A stored amount in plain digits. The same ones come again and again, and each takes 5 µs."""
+    return format(Decimal128.from_bid(bid).to_decimal(), "f")
