@@ -9,7 +9,6 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from clickstream import wire
 from clickstream.dao import DEFAULT_EVENTS_LIMIT
 from clickstream.errors import InvalidField, SessionNotFound
 from clickstream.export import ExportFilter
@@ -42,7 +41,7 @@ from clickstream_server.storage.mongo.events import EventStore, FoundEvents, Too
 from clickstream_server.storage.mongo.exporter import Exporter
 from clickstream_server.storage.mongo.getter import Getter
 from clickstream_server.storage.mongo.importer import Importer
-from clickstream_server.storage.mongo.messages import registered_message, session_message
+from clickstream_server.storage.mongo.messages import registered_message, registration_message, session_message
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering
 from clickstream_server.storage.mongo.paging import events_bytes_max, too_large
 from clickstream_server.storage.mongo.pusher import Pusher
@@ -118,9 +117,7 @@ class MongoClickstreamDao(MessageDao):
     async def register_session_message(self, session: session_pb2.Session) -> pb.RegisterSessionResponse:
         done = await self._take_number(session, Intent.REGISTER)
         assert done.stored is not None
-        return pb.RegisterSessionResponse(
-            session=registered_message(done.stored), outcome=wire.outcome_to_pb(done.outcome)
-        )
+        return registration_message(done.stored, done.outcome)
 
     async def update_session_message(self, session: session_pb2.Session) -> session_pb2.RegisteredSession:
         done = await self._take_number(session, Intent.UPDATE)

@@ -95,12 +95,12 @@ class Gatherer(ABC, Generic[C, R]):
         if self._working is None or self._working.done():
             # An empty context: the group must not inherit the deadline of the call that happened to start it.
             self._working = asyncio.create_task(self._work(), name=type(self).__name__, context=Context())
+        # asyncio.timeout takes 4 µs more, asyncio.gather 1.2 µs more for each call.
+        giving_up = asyncio.get_running_loop().call_later(most_s, _give_up, calls)
         try:
-            async with asyncio.timeout(most_s):
-                return [await call.done for call in calls]  # asyncio.gather takes 1.2 µs more for each
-        except TimeoutError as error:
-            raise storage_unavailable() from error
+            return [await call.done for call in calls]
         finally:
+            giving_up.cancel()
             enter(Stage.ENCODE)
             self._leave(calls)
 
@@ -114,12 +114,11 @@ class Gatherer(ABC, Generic[C, R]):
     def _leave(self, calls: Sequence[C]) -> None:
         """Those whose caller has gone away wait no longer: nobody would be told, and others have their room."""
         for call in calls:
-            if call.done.cancel() or call.done.cancelled():
-                if self._waiting.pop(id(call), None) is not None:
-                    self._waiting_bytes -= call.content_bytes
-                    self._taken.set()
-            else:
+            if not call.done.cancel() and not call.done.cancelled():
                 call.done.exception()  # else asyncio complains of an error that nobody looked at
+            if self._waiting.pop(id(call), None) is not None:
+                self._waiting_bytes -= call.content_bytes
+                self._taken.set()
 
     async def _work(self) -> None:
         while group := self._next_group():
@@ -156,3 +155,10 @@ class Gatherer(ABC, Generic[C, R]):
                 call.done.set_exception(result)
             else:
                 call.done.set_result(result)
+
+
+def _give_up(calls: Sequence[Waiting[Any]]) -> None:
+    """Their time is over: those that are not done yet fail."""
+    for call in calls:
+        if not call.done.done():
+            call.done.set_exception(storage_unavailable())

@@ -11,7 +11,7 @@ from functools import lru_cache
 from bson.decimal128 import Decimal128
 
 from clickstream import wire
-from clickstream.models import Order
+from clickstream.models import Order, WriteOutcome
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
@@ -34,6 +34,11 @@ def session_message(document: Document, events: FoundEvents) -> session_pb2.Sess
 def registered_message(document: Document) -> session_pb2.RegisteredSession:
     """A session as writers get it back."""
     return session_pb2.RegisteredSession(**_registered(document))
+
+
+def registration_message(document: Document, outcome: WriteOutcome) -> pb.RegisterSessionResponse:
+    """A session as the writer that registers it gets it back."""
+    return pb.RegisterSessionResponse(session=_registered(document), outcome=wire.outcome_to_pb(outcome))
 
 
 def session_answer(found: FoundSession) -> SessionAnswer:
