@@ -1,8 +1,8 @@
 """`python -m benchmarks.empty`: a server whose handlers do nothing: what remains is gRPC.
 
-It has our server's options, event loop and generated code, and neither interceptors nor conversions. It answers every
-call with one answer of the same kind and size as ours, made beforehand. It prints its address, and serves until its
-standard input ends.
+It has our server's options, event loop and generated code and takes calls from gRPC as ours does; it has neither
+interceptors nor conversions. It answers every call with one answer of the same kind and size as ours, made beforehand.
+It prints its address, and serves until its standard input ends.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from clickstream.v1 import clickstream_service_pb2_grpc as pb_grpc
 from clickstream.v1 import outcome_pb2
 from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server import event_loop
+from clickstream_server.accepting import Handlers, start
 from clickstream_server.listening import server_options
 from clickstream_server.process import collect_garbage_less_often
 
@@ -49,10 +50,11 @@ class _Empty(pb_grpc.ClickstreamServiceServicer):
 
 
 async def _serve() -> None:
-    server = grpc.aio.server(options=server_options(message_bytes_max=MESSAGE_BYTES_MAX))
-    pb_grpc.add_ClickstreamServiceServicer_to_server(_Empty(), server)
+    handlers = Handlers()
+    pb_grpc.add_ClickstreamServiceServicer_to_server(_Empty(), handlers)
+    server = grpc.aio.server(handlers=handlers.all, options=server_options(message_bytes_max=MESSAGE_BYTES_MAX))
     port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+    await start(server, handlers, ())
     collect_garbage_less_often()
     print(f"127.0.0.1:{port}", flush=True)
     await asyncio.to_thread(sys.stdin.read)

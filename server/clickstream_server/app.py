@@ -17,6 +17,7 @@ from pymongo.errors import ConfigurationError, InvalidURI
 from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
 from clickstream.v1.clickstream_service_pb2_grpc import add_ClickstreamServiceServicer_to_server
 from clickstream.v1.transfer_service_pb2_grpc import add_TransferServiceServicer_to_server
+from clickstream_server.accepting import Handlers, start
 from clickstream_server.config import Settings
 from clickstream_server.embedded import database_of_settings
 from clickstream_server.failures import StartFailure
@@ -94,19 +95,10 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
         auth = Auth(gate)
         most = settings.message_bytes_max
         limiter = Limiter(settings.bounds, refused=observed.limiter_refused)
-        server = grpc.aio.server(
-            interceptors=server_interceptors(drain, auth, observed.interceptor, limiter, message_bytes_max=most),
-            options=server_options(message_bytes_max=most, share_port=share_port),
-        )
-        servicer, transfer = (kind(dao, message_bytes_max=most) for kind in (ClickstreamServicer, TransferServicer))
-        add_ClickstreamServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-        add_TransferServiceServicer_to_server(transfer, server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
-        add_reflection(server, SERVICES)
-        if settings.channelz:
-            from grpc_channelz.v1 import channelz
-
-            channelz.add_channelz_servicer(server)
+        interceptors = server_interceptors(drain, auth, observed.interceptor, limiter, message_bytes_max=most)
+        options = server_options(message_bytes_max=most, share_port=share_port)
+        handlers = _handlers(dao, health, settings)
+        server = grpc.aio.server(handlers=handlers.all, interceptors=interceptors, options=options)
         address = local_address(settings.listen, bind(server, settings.listen, security.credentials()))
         storage = without_credentials(uri)
         page = await stack.enter_async_context(page_beside(settings, dao, gate, address, storage))
@@ -119,7 +111,7 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
                 health_served(settings.health_listen, health.servicer, share_port=share_port)
             )
         await stack.enter_async_context(security.watched(auth.look_again))
-        await server.start()
+        await start(server, handlers, interceptors)
         try:
             await until_ready()
             drain.admit()
@@ -138,6 +130,23 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             await health.stop()
             limiter.stop()
             await _stop(server, drain, settings.drain_s)
+
+
+def _handlers(dao: MongoClickstreamDao, health: HealthMonitor, settings: Settings) -> Handlers:
+    """All that is served, but the page."""
+    handlers = Handlers()
+    servicer, transfer = (
+        kind(dao, message_bytes_max=settings.message_bytes_max) for kind in (ClickstreamServicer, TransferServicer)
+    )
+    add_ClickstreamServiceServicer_to_server(servicer, handlers)  # type: ignore[no-untyped-call]
+    add_TransferServiceServicer_to_server(transfer, handlers)  # type: ignore[no-untyped-call]
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, handlers)
+    add_reflection(handlers, SERVICES)
+    if settings.channelz:
+        from grpc_channelz.v1 import channelz, channelz_pb2_grpc
+
+        channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.aio.ChannelzServicer(), handlers)
+    return handlers
 
 
 @asynccontextmanager

@@ -12,10 +12,12 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_V1ALPHA
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
+from clickstream_server.accepting import Handlers
+
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
-def add_reflection(server: grpc.aio.Server, services: list[str]) -> None:
+def add_reflection(server: grpc.aio.Server | Handlers, services: list[str]) -> None:
     """Let the server describe these services, health and reflection itself. The messages of both names are the same."""
     _describe_reflection_v1()
     names = [*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, REFLECTION_V1, REFLECTION_V1ALPHA]

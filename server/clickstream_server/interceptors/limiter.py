@@ -24,6 +24,8 @@ RECEIVING_MAX = 16
 """So many requests at a time may be large, or slow to come. Each may take twice a message's size of memory."""
 _SLOW_S = 0.1
 """A request that takes longer than this to come is one of them."""
+_TURNS = 8
+"""So many turns of the event loop gRPC has to hand over requests that have come while the loop was busy."""
 _STUCK_S = 5.0
 """One that takes longer than this gives way to others."""
 _RETRY_S = [milliseconds / 1000 for milliseconds in range(250, 750, 5)]
@@ -206,22 +208,28 @@ class _Receiving:
         self.stopping = False
         self._since: dict[asyncio.Timeout, float] = {}
         """When each began, the oldest first."""
-        self._looking: asyncio.TimerHandle | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     def began(self, patience: asyncio.Timeout) -> None:
         """A request is received within this timeout, which runs out if it is given up."""
-        loop = asyncio.get_running_loop()
-        self._since[patience] = loop.time()
-        if self._looking is None:
-            self._looking = loop.call_later(_SLOW_S, self._look)
+        self._since[patience] = asyncio.get_running_loop().time()
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
 
     def ended(self, patience: asyncio.Timeout) -> None:
         """It has come, or comes no more."""
         self._since.pop(patience, None)
 
-    def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+    async def _watch(self) -> None:
+        while self._since:
+            await asyncio.sleep(_SLOW_S)
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            self._give_up()
+        self._watching = None
+
+    def _give_up(self) -> None:
+        now = asyncio.get_running_loop().time()
         slow = [patience for patience, since in self._since.items() if now - since >= _SLOW_S]
         stuck = [patience for patience in slow if now - self._since[patience] >= _STUCK_S]
         surplus = max(len(stuck) if self.stopping else 0, len(slow) - RECEIVING_MAX)
@@ -229,4 +237,3 @@ class _Receiving:
         for patience in [*stuck, *reversed(slow[len(stuck) :])][:surplus]:
             del self._since[patience]
             patience.reschedule(now)
-        self._looking = loop.call_later(_SLOW_S, self._look) if self._since else None
