@@ -16,14 +16,15 @@ from clickstream.errors import ClickstreamError, InvalidField, Overloaded
 from clickstream_server.bounds import Bounds
 from clickstream_server.interceptors.call import HEALTH, Call, Context, Handler
 from clickstream_server.interceptors.load import Begun, Load
-from clickstream_server.interceptors.turns import Turns
 
 CALLS, STREAMS, BYTES, RECEIVING = "calls", "streams", "bytes", "receiving"
 """What there was too much of, for whoever counts refusals."""
 RECEIVING_MAX = 16
 """So many requests at a time may be large, or slow to come. Each may take twice a message's size of memory."""
 _SLOW_S = 0.1
-"""A request that takes longer than this to come is one of them."""
+"""A request that takes longer than this to come is one of them, if one came that began so much later..."""
+_ALONE_S = 1.0
+"""... or in any case, if it takes longer than this: else it may be the server that is slow."""
 _TURNS = 8
 """So many turns of the event loop gRPC has to hand over requests that have come while the loop was busy."""
 _STUCK_S = 5.0
@@ -54,11 +55,6 @@ class Limiter:
         self._streams = 0
         self._request_bytes = 0
         self._receiving = _Receiving()
-        self._turns = Turns(lambda: self._load.crowded)
-
-    def came(self) -> None:
-        """A call has come."""
-        self._turns.came()
 
     def prepared(self, handler: Handler) -> Handler:
         """Have requests read inside of `around`: gRPC itself would read the only one of a call before that."""
@@ -74,7 +70,7 @@ class Limiter:
     def _reading(self, behaviour: Callable[[Any, Context], Coroutine[Any, Any, Any]]) -> Callable[..., Awaitable[Any]]:
         async def answer(_: AsyncIterator[Any], context: Context) -> Any:
             request = await self._request(context)
-            return await self._turns.run(behaviour(request, context))
+            return await behaviour(request, context)
 
         return answer
 
@@ -208,6 +204,8 @@ class _Receiving:
         self.stopping = False
         self._since: dict[asyncio.Timeout, float] = {}
         """When each began, the oldest first."""
+        self._newest = 0.0
+        """When the newest of those that have come began."""
         self._watching: asyncio.Task[None] | None = None
 
     def began(self, patience: asyncio.Timeout) -> None:
@@ -218,7 +216,9 @@ class _Receiving:
 
     def ended(self, patience: asyncio.Timeout) -> None:
         """It has come, or comes no more."""
-        self._since.pop(patience, None)
+        began = self._since.pop(patience, None)
+        if began is not None:
+            self._newest = max(self._newest, began)
 
     async def _watch(self) -> None:
         while self._since:
@@ -230,7 +230,12 @@ class _Receiving:
 
     def _give_up(self) -> None:
         now = asyncio.get_running_loop().time()
-        slow = [patience for patience, since in self._since.items() if now - since >= _SLOW_S]
+        overtaken = self._newest - _SLOW_S
+        slow = [
+            patience
+            for patience, since in self._since.items()
+            if now - since >= _SLOW_S and (since <= overtaken or now - since >= _ALONE_S)
+        ]
         stuck = [patience for patience in slow if now - self._since[patience] >= _STUCK_S]
         surplus = max(len(stuck) if self.stopping else 0, len(slow) - RECEIVING_MAX)
         # Those that are stuck first, so that nobody can keep the others out; then those that came last.

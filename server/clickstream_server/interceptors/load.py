@@ -15,15 +15,12 @@ from typing import NamedTuple
 
 SLOWNESS_AIM = 2.0
 """Calls that answer once may take so many times as long as unloaded, on average."""
-CALLS_MIN = 16
-"""So many are always admitted. With 8 calls took hardly less time, since they wait for a transaction and what is
-refused meanwhile, and a third fewer were accepted; with 32 a third more, which took half as long again.
+CALLS_MIN = 8
+"""So many are always admitted. With 16, calls took five times as long as unloaded at twice the load that the server
+carries, with 8 two to three and a half, and no fewer were accepted: docs/adr/0012-limiter.md.
 """
 CALLS_FREE = 64
-"""So many at once are no overload, however long they take: they may all be of callers who wait for their answers.
-
-With more, those that come are looked at before those that run (`turns`), or they would wait in gRPC, unseen.
-"""
+"""So many at once are no overload, however long they take: they may all be of callers who wait for their answers."""
 CALM_S = 1.0
 """If so many were all that there were for so long, with those that were refused, there is no overload any more."""
 _UNLOADED_CALLS = 2
@@ -66,11 +63,6 @@ class Load:
     def refused(self) -> None:
         """A call was refused for want of room."""
         self._refusals += 1
-
-    @property
-    def crowded(self) -> bool:
-        """Whether calls that run are to wait for those that come."""
-        return self.in_flight > CALLS_FREE
 
     @property
     def _bounded(self) -> bool:

@@ -46,7 +46,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        self._limiter.came()
         # gRPC runs the handler in the same task, after it has received the request: that wait counts, too.
         begin_call(handler_call_details.invocation_metadata or ())
         method = handler_call_details.method
