@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import count
 from statistics import median, quantiles
 from time import perf_counter
@@ -15,9 +17,6 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.system import System, rss_bytes
-from benchmarks.workload import items
-from clickstream import wire
-from clickstream.v1 import clickstream_service_pb2 as pb
 
 NAME = "overload"
 SECONDS = 60
@@ -26,23 +25,24 @@ _CAPACITY_S = 10.0
 _CALLERS = 48
 _UNLOADED_SHARE = 0.1
 _UNLOADED_S = 20.0
-_CONNECTIONS = 4
 _DEADLINE_S = 10.0
 _SAMPLE_S = 0.1
-_METHOD = "/clickstream.v1.ClickstreamService/RegisterSession"
-_TEMPLATES = 200
+_IDS = 100_000_000
+"""So many ids has each phase."""
 _MIB = 1024 * 1024
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Phase:
-    """What came of the calls of one phase: seconds that each took, by the status that it ended with."""
+    """What came of the calls of one phase: seconds that each took, by the status that it ended with.
 
-    took_s: dict[str, list[float]] = field(default_factory=dict)
-    lasted_s: float = 0.0
+    `late_s`: by how much the callers were late at most, but for one call in a hundred. `used_s`: of the processor.
+    """
 
-    def note(self, status: str, took_s: float) -> None:
-        self.took_s.setdefault(status, []).append(took_s)
+    took_s: dict[str, list[float]]
+    lasted_s: float
+    late_s: float
+    used_s: float
 
     def rate(self, status: str) -> float:
         return len(self.took_s.get(status, ())) / self.lasted_s
@@ -59,8 +59,9 @@ class Phase:
 class Overload:
     """What was measured; times in milliseconds, memory of the server in MiB.
 
-    `cores`: how much of a core each process had during the overload, the callers' among them. Together they cannot have
-    more than there are: near that, the callers are a part of what slows the server down.
+    `late_ms`: by how much calls came too late, but for one in a hundred. `cores`: how much of a core each process had
+    during the overload, the callers' among them. Together they cannot have more than there are: near that, the callers
+    are a part of what slows the server down.
     """
 
     capacity: float
@@ -75,6 +76,7 @@ class Overload:
     refused_median_ms: float
     refused_p99_ms: float
     other: dict[str, int]
+    late_ms: float
     health_most_ms: float
     rss_before_mib: float
     rss_most_mib: float
@@ -84,80 +86,43 @@ class Overload:
         return asdict(self)
 
 
-class _Load:
-    """Registrations over some connections, by clients that retry nothing."""
+class _Callers:
+    """Processes that call, one a phase; each calls with ids of its own."""
 
-    def __init__(self, channels: list[grpc.aio.Channel]) -> None:
-        self._calls = [channel.unary_unary(_METHOD) for channel in channels]
-        self._templates = [
-            pb.RegisterSessionRequest(session=wire.session_to_pb(item.session)).SerializeToString()
-            for item in items(_TEMPLATES, seed=0)
-        ]
-        self._numbers = count()
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._first = count(0, _IDS)
 
-    async def call(self, phase: Phase) -> float | None:
-        """One registration; how long to wait if it was refused."""
-        number = next(self._numbers)
-        # Two messages after each other are one, in which what comes later counts.
-        own_id = pb.RegisterSessionRequest(session={"session_id": f"overload-{number}"})  # type: ignore[arg-type]
-        request = self._templates[number % _TEMPLATES] + own_id.SerializeToString()
-        began = perf_counter()
-        try:
-            await self._calls[number % len(self._calls)](request, timeout=_DEADLINE_S)
-        except grpc.aio.AioRpcError as error:
-            phase.note(error.code().name, perf_counter() - began)
-            return 0.5
-        phase.note("OK", perf_counter() - began)
-        return None
-
-    async def closed(self, callers: int, lasts_s: float) -> Phase:
-        """Each caller calls again once it has its answer."""
-        phase = Phase(lasted_s=lasts_s)
-        until = perf_counter() + lasts_s
-
-        async def caller() -> None:
-            while perf_counter() < until:
-                if wait_s := await self.call(phase):
-                    await asyncio.sleep(wait_s)
-
-        await asyncio.gather(*(caller() for _ in range(callers)))
-        return phase
-
-    async def open(self, rate: float, lasts_s: float) -> Phase:
-        """So many calls a second, whatever becomes of those before."""
-        phase = Phase()
-        running: set[asyncio.Task[Any]] = set()
-        began = perf_counter()
-        for place in range(int(rate * lasts_s)):
-            if (wait_s := began + place / rate - perf_counter()) > 0:
-                await asyncio.sleep(wait_s)
-            elif place % 20 == 0:
-                await asyncio.sleep(0)
-            running.add(task := asyncio.create_task(self.call(phase)))
-            task.add_done_callback(running.discard)
-        phase.lasted_s = perf_counter() - began
-        await asyncio.gather(*running)
-        return phase
+    async def call(self, lasts_s: float, *, rate: float = 0, callers: int = 0) -> Phase:
+        """So many calls a second, whatever becomes of those before; or callers who wait for their answers."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "benchmarks.firing", self._target, str(next(self._first))),
+            *(str(lasts_s), str(rate), str(callers)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        found = json.loads((await process.communicate())[0])
+        assert process.returncode == 0, "those who call failed; why stands above"
+        late_s = sorted(found["late_s"]) or [0.0]
+        took_s = {status: [took for _, took in calls] for status, calls in found["calls"].items()}
+        return Phase(took_s, found["lasted_s"], late_s[len(late_s) * 99 // 100], found["used_s"])
 
 
 async def run_overload(system: System, *, seconds: int, progress: Callable[[str], None]) -> Overload:
     """Measure. Fails unless what is stored is what was accepted, numbered without a gap."""
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
-    channels = [grpc.aio.insecure_channel(system.client.target, options=options) for _ in range(_CONNECTIONS)]
-    probes = grpc.aio.insecure_channel(system.client.target, options=options)
-    load = _Load(channels)
-    unloaded = await load.open(50.0, 2.0)  # connections, caches
-    capacity = (await load.closed(_CALLERS, _CAPACITY_S)).rate("OK")
+    callers = _Callers(system.client.target)
+    await callers.call(2.0, rate=50.0)  # caches
+    capacity = (await callers.call(_CAPACITY_S, callers=_CALLERS)).rate("OK")
     progress(f"overload: the server carries {capacity:,.0f} registrations a second")
     await asyncio.sleep(2.0)
-    unloaded = await load.open(capacity * _UNLOADED_SHARE, _UNLOADED_S)
+    unloaded = await callers.call(_UNLOADED_S, rate=capacity * _UNLOADED_SHARE)
     progress(f"overload: unloaded, {unloaded.median_ms('OK'):.1f} ms")
-    watched = _Watch(system.pids["server"], health_pb2_grpc.HealthStub(probes))
-    used_s = system.cpu_s()
-    over = await watched.during(load.open(capacity * FACTOR, seconds))
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    async with grpc.aio.insecure_channel(system.client.target, options=options) as probes:
+        watched = _Watch(system.pids["server"], health_pb2_grpc.HealthStub(probes))
+        used_s = system.cpu_s()
+        over = await watched.during(callers.call(seconds, rate=capacity * FACTOR))
     cores = {name: (now_s - used_s[name]) / over.lasted_s for name, now_s in system.cpu_s().items()}
-    for channel in [*channels, probes]:
-        await channel.close()
+    cores["client"] = over.used_s / over.lasted_s
     statuses = {status: len(took) for status, took in over.took_s.items()}
     progress(f"overload: {statuses}")
     stored = system.ours.sessions.count_documents({})
@@ -176,6 +141,7 @@ async def run_overload(system: System, *, seconds: int, progress: Callable[[str]
         refused_median_ms=over.median_ms("RESOURCE_EXHAUSTED"),
         refused_p99_ms=over.p99_ms("RESOURCE_EXHAUSTED"),
         other={status: number for status, number in statuses.items() if status not in {"OK", "RESOURCE_EXHAUSTED"}},
+        late_ms=over.late_s * 1000,
         health_most_ms=max(watched.health_s) * 1000,
         rss_before_mib=watched.rss[0] / _MIB,
         rss_most_mib=max(watched.rss) / _MIB,

@@ -135,6 +135,6 @@ def _overload_table(one: Overload) -> Table:
         note=f"Accepted against unloaded: median {one.accepted_median_ms / one.unloaded_median_ms:.2f}, "
         f"99 of 100 {one.accepted_p99_ms / one.unloaded_p99_ms:.2f}; health at most {one.health_most_ms:.0f} ms; "
         f"the server's memory {one.rss_before_mib:.0f} MiB before, {one.rss_most_mib:.0f} at most; "
-        f"other ends: {one.other or 'none'}; "
+        f"other ends: {one.other or 'none'}; calls began {one.late_ms:.0f} ms late at most, but for one in a hundred; "
         f"cores used: {', '.join(f'{name} {share:.2f}' for name, share in one.cores.items())}",
     )
