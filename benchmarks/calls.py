@@ -7,30 +7,61 @@ their hashes. So checks, hashes and conversions are all on our bill.
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, ClassVar
 
+from google.protobuf.message import Message
+
 from benchmarks import by_hand
-from benchmarks.contest import DIRECT, EMPTY, OUR_CLIENT, PLAIN, Contest, Contestant
+from benchmarks.contest import DIRECT, EMPTY, ONE_BY_ONE, OUR_CLIENT, PLAIN, Contest, Contestant
 from benchmarks.fill import Filled, fill
-from benchmarks.loads import check_numbers, check_stored, in_flight
+from benchmarks.loads import IN_FLIGHT, check_numbers, check_stored, in_flight
 from benchmarks.marks import at_least, at_most_ms
 from benchmarks.stored import Document, event_document, session_document
-from benchmarks.system import Service, System
+from benchmarks.system import Empty, Service, System
 from benchmarks.workload import EVENTS_PER_CALL, EVENTS_PER_SESSION, events
 from benchmarks.workload import items as make_items
-from clickstream import Session, SessionEvent, WriteOutcome, wire
+from clickstream import ClickstreamClient, Session, SessionEvent, WriteOutcome, wire
 from clickstream.v1 import clickstream_service_pb2 as pb
 
 PLACE = ("batch_id", "registered_at", "session_number")
 """What differs between one's sessions and another's."""
 
 
-class Register(Contest):
+class _Calls(Contest):
+    """A contest of calls, with those of the servers that do nothing."""
+
+    rpc: ClassVar[str]
+    callers: ClassVar[int] = IN_FLIGHT
+
+    def __init__(self, system: System) -> None:
+        super().__init__(system)
+        self._requests: Sequence[Message] = ()
+
+    def empties(self) -> list[Contestant]:
+        """Servers that do nothing, called by gRPC's own stub with ready messages, and by our client."""
+        empty, one_by_one = self.system.empty_servers
+        return [
+            Contestant(EMPTY, lambda: self._empty(empty), empty.pid),
+            Contestant(ONE_BY_ONE, lambda: self._empty(one_by_one), one_by_one.pid),
+            Contestant(OUR_CLIENT, lambda: self.through(empty.client), empty.pid),
+        ]
+
+    async def _empty(self, server: Empty) -> list[float]:
+        return await in_flight(getattr(server.stub, self.rpc), self._requests, callers=self.callers)
+
+    @abstractmethod
+    async def through(self, client: ClickstreamClient) -> list[float]:
+        """Make the calls through this client of ours, whatever is answered."""
+
+
+class Register(_Calls):
     """`client.register_session()`, 64 in flight."""
 
     name = "register"
+    rpc = "RegisterSession"
     unit = "sessions"
     items: ClassVar[int] = 4_000
     quick_items: ClassVar[int] = 600
@@ -40,7 +71,6 @@ class Register(Contest):
         super().__init__(system)
         self._sessions: list[Session] = []
         self._documents: list[Document] = []
-        self._requests: list[pb.RegisterSessionRequest] = []
 
     async def prepare(self, items: int, seed: int) -> None:
         self._sessions = [item.session for item in make_items(items, seed)]
@@ -59,8 +89,7 @@ class Register(Contest):
         by_hand.open_batch(plain)
         return [
             Contestant(PLAIN, lambda: self._plain(plain), database=plain),
-            Contestant(EMPTY, self._empty, self.system.empty.pid),
-            Contestant(OUR_CLIENT, self._our_client, self.system.empty.pid),
+            *self.empties(),
         ]
 
     async def _plain(self, database: Any) -> None:
@@ -68,11 +97,8 @@ class Register(Contest):
             by_hand.in_threads, lambda document: by_hand.register_plainly(database, document), self._documents
         )
 
-    async def _empty(self) -> list[float]:
-        return await in_flight(self.system.empty.stub.RegisterSession, self._requests)
-
-    async def _our_client(self) -> list[float]:
-        return await in_flight(self.system.empty.client.register_session, self._sessions)
+    async def through(self, client: ClickstreamClient) -> list[float]:
+        return await in_flight(client.register_session, self._sessions)
 
     async def check(self, database: Any) -> None:
         check_stored(database.sessions, self._documents, but=PLACE)
@@ -83,20 +109,21 @@ class RegisterOne(Register):
     """`client.register_session()`, one at a time."""
 
     name = "register-one"
+    callers = 1
     items: ClassVar[int] = 400
     quick_items: ClassVar[int] = 60
     in_ms = True
     marks = (at_most_ms(0.5, [DIRECT, EMPTY]),)
 
     async def clickstream(self, service: Service) -> list[float]:
-        return await in_flight(service.client.register_session, self._sessions, callers=1)
+        return await in_flight(service.client.register_session, self._sessions, callers=self.callers)
 
     def others(self) -> list[Contestant]:
         direct = self.system.database(DIRECT)
         by_hand.open_batch(direct)
         return [
             Contestant(DIRECT, lambda: self._direct(direct), database=direct),
-            Contestant(EMPTY, self._empty, self.system.empty.pid),
+            *self.empties()[:2],
         ]
 
     async def _direct(self, database: Any) -> list[float]:
@@ -107,14 +134,12 @@ class RegisterOne(Register):
             took.append(perf_counter() - began)
         return took
 
-    async def _empty(self) -> list[float]:
-        return await in_flight(self.system.empty.stub.RegisterSession, self._requests, callers=1)
 
-
-class PushEvents(Contest):
+class PushEvents(_Calls):
     """`client.push_events()` of ten events, 64 calls in flight."""
 
     name = "push-events"
+    rpc = "PushEvents"
     unit = "calls"
     items: ClassVar[int] = 3_000
     quick_items: ClassVar[int] = 400
@@ -124,7 +149,6 @@ class PushEvents(Contest):
         super().__init__(system)
         self._calls: list[Sequence[SessionEvent]] = []
         self._documents: list[list[Document]] = []
-        self._requests: list[pb.PushEventsRequest] = []
 
     async def prepare(self, items: int, seed: int) -> None:
         made = list(events(items * EVENTS_PER_CALL, seed))
@@ -143,8 +167,7 @@ class PushEvents(Contest):
         return [
             Contestant(PLAIN, lambda: self._plain(plain.events), database=plain),
             Contestant(DIRECT, lambda: self._direct(direct.events), database=direct),
-            Contestant(EMPTY, self._empty, self.system.empty.pid),
-            Contestant(OUR_CLIENT, self._our_client, self.system.empty.pid),
+            *self.empties(),
         ]
 
     async def _plain(self, collection: Any) -> None:
@@ -162,20 +185,18 @@ class PushEvents(Contest):
             by_hand.in_threads, lambda documents: collection.insert_many(documents, ordered=False), self._documents
         )
 
-    async def _empty(self) -> list[float]:
-        return await in_flight(self.system.empty.stub.PushEvents, self._requests)
-
-    async def _our_client(self) -> list[float]:
-        return await in_flight(self.system.empty.client.push_events, self._calls)
+    async def through(self, client: ClickstreamClient) -> list[float]:
+        return await in_flight(client.push_events, self._calls)
 
     async def check(self, database: Any) -> None:
         check_stored(database.events, [document for documents in self._documents for document in documents])
 
 
-class GetSession(Contest):
+class GetSession(_Calls):
     """`client.get_session()` of sessions with ten results and five events, 64 in flight."""
 
     name = "get-session"
+    rpc = "GetSession"
     unit = "sessions"
     items: ClassVar[int] = 4_000
     quick_items: ClassVar[int] = 600
@@ -185,7 +206,6 @@ class GetSession(Contest):
         super().__init__(system)
         self.filled: dict[str, Filled] = {}
         self._ids: dict[str, list[str]] = {}
-        self._requests: list[pb.GetSessionRequest] = []
 
     async def prepare(self, items: int, seed: int) -> None:
         for service in self.system.services:
@@ -210,8 +230,7 @@ class GetSession(Contest):
     def others(self) -> list[Contestant]:
         return [
             Contestant(PLAIN, self._plain),
-            Contestant(EMPTY, self._empty, self.system.empty.pid),
-            Contestant(OUR_CLIENT, self._our_client, self.system.empty.pid),
+            *self.empties(),
         ]
 
     async def _plain(self) -> None:
@@ -220,8 +239,5 @@ class GetSession(Contest):
 
         await asyncio.to_thread(by_hand.in_threads, read, self._ids[self.system.services[0].name])
 
-    async def _empty(self) -> list[float]:
-        return await in_flight(self.system.empty.stub.GetSession, self._requests)
-
-    async def _our_client(self) -> list[float]:
-        return await in_flight(self.system.empty.client.get_session, self._ids[self.system.services[0].name])
+    async def through(self, client: ClickstreamClient) -> list[float]:
+        return await in_flight(client.get_session, self._ids[self.system.services[0].name])

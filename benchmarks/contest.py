@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from benchmarks.marks import Mark, Verdict
 from benchmarks.system import Service, System, client_cpu_s, cpu_s
 
-DIRECT, PLAIN, EMPTY, OUR_CLIENT = "direct", "plain", "empty", "empty, our client"
+DIRECT, PLAIN = "direct", "plain"
+EMPTY, ONE_BY_ONE, OUR_CLIENT = "empty", "empty, one by one", "empty, our client"
 """Who else takes part; see docs/performance.md."""
 _WARM_UP_SHARE = 10
 

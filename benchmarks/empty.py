@@ -1,8 +1,8 @@
 """`python -m benchmarks.empty`: a server whose handlers do nothing: what remains is gRPC.
 
-It has our server's options, event loop and generated code and takes calls from gRPC as ours does; it has neither
-interceptors nor conversions. It answers every call with one answer of the same kind and size as ours, made beforehand.
-It prints its address, and serves until its standard input ends.
+It has our server's options, event loop and generated code and takes calls from gRPC as ours does (with `one-by-one`: as
+gRPC's server does by itself); it has neither interceptors nor conversions. It answers every call with one answer of the
+same kind and size as ours, made beforehand. It prints its address, and serves until its standard input ends.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from clickstream_server import event_loop
 from clickstream_server.accepting import Handlers, start
 from clickstream_server.listening import server_options
 from clickstream_server.process import collect_garbage_less_often
+
+ONE_BY_ONE = "one-by-one"
 
 
 class _Empty(pb_grpc.ClickstreamServiceServicer):
@@ -54,11 +56,12 @@ async def _serve() -> None:
     pb_grpc.add_ClickstreamServiceServicer_to_server(_Empty(), handlers)
     server = grpc.aio.server(handlers=handlers.all, options=server_options(message_bytes_max=MESSAGE_BYTES_MAX))
     port = server.add_insecure_port("127.0.0.1:0")
-    await start(server, handlers, ())
+    await (server.start() if sys.argv[1:] == [ONE_BY_ONE] else start(server, handlers, ()))
     collect_garbage_less_often()
     print(f"127.0.0.1:{port}", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await server.stop(0)
 
 
-event_loop.run(_serve())
+if __name__ == "__main__":
+    event_loop.run(_serve())

@@ -16,6 +16,7 @@ from typing import Any
 import grpc.aio
 from pymongo import AsyncMongoClient, MongoClient
 
+from benchmarks.empty import ONE_BY_ONE
 from clickstream import ClickstreamClient
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream_server.embedded import EmbeddedMongo
@@ -58,21 +59,17 @@ class Empty:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What runs: servers of ours, one mongod for all, and, where asked for, the server that does nothing."""
+    """What runs: servers of ours, one mongod for all, and, where asked for, the servers that do nothing."""
 
     services: tuple[Service, ...]
     folder: Path
     uri: str
     mongo: MongoClient[Any]
     mongod: int
-    empty_server: Empty | None = None
+    empty_servers: tuple[Empty, ...] = ()
+    """One that takes calls from gRPC as ours does, and one that takes them one by one."""
     keeps: bool = False
     """What is stored stays: works come on top of it."""
-
-    @property
-    def empty(self) -> Empty:
-        assert self.empty_server is not None
-        return self.empty_server
 
     @property
     def client(self) -> ClickstreamClient:
@@ -135,7 +132,8 @@ async def running(
         mongo: MongoClient[Any] = stack.enter_context(MongoClient(uri, tz_aware=True))
         services = [await _service(stack, mongo, folder, name, driver, uri=uri) for name, driver in servers.items()]
         pid = int((folder / "db" / "mongod.lock").read_text())  # a few bytes
-        yield System(tuple(services), folder, uri, mongo, pid, await _empty(stack) if empty else None, keeps)
+        empties = (await _empty(stack), await _empty(stack, ONE_BY_ONE)) if empty else ()
+        yield System(tuple(services), folder, uri, mongo, pid, empties, keeps)
 
 
 async def _service(
@@ -148,9 +146,9 @@ async def _service(
     return Service(name, client, database_of(mongo, database), pid, log)
 
 
-async def _empty(stack: AsyncExitStack) -> Empty:
+async def _empty(stack: AsyncExitStack, *arguments: str) -> Empty:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.empty"),
+        *(sys.executable, "-m", "benchmarks.empty", *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

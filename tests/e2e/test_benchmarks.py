@@ -14,12 +14,12 @@ from doc_runner import ROOT
 from harness import PATIENCE_S
 
 WORKS = {
-    "register": {"Motor", "plain", "empty", "empty, our client"},
-    "register-one": {"Motor", "direct", "empty"},
-    "push-events": {"Motor", "plain", "direct", "empty", "empty, our client"},
+    "register": {"Motor", "plain", "empty", "empty, one by one", "empty, our client"},
+    "register-one": {"Motor", "direct", "empty", "empty, one by one"},
+    "push-events": {"Motor", "plain", "direct", "empty", "empty, one by one", "empty, our client"},
     "stream-events": {"Motor", "direct"},
     "import-sessions": {"Motor", "direct"},
-    "get-session": {"Motor", "plain", "empty", "empty, our client"},
+    "get-session": {"Motor", "plain", "empty", "empty, one by one", "empty, our client"},
     "get-batch": {"Motor", "direct", "plain"},
     "export": {"Motor", "direct"},
 }
