@@ -19,7 +19,7 @@ from clickstream_server.interceptors.load import Begun, Load
 
 CALLS, STREAMS, BYTES, RECEIVING = "calls", "streams", "bytes", "receiving"
 """What there was too much of, for whoever counts refusals."""
-RECEIVING_MAX = 16
+RECEIVING_MAX = 8
 """So many requests at a time may be large, or slow to come. Each may take twice a message's size of memory."""
 _SLOW_S = 0.1
 """A request that takes longer than this to come is one of them, if one came that began so much later..."""
