@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from contextvars import ContextVar
+from itertools import cycle
+from random import choice, sample
 from types import TracebackType
 from typing import Any
 
@@ -55,6 +56,7 @@ class Limiter:
         self._streams = 0
         self._request_bytes = 0
         self._receiving = _Receiving()
+        self._ready = cycle([_overloaded(retry_after_s) for retry_after_s in sample(_RETRY_S, len(_RETRY_S))])
 
     def prepared(self, handler: Handler) -> Handler:
         """Have requests read inside of `around`: gRPC itself would read the only one of a call before that."""
@@ -97,9 +99,10 @@ class Limiter:
         return not (method.startswith(HEALTH) or self._load.has_room)
 
     def refused(self) -> Overloaded:
-        """It is refused: the error for it."""
+        """It is refused: the error for it, which is not to be raised, since others get the same one."""
         self._load.refused()
-        return self._refusal(CALLS)
+        self._tell(CALLS)
+        return next(self._ready)
 
     def stream(self, change: int) -> None:
         """So many streams more."""
@@ -151,10 +154,11 @@ class Limiter:
 
     def _refusal(self, limit: str) -> Overloaded:
         self._tell(limit)
-        return Overloaded(
-            "the server has as much to do as it can take on; try again later",
-            retry_after_s=random.choice(_RETRY_S),
-        )
+        return _overloaded(choice(_RETRY_S))
+
+
+def _overloaded(retry_after_s: float) -> Overloaded:
+    return Overloaded("the server has as much to do as it can take on; try again later", retry_after_s=retry_after_s)
 
 
 class _Admitted:

@@ -15,10 +15,8 @@ from typing import NamedTuple
 
 SLOWNESS_AIM = 2.0
 """Calls that answer once may take so many times as long as unloaded, on average."""
-CALLS_MIN = 8
-"""So many are always admitted. With 16, calls took five times as long as unloaded at twice the load that the server
-carries, with 8 two to three and a half, and no fewer were accepted: docs/adr/0012-limiter.md.
-"""
+CALLS_MIN = 16
+"""So many are always admitted. With 8, half as many are accepted and take as long: docs/adr/0012-limiter.md."""
 CALLS_FREE = 64
 """So many at once are no overload, however long they take: they may all be of callers who wait for their answers."""
 CALM_S = 1.0

@@ -83,6 +83,10 @@ class Observe:
             self._tracer.began(call, call.record)
         return counts
 
+    def refused(self, call: Call) -> None:
+        """The call has ended as it began: there was too much to do."""
+        self.ended(call, self.began(call), "RESOURCE_EXHAUSTED")
+
     def ended(self, call: Call, counts: MethodCounts | None, code: str) -> None:
         """The call has ended with this status."""
         duration_s = perf_counter() - call.record.began

@@ -91,14 +91,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # What a call that answers once ends with when there is no room. As a stream it reads and sends nothing.
         async def refuse(_: Any, context: Context) -> None:
             call = Call(method, context, this_call(), streams=False)
-            with self._observe.around(call):
-                try:
-                    self._drain.check(call)
-                    self._auth.around(call)
-                except ClickstreamError as error:
+            try:
+                self._drain.check(call)
+                self._auth.around(call)
+            except ClickstreamError as error:
+                with self._observe.around(call):
                     await self._errors.answer(call, error)
-                else:
-                    end_with(call, self._limiter.refused())
+            else:
+                end_with(call, self._limiter.refused())
+                self._observe.refused(call)
 
         return refuse
 
