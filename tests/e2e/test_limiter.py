@@ -34,6 +34,7 @@ from clickstream.v1 import transfer_service_pb2 as transfer_pb
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from clickstream_server.embedded import EmbeddedMongo
+from clickstream_server.interceptors.limiter import SLOW_MAX
 from harness import PATIENCE_S, eventually, freeze, mongod_pid, served
 from importing import item
 
@@ -204,6 +205,25 @@ async def test_a_call_is_refused_before_its_request_has_come(mongo: Frozen) -> N
         first.cancel()
 
     assert "OVERLOADED" == details(raised.value)[0]
+
+
+async def test_requests_that_do_not_come_make_room(mongodb_uri: str, database: str) -> None:
+    """Forty calls whose requests do not come keep no other out: some are OVERLOADED, the rest may take their time."""
+    async with served(mongodb_uri, database) as client, channel_to(client) as channel:
+        calls = [channel.stream_unary(REGISTER)(timeout=4 * PATIENCE_S) for _ in range(40)]
+        for call in calls:
+            await call.wait_for_connection()
+        await ClickstreamServiceStub(channel).RegisterSession(registration(0), timeout=PATIENCE_S)
+        refused = [call for call in calls if call.done()]
+        going_on = [call for call in calls if not call.done()]
+        errors: Any = await asyncio.gather(*refused, return_exceptions=True)
+        for call in going_on:
+            await call.write(registration(1).SerializeToString())
+            await call.done_writing()
+        await asyncio.gather(*going_on)
+
+    assert {"OVERLOADED"} == {details(error)[0] for error in errors}
+    assert len(going_on) >= SLOW_MAX
 
 
 async def test_a_call_without_a_request_is_invalid(mongodb_uri: str, database: str) -> None:

@@ -20,16 +20,20 @@ from clickstream_server.interceptors.load import Begun, Load
 
 CALLS, STREAMS, BYTES, RECEIVING = "calls", "streams", "bytes", "receiving"
 """What there was too much of, for whoever counts refusals."""
-RECEIVING_MAX = 8
-"""So many requests at a time may be large, or slow to come. Each may take twice a message's size of memory."""
-_SLOW_S = 0.1
-"""A request that takes longer than this to come is one of them, if one came that began so much later..."""
-_ALONE_S = 1.0
-"""... or in any case, if it takes longer than this: else it may be the server that is slow."""
+RECEIVING_MAX = 16
+"""So many requests are received at a time. Each may take twice a message's size of memory; before it is received, a
+window's. Small ones come within a turn of the event loop, so that thousands a second do."""
+SLOW_MAX = 8
+"""So many of them may be large, or slow to come, while others wait."""
+_ROUND_S = 0.05
+"""So often is looked at what does not come. After that come..."""
 _TURNS = 8
-"""So many turns of the event loop gRPC has to hand over requests that have come while the loop was busy."""
-_STUCK_S = 5.0
-"""One that takes longer than this gives way to others."""
+"""... so many turns of the event loop, in which gRPC can hand over what has come while the loop was busy."""
+_SLOW_ROUNDS = 3
+"""A request that is still missing after so many rounds is large or slow. By rounds and not by time, since it may be the
+server that is slow: then rounds last longer."""
+_STUCK_ROUNDS = 100
+"""One that is missing after so many gives way to others."""
 _RETRY_S = [milliseconds / 1000 for milliseconds in range(250, 750, 5)]
 """Spread, so that those who were refused together do not come back together; few enough to be kept ready."""
 
@@ -138,12 +142,7 @@ class Limiter:
     async def _request(self, context: Context) -> Any:
         """The request of a call that has one. Read without its iterator, which would have to be closed each time."""
         try:
-            async with asyncio.timeout(None) as patience:
-                self._receiving.began(patience)
-                try:
-                    request = await context.read()
-                finally:
-                    self._receiving.ended(patience)
+            request = await self._receiving.read(context)
         except TimeoutError:
             raise self._refusal(RECEIVING) from None
         if request is grpc.aio.EOF:
@@ -199,50 +198,47 @@ class _Stream:
 
 
 class _Receiving:
-    """The requests that are coming in. Past RECEIVING_MAX that are large or slow, some are given up.
+    """The requests that are coming in. While others wait for a place, some that are large or slow are given up.
 
     Once it is `stopping`, all that are stuck are.
     """
 
     def __init__(self) -> None:
         self.stopping = False
-        self._since: dict[asyncio.Timeout, float] = {}
-        """When each began, the oldest first."""
-        self._newest = 0.0
-        """When the newest of those that have come began."""
+        self._places = asyncio.Semaphore(RECEIVING_MAX)
+        self._since: dict[asyncio.Timeout, int] = {}
+        """The round in which each began, the oldest first."""
+        self._round = 0
         self._watching: asyncio.Task[None] | None = None
 
-    def began(self, patience: asyncio.Timeout) -> None:
-        """A request is received within this timeout, which runs out if it is given up."""
-        self._since[patience] = asyncio.get_running_loop().time()
-        if self._watching is None:
-            self._watching = asyncio.create_task(self._watch())
-
-    def ended(self, patience: asyncio.Timeout) -> None:
-        """It has come, or comes no more."""
-        began = self._since.pop(patience, None)
-        if began is not None:
-            self._newest = max(self._newest, began)
+    async def read(self, context: Context) -> Any:
+        """The request. Raises TimeoutError if it was given up."""
+        async with self._places, asyncio.timeout(None) as patience:
+            self._since[patience] = self._round
+            if self._watching is None:
+                self._watching = asyncio.create_task(self._watch())
+            try:
+                return await context.read()
+            finally:
+                self._since.pop(patience, None)
 
     async def _watch(self) -> None:
         while self._since:
-            await asyncio.sleep(_SLOW_S)
+            await asyncio.sleep(_ROUND_S)
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
+            self._round += 1
             self._give_up()
         self._watching = None
 
     def _give_up(self) -> None:
-        now = asyncio.get_running_loop().time()
-        overtaken = self._newest - _SLOW_S
-        slow = [
-            patience
-            for patience, since in self._since.items()
-            if now - since >= _SLOW_S and (since <= overtaken or now - since >= _ALONE_S)
-        ]
-        stuck = [patience for patience in slow if now - self._since[patience] >= _STUCK_S]
-        surplus = max(len(stuck) if self.stopping else 0, len(slow) - RECEIVING_MAX)
+        slow = [patience for patience, since in self._since.items() if self._round - since > _SLOW_ROUNDS]
+        stuck = [patience for patience in slow if self._round - self._since[patience] > _STUCK_ROUNDS]
+        if self._places.locked():  # others may wait for one
+            surplus = len(slow) - (0 if self.stopping else SLOW_MAX)
+        else:
+            surplus = len(stuck) if self.stopping else 0
         # Those that are stuck first, so that nobody can keep the others out; then those that came last.
-        for patience in [*stuck, *reversed(slow[len(stuck) :])][:surplus]:
+        for patience in [*stuck, *reversed(slow[len(stuck) :])][: max(0, surplus)]:
             del self._since[patience]
-            patience.reschedule(now)
+            patience.reschedule(asyncio.get_running_loop().time())
