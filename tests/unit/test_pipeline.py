@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from weakref import WeakSet
 
 import pytest
 from hypothesis import given
@@ -218,3 +219,30 @@ async def test_a_source_that_will_not_be_cancelled_holds_nobody_up(tells: bool) 
         await results.aclose()
 
     assert read == 1
+
+
+async def test_what_was_taken_is_not_kept() -> None:
+    """However long the stream, only the pieces and results near its reader are held."""
+
+    class Page:
+        """Something that can be seen to be gone."""
+
+    held: WeakSet[Page] = WeakSet()
+
+    def page() -> Page:
+        held.add(made := Page())
+        return made
+
+    async def source() -> AsyncIterator[Page]:
+        for _ in range(100):
+            yield page()
+
+    async def work(_: Page) -> Page:
+        return page()
+
+    most = 0
+    async for _ in in_order(source(), work, in_flight=2):
+        await settled()
+        most = max(most, len(held))
+
+    assert most <= 10
