@@ -8,6 +8,7 @@ takes 89 µs of the processor instead of 131 (64 in flight): docs/adr/0019-sever
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ import grpc
 import grpc.aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+_log = logging.getLogger(__name__)
+_AGAIN_S = 0.1
 CALLS = 16
 """So many are asked for at a time. With 8 a call takes 3 µs more."""
 VERSION = "1.75."
@@ -53,8 +56,12 @@ async def start(
         while inner.is_running():
             try:
                 state = await inner._request_call()
-            except Exception:  # the server stops, in words that gRPC does not tell
-                return
+            except Exception:  # mostly the server stops; gRPC has no public name for it
+                if not inner.is_running():
+                    return
+                _log.exception("gRPC could not hand over a call")
+                await asyncio.sleep(_AGAIN_S)
+                continue
             call = cygrpc._handle_rpc(handlers.all, tuple(interceptors), state, loop, False)
             begin(cygrpc._schedule_rpc_coro(call, state, loop))
 

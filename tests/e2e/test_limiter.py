@@ -34,7 +34,7 @@ from clickstream.v1 import transfer_service_pb2 as transfer_pb
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from clickstream_server.embedded import EmbeddedMongo
-from clickstream_server.interceptors.limiter import SLOW_MAX
+from clickstream_server.interceptors.receiving import SLOW_MAX
 from harness import PATIENCE_S, eventually, freeze, mongod_pid, served
 from importing import item
 
@@ -207,23 +207,52 @@ async def test_a_call_is_refused_before_its_request_has_come(mongo: Frozen) -> N
     assert "OVERLOADED" == details(raised.value)[0]
 
 
-async def test_requests_that_do_not_come_make_room(mongodb_uri: str, database: str) -> None:
-    """Forty calls whose requests do not come keep no other out: some are OVERLOADED, the rest may take their time."""
+@pytest.mark.parametrize("silent", [40, 300])
+async def test_requests_that_do_not_come_make_room(mongodb_uri: str, database: str, silent: int) -> None:
+    """Calls whose requests do not come keep no other out: some are OVERLOADED, the rest may take their time."""
     async with served(mongodb_uri, database) as client, channel_to(client) as channel:
-        calls = [channel.stream_unary(REGISTER)(timeout=4 * PATIENCE_S) for _ in range(40)]
+        calls = [channel.stream_unary(REGISTER)(timeout=4 * PATIENCE_S) for _ in range(silent)]
         for call in calls:
             await call.wait_for_connection()
-        await ClickstreamServiceStub(channel).RegisterSession(registration(0), timeout=PATIENCE_S)
+        await client.register_session(Session(session_id="s0"))
         refused = [call for call in calls if call.done()]
         going_on = [call for call in calls if not call.done()]
-        errors: Any = await asyncio.gather(*refused, return_exceptions=True)
         for call in going_on:
             await call.write(registration(1).SerializeToString())
             await call.done_writing()
-        await asyncio.gather(*going_on)
+        errors: Any = await asyncio.gather(*refused, *going_on, return_exceptions=True)
+    answered = [found for found in errors if not isinstance(found, Exception)]
 
-    assert {"OVERLOADED"} == {details(error)[0] for error in errors}
-    assert len(going_on) >= SLOW_MAX
+    assert {"OVERLOADED"} == {details(error)[0] for error in errors if isinstance(error, Exception)}
+    assert len(answered) >= SLOW_MAX
+
+
+async def test_requests_of_streams_are_bounded_by_bytes(mongodb_uri: str, database: str) -> None:
+    """Of streams whose requests are large, one goes on and one more is OVERLOADED; other calls do not feel them."""
+    unknown = b"\xfa\x3e\x80\x89\x7a" + bytes(2_000_000)  # a field 1007 that no version of ours has
+    async with served(mongodb_uri, database, request_bytes_max=3_000_000) as client, channel_to(client) as channel:
+        batch_id = (await client.register_session(Session(session_id="s0"))).session.batch_id
+        follow = pb.GetBatchSessionsRequest(batch_id=batch_id, follow=True).SerializeToString() + unknown
+        method = channel.unary_stream("/clickstream.v1.ClickstreamService/GetBatchSessions")
+        first, second = method(follow), method(follow)
+        await first.read()
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await second.read()
+        await client.register_session(Session(session_id="s1", search_query="x" * 900_000))
+        await first.read()
+        first.cancel()
+        await eventually(lambda: _begins(method(follow)), "there is room again")
+
+    assert "OVERLOADED" == details(raised.value)[0]
+
+
+async def _begins(stream: Any) -> bool:
+    try:
+        await stream.read()
+    except grpc.aio.AioRpcError:
+        return False
+    stream.cancel()
+    return True
 
 
 async def test_a_call_without_a_request_is_invalid(mongodb_uri: str, database: str) -> None:

@@ -155,3 +155,13 @@ def test_a_pause_ends_an_overload() -> None:
     server.crowded(callers=200, lasts_s=QUEUE_S_MAX / 2)
 
     assert refused == server.refused
+
+
+def test_a_server_that_starts_into_a_flood_finds_its_measure() -> None:
+    """Where no call was ever alone, the bound comes down as far as on a server that has seen idle times."""
+    cold, warm = Server(), Server()
+    warm.idle()
+    for server in (cold, warm):
+        server.crowded(callers=600, lasts_s=60.0)
+
+    assert cold.load.calls_bound <= 2 * warm.load.calls_bound

@@ -246,3 +246,17 @@ async def test_what_was_taken_is_not_kept() -> None:
         most = max(most, len(held))
 
     assert most <= 10
+
+
+async def test_a_source_that_ends_as_cancelled_ends_it() -> None:
+    """Cancelled by nobody here, a source that raises CancelledError leaves its reader with that error, and no wait."""
+
+    async def source() -> AsyncIterator[int]:
+        yield 0
+        raise asyncio.CancelledError
+
+    shop = Workshop(1)
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(PATIENCE_S):
+            async for _ in in_order(source(), shop.work, in_flight=1):
+                pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from contextvars import ContextVar
@@ -17,29 +16,16 @@ from clickstream.errors import ClickstreamError, InvalidField, Overloaded
 from clickstream_server.bounds import Bounds
 from clickstream_server.interceptors.call import HEALTH, Call, Context, Handler
 from clickstream_server.interceptors.load import Begun, Load
+from clickstream_server.interceptors.receiving import Receiving
 
 CALLS, STREAMS, BYTES, RECEIVING = "calls", "streams", "bytes", "receiving"
 """What there was too much of, for whoever counts refusals."""
-RECEIVING_MAX = 16
-"""So many requests are received at a time. Each may take twice a message's size of memory; before it is received, a
-window's. Small ones come within a turn of the event loop, so that thousands a second do."""
-SLOW_MAX = 8
-"""So many of them may be large, or slow to come, while others wait."""
-_ROUND_S = 0.05
-"""So often is looked at what does not come. After that come..."""
-_TURNS = 8
-"""... so many turns of the event loop, in which gRPC can hand over what has come while the loop was busy."""
-_SLOW_ROUNDS = 3
-"""A request that is still missing after so many rounds is large or slow. By rounds and not by time, since it may be the
-server that is slow: then rounds last longer."""
-_STUCK_ROUNDS = 100
-"""One that is missing after so many gives way to others."""
 _RETRY_S = [milliseconds / 1000 for milliseconds in range(250, 750, 5)]
 """Spread, so that those who were refused together do not come back together; few enough to be kept ready."""
 
 
 _EXEMPT = nullcontext()
-_admitted: ContextVar[_Admitted | None] = ContextVar("clickstream_admitted", default=None)
+_held: ContextVar[_Held | None] = ContextVar("clickstream_request_held", default=None)
 
 
 def _nothing(_limit: str) -> None:
@@ -58,8 +44,8 @@ class Limiter:
         self._tell = refused
         self._load = Load(self._bounds.calls_max, self._bounds.queue_s_max)
         self._streams = 0
-        self._request_bytes = 0
-        self._receiving = _Receiving()
+        self._call_bytes, self._stream_bytes = _Bytes(), _Bytes()
+        self._receiving, self._receiving_of_streams = Receiving(), Receiving()
         self._ready = cycle([_overloaded(retry_after_s) for retry_after_s in sample(_RETRY_S, len(_RETRY_S))])
 
     def prepared(self, handler: Handler) -> Handler:
@@ -75,16 +61,22 @@ class Limiter:
 
     def _reading(self, behaviour: Callable[[Any, Context], Coroutine[Any, Any, Any]]) -> Callable[..., Awaitable[Any]]:
         async def answer(_: AsyncIterator[Any], context: Context) -> Any:
-            request = await self._request(context)
+            request = await self._request(context, self._receiving)
             return await behaviour(request, context)
 
         return answer
 
     def _reading_stream(self, behaviour: Callable[[Any, Context], Any]) -> Callable[..., AsyncIterator[Any]]:
         async def stream(_: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            async with aclosing(behaviour(await self._request(context), context)) as answers:
-                async for answer in answers:
-                    yield answer
+            held = _Held(self._stream_bytes)
+            _held.set(held)
+            try:
+                request = await self._request(context, self._receiving_of_streams)
+                async with aclosing(behaviour(request, context)) as answers:
+                    async for answer in answers:
+                        yield answer
+            finally:
+                held.release()
 
         return stream
 
@@ -112,37 +104,33 @@ class Limiter:
         """So many streams more."""
         self._streams += change
 
-    def begin(self) -> Begun:
-        """An admitted call begins; return what `end` is to be told."""
-        return self._load.begin()
+    def begin(self) -> tuple[Begun, _Held]:
+        """An admitted call begins; return what `end` is to be told, and what its request is to be counted in."""
+        return self._load.begin(), _Held(self._call_bytes)
 
     def end(self, admitted: _Admitted, *, answered: bool) -> None:
         """It has ended."""
-        self._request_bytes -= admitted.size
+        admitted.held.release()
         self._load.end(admitted.method, admitted.begun, answered=answered)
 
     def stop(self) -> None:
         """The server stops, and waits for calls that run: not for requests that do not come."""
-        self._receiving.stopping = True
+        self._receiving.stopping = self._receiving_of_streams.stopping = True
 
     def admit(self, size: int) -> Overloaded | None:
         """The request of the call that runs now has come: None if it may be parsed, else what to answer.
 
-        One alone may be of any size. The messages of streams are not counted: what reads them bounds them.
+        One alone may be of any size. Of calls that send many, messages are not counted: what reads them bounds them.
         """
-        admitted = _admitted.get()
-        if admitted is None:
+        held = _held.get()
+        if held is None or held.take(size, self._bounds.request_bytes_max):
             return None
-        if self._request_bytes and self._request_bytes + size > self._bounds.request_bytes_max:
-            return self._refusal(BYTES)
-        admitted.size = size
-        self._request_bytes += size
-        return None
+        return self._refusal(BYTES)
 
-    async def _request(self, context: Context) -> Any:
+    async def _request(self, context: Context, receiving: Receiving) -> Any:
         """The request of a call that has one. Read without its iterator, which would have to be closed each time."""
         try:
-            request = await self._receiving.read(context)
+            request = await receiving.read(context)
         except TimeoutError:
             raise self._refusal(RECEIVING) from None
         if request is grpc.aio.EOF:
@@ -160,19 +148,49 @@ def _overloaded(retry_after_s: float) -> Overloaded:
     return Overloaded("the server has as much to do as it can take on; try again later", retry_after_s=retry_after_s)
 
 
-class _Admitted:
-    """Around a call that answers once. `size`: of its request, once that is known."""
+class _Bytes:
+    """How many bytes requests have that are held now."""
 
-    __slots__ = ("_limiter", "begun", "method", "size")
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held = 0
+
+
+class _Held:
+    """What one call's request has of them."""
+
+    __slots__ = ("_all", "_size")
+
+    def __init__(self, every: _Bytes) -> None:
+        self._all = every
+        self._size = 0
+
+    def take(self, size: int, most: int) -> bool:
+        """Whether there is room for so many."""
+        if self._all.held and self._all.held + size > most:
+            return False
+        self._size += size
+        self._all.held += size
+        return True
+
+    def release(self) -> None:
+        self._all.held -= self._size
+        self._size = 0
+
+
+class _Admitted:
+    """Around a call that answers once. `held`: what its request is counted in."""
+
+    __slots__ = ("_limiter", "begun", "held", "method")
 
     def __init__(self, limiter: Limiter, method: str) -> None:
         self._limiter = limiter
         self.method = method
-        self.size = 0
 
     def __enter__(self) -> None:
-        self.begun = self._limiter.begin()
-        _admitted.set(self)  # for the rest of this task, which is the call
+        self.begun, self.held = self._limiter.begin()
+        _held.set(self.held)  # for the rest of this task, which is the call
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -195,50 +213,3 @@ class _Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._limiter.stream(-1)
-
-
-class _Receiving:
-    """The requests that are coming in. While others wait for a place, some that are large or slow are given up.
-
-    Once it is `stopping`, all that are stuck are.
-    """
-
-    def __init__(self) -> None:
-        self.stopping = False
-        self._places = asyncio.Semaphore(RECEIVING_MAX)
-        self._since: dict[asyncio.Timeout, int] = {}
-        """The round in which each began, the oldest first."""
-        self._round = 0
-        self._watching: asyncio.Task[None] | None = None
-
-    async def read(self, context: Context) -> Any:
-        """The request. Raises TimeoutError if it was given up."""
-        async with self._places, asyncio.timeout(None) as patience:
-            self._since[patience] = self._round
-            if self._watching is None:
-                self._watching = asyncio.create_task(self._watch())
-            try:
-                return await context.read()
-            finally:
-                self._since.pop(patience, None)
-
-    async def _watch(self) -> None:
-        while self._since:
-            await asyncio.sleep(_ROUND_S)
-            for _ in range(_TURNS):
-                await asyncio.sleep(0)
-            self._round += 1
-            self._give_up()
-        self._watching = None
-
-    def _give_up(self) -> None:
-        slow = [patience for patience, since in self._since.items() if self._round - since > _SLOW_ROUNDS]
-        stuck = [patience for patience in slow if self._round - self._since[patience] > _STUCK_ROUNDS]
-        if self._places.locked():  # others may wait for one
-            surplus = len(slow) - (0 if self.stopping else SLOW_MAX)
-        else:
-            surplus = len(stuck) if self.stopping else 0
-        # Those that are stuck first, so that nobody can keep the others out; then those that came last.
-        for patience in [*stuck, *reversed(slow[len(stuck) :])][: max(0, surplus)]:
-            del self._since[patience]
-            patience.reschedule(asyncio.get_running_loop().time())

@@ -45,6 +45,8 @@ class Load:
         self._queue_s_max = queue_s_max
         self._clock = clock
         self._unloaded_s: dict[str, float] = {}
+        """How long each method takes; what it took at least, until it was measured on an idle server."""
+        self._measured: set[str] = set()
         self._window_since = self._calm_since = self._refused_since = clock()
         self._refusals = 0
         self._took_s = self._expected_s = 0.0
@@ -88,9 +90,15 @@ class Load:
         return self.in_flight <= _UNLOADED_CALLS and not self._bounded
 
     def _note(self, method: str, took_s: float, *, unloaded: bool) -> None:
-        known_s = self._unloaded_s.setdefault(method, took_s)
-        if unloaded:
-            self._unloaded_s[method] = known_s + _LEARN * (took_s - known_s)
+        known_s = self._unloaded_s.get(method, took_s)
+        if method in self._measured:
+            known_s += _LEARN * (took_s - known_s) if unloaded else 0.0
+        elif unloaded:
+            self._measured.add(method)
+            known_s = took_s
+        else:
+            known_s = min(known_s, took_s)
+        self._unloaded_s[method] = known_s
         self._took_s += took_s
         self._expected_s += known_s
         self._ended += 1

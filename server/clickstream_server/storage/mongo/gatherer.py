@@ -139,15 +139,17 @@ class Gatherer(ABC, Generic[C, R]):
 
     async def _settle(self, group: list[C]) -> None:
         """Give every call of the group its result or its error. Never raises."""
+        results: Sequence[R | Exception] | None
         try:
             with self._observer.group(self.gathered, [call.record for call in group]):
                 results = await self.work(group)
         except Exception as error:
-            if len(group) > 1 and not isinstance(error, ClickstreamError):
-                for half in (group[: len(group) // 2], group[len(group) // 2 :]):
-                    await self._settle(half)
-                return
-            results = [error] * len(group)
+            alone = len(group) == 1 or isinstance(error, ClickstreamError)
+            results = [error] * len(group) if alone else None
+        if results is None:  # no longer while the error is handled, or it would be a part of what the halves raise
+            for half in (group[: len(group) // 2], group[len(group) // 2 :]):
+                await self._settle(half)
+            return
         for call, result in zip(group, results, strict=True):
             if call.done.done():
                 continue

@@ -25,14 +25,14 @@ async def in_order(
         return await work(piece)
 
     async def feed() -> None:
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             async for piece in source:
                 _end_if_cancelled()
                 task = asyncio.create_task(run(piece))
                 tasks.add(task)
                 await running.put(task)
-        except Exception as found:
+        except (Exception, asyncio.CancelledError) as found:  # the second may be of something that the source awaits
             error = found
         _end_if_cancelled()
         await running.put(None)

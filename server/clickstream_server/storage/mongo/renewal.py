@@ -24,18 +24,24 @@ class Renewal(ServerListener):
 
     def __init__(self) -> None:
         self.client: Any = None
+        self._unreadable: set[tuple[str, int | None]] = set()
+        """Those that could not be read when they were last known. After an error PyMongo knows nothing of a member."""
         self._tasks: set[asyncio.Future[None]] = set()
 
     def description_changed(self, event: ServerDescriptionChangedEvent) -> None:
-        before, after = event.previous_description, event.new_description
-        if before.is_server_type_known and not before.is_readable and after.is_readable:
-            self._renew(event.server_address)
+        address, now = event.server_address, event.new_description
+        if now.is_readable and address in self._unreadable:
+            self._unreadable.discard(address)
+            self._renew(address)
+        elif now.is_server_type_known and not now.is_readable:
+            self._unreadable.add(address)
 
     def opened(self, event: ServerOpeningEvent) -> None:
         """Of no interest."""
 
     def closed(self, event: ServerClosedEvent) -> None:
-        """Of no interest."""
+        """Its connections are gone with it."""
+        self._unreadable.discard(event.server_address)
 
     def _renew(self, address: tuple[str, int | None]) -> None:
         # Not public, but what the drivers do themselves after a network error, save that nobody has to wait.

@@ -1,0 +1,89 @@
+"""A group that fails is tried again by halves: what is wrong with one call is that call's alone."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from clickstream.errors import ClickstreamError
+from clickstream_server.call_record import CallRecord
+from clickstream_server.interceptors.call import Call
+from clickstream_server.interceptors.errors import Errors
+from clickstream_server.storage.mongo.gatherer import Gatherer, Waiting
+
+PATIENCE_S = 10.0
+POISON = 13
+
+
+class Told(Exception):
+    """That a call has ended."""
+
+
+class Context:
+    """As much of gRPC's as the end of a call needs."""
+
+    def time_remaining(self) -> None:
+        return None
+
+    async def abort(self, *_: Any) -> None:
+        raise Told
+
+
+class Group(Gatherer[Waiting[int], int]):
+    """Fails where the poison is; each piece of work waits for something."""
+
+    gathered = "push"
+    group_bytes_max = 1_000
+    overloaded = "too many"
+
+    async def work(self, group: list[Waiting[int]]) -> list[int]:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        if any(call.content_bytes == POISON for call in group):
+            raise LookupError
+        return [call.content_bytes for call in group]
+
+
+async def called(group: Group, size: int) -> int | str:
+    """As the interceptor makes a call: what went wrong is told, and forgotten, before the next one ends."""
+    try:
+        return await group.submit(Waiting(content_bytes=size))
+    except Exception as error:  # whatever it is
+        call = Call("/a/b", Context(), CallRecord(()), streams=False)  # type: ignore[arg-type]
+        with pytest.raises(Told):
+            await Errors(1, lambda _: None).answer(call, error)
+        return "failed"
+
+
+@pytest.mark.parametrize("place", range(6))
+async def test_one_bad_call_fails_alone(place: int) -> None:
+    """Wherever the bad call stands in its group, the others get their results, and so do calls after them."""
+    group = Group(timeout_s=PATIENCE_S)
+    sizes = [POISON if number == place else number for number in range(6)]
+    first = asyncio.create_task(called(group, 99))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE_S):
+        found = await asyncio.gather(*(called(group, size) for size in sizes))
+        assert 99 == await first
+        assert 7 == await called(group, 7)
+
+    assert ["failed" if size == POISON else size for size in sizes] == found
+
+
+async def test_a_domain_error_is_told_to_all() -> None:
+    """An error of the domain, such as the database being away, is no reason to try the halves."""
+    tries = 0
+
+    class Away(Group):
+        async def work(self, group: list[Waiting[int]]) -> list[int]:
+            nonlocal tries
+            tries += 1
+            raise ClickstreamError("away")
+
+    group = Away(timeout_s=PATIENCE_S)
+    found = await asyncio.gather(*(called(group, size) for size in range(4)))
+
+    assert ["failed"] * 4 == found
+    assert 1 == tries
