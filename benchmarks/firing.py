@@ -25,6 +25,7 @@ from clickstream_server.event_loop import run
 METHOD = "/clickstream.v1.ClickstreamService/RegisterSession"
 CONNECTIONS = 4
 _DEADLINE_S = 10
+_AFTER_DEADLINE_S = 5.0
 _TEMPLATES = 200
 _TICK_S = 0.001
 _AT_ONCE = 20
@@ -81,9 +82,9 @@ class Connection(asyncio.Protocol):
         window = _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _WINDOW_MAX - _WINDOW))
         transport.write(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + window)
 
-    def call(self, request: bytes, ended: _Ended | None = None) -> None:
-        """Call once there is room. `flush` sends it; `ended` is told of its status."""
-        self._waiting.append((perf_counter(), b"\0" + struct.pack(">I", len(request)) + request, ended))
+    def call(self, request: bytes, ended: _Ended | None = None, *, due: float = 0.0) -> None:
+        """Call once there is room. `flush` sends it; `ended` is told of its status. `due`: when it was to begin."""
+        self._waiting.append((due or perf_counter(), b"\0" + struct.pack(">I", len(request)) + request, ended))
 
     @property
     def busy(self) -> bool:
@@ -211,8 +212,9 @@ async def steady(connections: list[Connection], requests: _Requests, rate: float
             await asyncio.sleep(max(wait_s, _TICK_S) if wait_s > 0 else 0)
             if wait_s <= 0:
                 break
-        late_s.append(-wait_s)
-        connections[place % CONNECTIONS].call(requests.next())
+        due = began + place / rate
+        late_s.append(perf_counter() - due)
+        connections[place % CONNECTIONS].call(requests.next(), due=due)
     return late_s
 
 
@@ -234,13 +236,15 @@ async def fire(address: str, first: int, lasts_s: float, *, rate: float = 0, cal
     else:
         fired.late_s = await steady(connections, requests, rate, lasts_s)
         fired.lasted_s = perf_counter() - began
-    while any(connection.busy for connection in connections):
+    give_up_at = perf_counter() + _DEADLINE_S + _AFTER_DEADLINE_S
+    while any(connection.busy for connection in connections) and perf_counter() < give_up_at:
         for connection in connections:
             connection.flush()
         await asyncio.sleep(_TICK_S)
     fired.used_s = process_time() - used_s
     for transport, connection in made:
         assert not connection.failed, connection.failed
+        assert not connection.busy, "calls were never answered"
         transport.close()
     return fired
 
