@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Bounds:
     """What may be in flight at once.
 
-    `request_bytes_max` is of calls that answer once, all together, and again of readers and exports; `queue_s_max` is how long a queue of them may stand.
+    `request_bytes_max` is of calls that answer once, all together, and again of readers and exports; `queue_s_max` is
+    how long a queue of calls may stand.
     """
 
     calls_max: int = 1_000
