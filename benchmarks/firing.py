@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.workload import items
 from clickstream import wire
+from clickstream.pacing import Throttle
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream_server.event_loop import run
 
@@ -37,6 +38,8 @@ _HEADER_TABLE_SIZE, _CONCURRENT_STREAMS_MAX, _INITIAL_WINDOW = 1, 3, 4
 _WINDOW = 65_535
 _WINDOW_MAX = 2**31 - 1
 _STATUS = b"grpc-status"
+OK, REFUSED, HELD_BACK = "OK", "RESOURCE_EXHAUSTED", "HELD_BACK"
+"""The third: not sent, since the server refuses many."""
 
 
 @dataclass(slots=True)
@@ -60,11 +63,15 @@ def _frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, and the calls on it. Those beyond what the server lets be open at once wait here."""
+    """One connection, and the calls on it. Those beyond what the server lets be open at once wait here.
 
-    def __init__(self, fired: Fired, began: float, authority: str) -> None:
+    `throttle`: decides which calls are sent at all, as in our client; None: all.
+    """
+
+    def __init__(self, fired: Fired, began: float, authority: str, throttle: Throttle | None) -> None:
         self._fired = fired
         self._began = began
+        self._throttle = throttle
         self._waiting: deque[tuple[float, bytes, _Ended | None]] = deque()
         self._open: dict[int, tuple[float, _Ended | None]] = {}
         self._next = 1
@@ -84,7 +91,11 @@ class Connection(asyncio.Protocol):
 
     def call(self, request: bytes, ended: _Ended | None = None, *, due: float = 0.0) -> None:
         """Call once there is room. `flush` sends it; `ended` is told of its status. `due`: when it was to begin."""
-        self._waiting.append((due or perf_counter(), b"\0" + struct.pack(">I", len(request)) + request, ended))
+        began = due or perf_counter()
+        if self._throttle is None or self._throttle.admits():
+            self._waiting.append((began, b"\0" + struct.pack(">I", len(request)) + request, ended))
+        else:
+            self._ended(began, HELD_BACK, ended)
 
     @property
     def busy(self) -> bool:
@@ -142,6 +153,13 @@ class Connection(asyncio.Protocol):
         if stream not in self._open:  # after its status, the server resets a call of which it has not read all
             return
         began, ended = self._open.pop(stream)
+        if self._throttle is not None and status == OK:
+            self._throttle.accepted()
+        elif self._throttle is not None and status == REFUSED:
+            self._throttle.refused()
+        self._ended(began, status, ended)
+
+    def _ended(self, began: float, status: str, ended: _Ended | None) -> None:
         self._fired.calls.setdefault(status, []).append((began - self._began, perf_counter() - began))
         if ended is not None:
             ended(self, status)
@@ -164,7 +182,7 @@ def _header_blocks(authority: str) -> tuple[bytes, bytes]:
 def _status(headers: bytes) -> str:
     at = headers.index(_STATUS) + len(_STATUS)
     code = headers[at + 1 : at + 1 + headers[at]].decode()
-    return {"0": "OK", "8": "RESOURCE_EXHAUSTED", "4": "DEADLINE_EXCEEDED", "14": "UNAVAILABLE"}.get(code, code)
+    return {"0": OK, "8": REFUSED, "4": "DEADLINE_EXCEEDED", "14": "UNAVAILABLE"}.get(code, code)
 
 
 class _Requests:
@@ -190,14 +208,14 @@ async def closed(connections: list[Connection], requests: _Requests, callers: in
     until = perf_counter() + lasts_s
 
     def again(connection: Connection, status: str) -> None:
-        if status != "OK":
-            loop.call_later(_AFTER_REFUSAL_S, again, connection, "OK")
+        if status != OK:
+            loop.call_later(_AFTER_REFUSAL_S, again, connection, OK)
         elif perf_counter() < until:
             connection.call(requests.next(), again)
             connection.flush()
 
     for place in range(callers):
-        again(connections[place % CONNECTIONS], "OK")
+        again(connections[place % CONNECTIONS], OK)
     await asyncio.sleep(lasts_s + _AFTER_REFUSAL_S)
 
 
@@ -218,15 +236,19 @@ async def steady(connections: list[Connection], requests: _Requests, rate: float
     return late_s
 
 
-async def fire(address: str, first: int, lasts_s: float, *, rate: float = 0, callers: int = 0) -> Fired:
-    """At a steady rate, or by so many callers."""
+async def fire(
+    address: str, first: int, lasts_s: float, *, rate: float = 0, callers: int = 0, hold_back: bool = False
+) -> Fired:
+    """At a steady rate, or by so many callers. `hold_back`: each connection does as a client of ours would."""
     requests = _Requests(first)
     host, _, port = address.rpartition(":")
     fired = Fired()
     began, used_s = perf_counter(), process_time()
     loop = asyncio.get_running_loop()
     made = [
-        await loop.create_connection(lambda: Connection(fired, began, address), host, int(port))
+        await loop.create_connection(
+            lambda: Connection(fired, began, address, Throttle() if hold_back else None), host, int(port)
+        )
         for _ in range(CONNECTIONS)
     ]
     connections = [connection for _, connection in made]
@@ -250,8 +272,17 @@ async def fire(address: str, first: int, lasts_s: float, *, rate: float = 0, cal
 
 
 def main() -> None:
-    address, first, lasts_s, rate, callers = sys.argv[1:]
-    fired = run(fire(address, int(first), float(lasts_s), rate=float(rate), callers=int(callers)))
+    address, first, lasts_s, rate, callers, hold_back = sys.argv[1:]
+    fired = run(
+        fire(
+            address,
+            int(first),
+            float(lasts_s),
+            rate=float(rate),
+            callers=int(callers),
+            hold_back=hold_back == HELD_BACK,
+        )
+    )
     print(json.dumps(asdict(fired)))
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from statistics import median, quantiles
 from time import perf_counter
@@ -16,15 +16,18 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.firing import HELD_BACK, OK, REFUSED
 from benchmarks.system import System, rss_bytes
 
 NAME = "overload"
 SECONDS = 60
 FACTOR = 2.0
+PACED, HEEDLESS = "callers who hold back, as our client does", "callers who send everything"
 _CAPACITY_S = 10.0
 _CALLERS = 48
 _UNLOADED_SHARE = 0.1
 _UNLOADED_S = 20.0
+_PAUSE_S = 2.0
 _DEADLINE_S = 10.0
 _SAMPLE_S = 0.1
 _IDS = 100_000_000
@@ -55,35 +58,57 @@ class Phase:
         return quantiles(found, n=100)[98] * 1000 if len(found) > 1 else 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overload:
-    """What was measured; times in milliseconds, memory of the server in MiB.
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A phase of too much load; times in milliseconds, memory of the server in MiB.
 
-    `late_ms`: by how much calls came too late, but for one in a hundred. `cores`: how much of a core each process had
-    during the overload, the callers' among them. Together they cannot have more than there are: near that, the callers
-    are a part of what slows the server down.
+    `cores`: how much of a core each process had, the callers' among them. Together they cannot have more than there
+    are: near that, the callers are a part of what slows the server down.
     """
 
-    capacity: float
-    unloaded_rate: float
-    unloaded_median_ms: float
-    unloaded_p99_ms: float
-    offered: float
-    accepted: float
-    accepted_median_ms: float
-    accepted_p99_ms: float
-    refused: float
-    refused_median_ms: float
-    refused_p99_ms: float
-    other: dict[str, int]
-    late_ms: float
+    phase: Phase
     health_most_ms: float
-    rss_before_mib: float
     rss_most_mib: float
     cores: dict[str, float]
 
+    @property
+    def other(self) -> dict[str, int]:
+        """How many calls ended in a way that none should."""
+        return {
+            status: len(took) for status, took in self.phase.took_s.items() if status not in {OK, REFUSED, HELD_BACK}
+        }
+
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        figures = {
+            name: {
+                "per_s": self.phase.rate(name),
+                "median_ms": self.phase.median_ms(name),
+                "p99_ms": self.phase.p99_ms(name),
+            }
+            for name in self.phase.took_s
+        }
+        more = {name: getattr(self, name) for name in ("other", "health_most_ms", "rss_most_mib", "cores")}
+        return {"calls": figures, "late_ms": self.phase.late_s * 1000} | more
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """What was measured. `capacity`: calls a second. `loads`: by what the callers do about refusals."""
+
+    capacity: float
+    unloaded: Phase
+    rss_before_mib: float
+    loads: dict[str, Load]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "capacity": self.capacity,
+            "unloaded_per_s": self.unloaded.rate(OK),
+            "unloaded_median_ms": self.unloaded.median_ms(OK),
+            "unloaded_p99_ms": self.unloaded.p99_ms(OK),
+            "rss_before_mib": self.rss_before_mib,
+            "loads": {name: load.as_json() for name, load in self.loads.items()},
+        }
 
 
 class _Callers:
@@ -94,19 +119,19 @@ class _Callers:
         self._first = count(0, _IDS)
         self.accepted = self.sent = 0
 
-    async def call(self, lasts_s: float, *, rate: float = 0, callers: int = 0) -> Phase:
+    async def call(self, lasts_s: float, *, rate: float = 0, callers: int = 0, hold_back: bool = False) -> Phase:
         """So many calls a second, whatever becomes of those before; or callers who wait for their answers."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "benchmarks.firing", self._target, str(next(self._first))),
-            *(str(lasts_s), str(rate), str(callers)),
+            *(str(lasts_s), str(rate), str(callers), HELD_BACK if hold_back else ""),
             stdout=asyncio.subprocess.PIPE,
         )
         found = json.loads((await process.communicate())[0])
         assert process.returncode == 0, "those who call failed; why stands above"
         late_s = sorted(found["late_s"]) or [0.0]
         took_s = {status: [took for _, took in calls] for status, calls in found["calls"].items()}
-        self.accepted += len(took_s.get("OK", ()))
-        self.sent += sum(map(len, took_s.values()))
+        self.accepted += len(took_s.get(OK, ()))
+        self.sent += sum(len(took) for status, took in took_s.items() if status != HELD_BACK)
         return Phase(took_s, found["lasted_s"], late_s[len(late_s) * 99 // 100], found["used_s"])
 
 
@@ -114,44 +139,35 @@ async def run_overload(system: System, *, seconds: int, progress: Callable[[str]
     """Measure. Fails if what was accepted is not stored, or a number was skipped."""
     callers = _Callers(system.client.target)
     await callers.call(2.0, rate=50.0)  # caches
-    capacity = (await callers.call(_CAPACITY_S, callers=_CALLERS)).rate("OK")
+    capacity = (await callers.call(_CAPACITY_S, callers=_CALLERS)).rate(OK)
     progress(f"overload: the server carries {capacity:,.0f} registrations a second")
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(_PAUSE_S)
     unloaded = await callers.call(_UNLOADED_S, rate=capacity * _UNLOADED_SHARE)
-    progress(f"overload: unloaded, {unloaded.median_ms('OK'):.1f} ms")
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
-    async with grpc.aio.insecure_channel(system.client.target, options=options) as probes:
-        watched = _Watch(system.pids["server"], health_pb2_grpc.HealthStub(probes))
-        used_s = system.cpu_s()
-        over = await watched.during(callers.call(seconds, rate=capacity * FACTOR))
-    cores = {name: (now_s - used_s[name]) / over.lasted_s for name, now_s in system.cpu_s().items()}
-    cores["client"] = over.used_s / over.lasted_s
-    statuses = {status: len(took) for status, took in over.took_s.items()}
-    progress(f"overload: {statuses}")
+    progress(f"overload: unloaded, {unloaded.median_ms(OK):.1f} ms")
+    rss_before = rss_bytes(system.pids["server"])
+    loads = {}
+    for name, hold_back in ((PACED, True), (HEEDLESS, False)):
+        await asyncio.sleep(_PAUSE_S)
+        loads[name] = await _loaded(system, callers.call(seconds, rate=capacity * FACTOR, hold_back=hold_back))
+        progress(f"overload, {name}: { ({status: len(took) for status, took in loads[name].phase.took_s.items()}) }")
     stored = system.ours.sessions.count_documents({})
     counters = [batch["session_counter"] for batch in system.ours.batches.find()]
     assert sum(counters) == stored, (counters, stored)
     assert callers.accepted <= stored <= callers.sent, (callers.accepted, stored, callers.sent)
+    return Overload(capacity, unloaded, rss_before / _MIB, loads)
+
+
+async def _loaded(system: System, calls: Awaitable[Phase]) -> Load:
+    """What the calls came to, and the server meanwhile. Fails if health was not answered."""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    async with grpc.aio.insecure_channel(system.client.target, options=options) as probes:
+        watched = _Watch(system.pids["server"], health_pb2_grpc.HealthStub(probes))
+        used_s = system.cpu_s()
+        phase = await watched.during(calls)
     assert not watched.health_failed, f"{watched.health_failed} health checks failed"
-    return Overload(
-        capacity=capacity,
-        unloaded_rate=unloaded.rate("OK"),
-        unloaded_median_ms=unloaded.median_ms("OK"),
-        unloaded_p99_ms=unloaded.p99_ms("OK"),
-        offered=sum(statuses.values()) / over.lasted_s,
-        accepted=over.rate("OK"),
-        accepted_median_ms=over.median_ms("OK"),
-        accepted_p99_ms=over.p99_ms("OK"),
-        refused=over.rate("RESOURCE_EXHAUSTED"),
-        refused_median_ms=over.median_ms("RESOURCE_EXHAUSTED"),
-        refused_p99_ms=over.p99_ms("RESOURCE_EXHAUSTED"),
-        other={status: number for status, number in statuses.items() if status not in {"OK", "RESOURCE_EXHAUSTED"}},
-        late_ms=over.late_s * 1000,
-        health_most_ms=max(watched.health_s) * 1000,
-        rss_before_mib=watched.rss[0] / _MIB,
-        rss_most_mib=max(watched.rss) / _MIB,
-        cores=cores,
-    )
+    cores = {name: (now_s - used_s[name]) / phase.lasted_s for name, now_s in system.cpu_s().items()}
+    cores["client"] = phase.used_s / phase.lasted_s
+    return Load(phase, max(watched.health_s) * 1000, max(watched.rss) / _MIB, cores)
 
 
 class _Watch:

@@ -7,10 +7,11 @@ from typing import Any
 
 from benchmarks.behind import CaughtUp
 from benchmarks.contest import Result
+from benchmarks.firing import HELD_BACK, OK, REFUSED
 from benchmarks.follow import Latency
 from benchmarks.marks import Verdict
 from benchmarks.memory import Growth
-from benchmarks.overload import Overload
+from benchmarks.overload import Overload, Phase
 from benchmarks.tables import Table, form_of, spread
 from benchmarks.workers import Rate
 
@@ -119,22 +120,29 @@ def caught_up_tables(caught_up: Sequence[CaughtUp]) -> list[Table]:
 
 def overload_tables(found: Sequence[Overload]) -> list[Table]:
     """What became of the calls at twice of what the server carries."""
-    return [_overload_table(one) for one in found]
+    return [_load_table(one, name) for one in found for name in one.loads]
 
 
-def _overload_table(one: Overload) -> Table:
-    rows = {
-        "unloaded": (one.unloaded_rate, one.unloaded_median_ms, one.unloaded_p99_ms),
-        "accepted": (one.accepted, one.accepted_median_ms, one.accepted_p99_ms),
-        "refused": (one.refused, one.refused_median_ms, one.refused_p99_ms),
-    }
+def _load_table(one: Overload, name: str) -> Table:
+    load = one.loads[name]
+    rows = [["unloaded", *_calls(one.unloaded, OK)]]
+    rows += [
+        [told, *_calls(load.phase, status)]
+        for told, status in (("accepted", OK), ("refused", REFUSED), ("not sent", HELD_BACK))
+        if load.phase.rate(status)
+    ]
+    slower = load.phase.median_ms(OK) / one.unloaded.median_ms(OK)
     return Table(
-        f"Overload; the server carries {one.capacity:,.0f} calls a second",
+        f"Overload, {name}; the server carries {one.capacity:,.0f} calls a second",
         ["calls", "a second", "median, ms", "99 of 100, ms"],
-        [[name, *(f"{figure:,.1f}" for figure in figures)] for name, figures in rows.items()],
-        note=f"Accepted against unloaded: median {one.accepted_median_ms / one.unloaded_median_ms:.2f}, "
-        f"99 of 100 {one.accepted_p99_ms / one.unloaded_p99_ms:.2f}; health at most {one.health_most_ms:.0f} ms; "
-        f"the server's memory {one.rss_before_mib:.0f} MiB before, {one.rss_most_mib:.0f} at most; "
-        f"other ends: {one.other or 'none'}; calls began {one.late_ms:.0f} ms late at most, but for one in a hundred; "
-        f"cores used: {', '.join(f'{name} {share:.2f}' for name, share in one.cores.items())}",
+        rows,
+        note=f"Accepted against unloaded: median {slower:.2f}; health at most {load.health_most_ms:.0f} ms; "
+        f"the server's memory {one.rss_before_mib:.0f} MiB before, {load.rss_most_mib:.0f} at most; "
+        f"other ends: {load.other or 'none'}; calls began {load.phase.late_s * 1000:.0f} ms late at most, but for one "
+        f"in a hundred; cores used: {', '.join(f'{who} {share:.2f}' for who, share in load.cores.items())}",
     )
+
+
+def _calls(phase: Phase, status: str) -> list[str]:
+    figures = ((phase.rate(status), ",.0f"), (phase.median_ms(status), ",.1f"), (phase.p99_ms(status), ",.1f"))
+    return [format(*figure) for figure in figures]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import cached_property
-from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -18,14 +16,13 @@ from google.protobuf.message import Message
 
 from clickstream import forks, transfer_wire, wire
 from clickstream.access import Access
+from clickstream.calling import Caller, started
 from clickstream.credentials import Tls, Token
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import (
     BatchNotFound,
-    Cancelled,
     IncompleteExport,
     InvalidField,
-    MessageTooLarge,
     NoCollectingBatch,
     SessionNotFound,
 )
@@ -45,8 +42,7 @@ from clickstream.models import (
     SessionPage,
     SessionWithEvents,
 )
-from clickstream.resume import Budget, Patience, cancelled_as, failure_of, is_momentary
-from clickstream.tracing import trace_options
+from clickstream.resume import Patience, cancelled_as, failure_of
 from clickstream.transfer import (
     EventAck,
     EventBatch,
@@ -117,7 +113,8 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
 
     Every call has a deadline (`deadline_s`; `stream_deadline_s` for one connection of a stream) and is tried up to four
     times while the service is unavailable, if that is safe. A call that the server refuses for its load is made again
-    after the time that the server names, within its deadline, as long as other calls succeed meanwhile. A stream that
+    after the time that the server names, within its deadline, as long as other calls succeed meanwhile; and while the
+    server refuses many, some are not even sent, and end or are made again as if it had refused them. A stream that
     loses its connection goes on after the last number that came, by itself, until nothing has come for
     `stream_resume_s`. `message_bytes_max` is what a message may have at most: the server's
     CLICKSTREAM_MESSAGE_BYTES_MAX, where that is not the default.
@@ -142,7 +139,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         self.target = target
         self._access = Access.of(target, token, tls=tls, token_in_clear=token_in_clear)
         self._message_bytes_max = message_bytes_max
-        self._budget = Budget()
+        self._caller = Caller(deadline_s=deadline_s, message_bytes_max=message_bytes_max)
         self._deadline_s = deadline_s
         self._stream_deadline_s = stream_deadline_s
         self._stream_resume_s = stream_resume_s
@@ -177,25 +174,25 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
 
     async def register_session(self, session: Session) -> Registration:
         request = pb.RegisterSessionRequest(session=wire.session_to_pb(session))
-        answer: pb.RegisterSessionResponse = await self._call(self._stub.RegisterSession, request)
+        answer: pb.RegisterSessionResponse = await self._caller.answer(self._stub.RegisterSession, request)
         return Registration(
             session=wire.registered_session_from_pb(answer.session), outcome=wire.outcome_from_pb(answer.outcome)
         )
 
     async def update_session(self, session: Session) -> RegisteredSession:
         request = pb.UpdateSessionRequest(session=wire.session_to_pb(session))
-        answer: pb.UpdateSessionResponse = await self._call(self._stub.UpdateSession, request)
+        answer: pb.UpdateSessionResponse = await self._caller.answer(self._stub.UpdateSession, request)
         return wire.registered_session_from_pb(answer.session)
 
     async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
         request = pb.PushEventsRequest()
         for event in events:
             request.events.append(_event_to_pb(event))
-        return wire.push_result_from_pb(await self._call(self._stub.PushEvents, request))
+        return wire.push_result_from_pb(await self._caller.answer(self._stub.PushEvents, request))
 
     async def mark_session_irrelevant(self, session_id: str) -> RegisteredSession:
         request = _request(pb.MarkSessionIrrelevantRequest, session_id=session_id)
-        answer: pb.MarkSessionIrrelevantResponse = await self._call(self._stub.MarkSessionIrrelevant, request)
+        answer: pb.MarkSessionIrrelevantResponse = await self._caller.answer(self._stub.MarkSessionIrrelevant, request)
         return wire.registered_session_from_pb(answer.session)
 
     async def get_session(
@@ -205,7 +202,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         limit = _INT32_MAX if events_limit is None else events_limit
         request = _request(pb.GetSessionRequest, session_id=session_id, events_limit=limit)
         try:
-            answer: pb.GetSessionResponse = await self._call(self._stub.GetSession, request)
+            answer: pb.GetSessionResponse = await self._caller.answer(self._stub.GetSession, request)
         except SessionNotFound:
             return None
         return wire.session_with_events_from_pb(answer.session)
@@ -249,7 +246,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
 
     async def get_batch(self, batch_id: str) -> SessionBatch | None:
         try:
-            answer: pb.GetBatchResponse = await self._call(
+            answer: pb.GetBatchResponse = await self._caller.answer(
                 self._stub.GetBatch, _request(pb.GetBatchRequest, batch_id=batch_id)
             )
         except BatchNotFound:
@@ -265,12 +262,12 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             page_size=page_size,
             page_token=page_token,
         )
-        answer: pb.ListBatchesResponse = await self._call(self._stub.ListBatches, request)
+        answer: pb.ListBatchesResponse = await self._caller.answer(self._stub.ListBatches, request)
         return BatchList(batches=tuple(map(wire.batch_from_pb, answer.batches)), next_page_token=answer.next_page_token)
 
     async def release_batch(self, release_id: str) -> BatchRelease:
         request = _request(pb.ReleaseBatchRequest, release_id=release_id)
-        answer: pb.ReleaseBatchResponse = await self._call(self._stub.ReleaseBatch, request)
+        answer: pb.ReleaseBatchResponse = await self._caller.answer(self._stub.ReleaseBatch, request)
         return BatchRelease(batch=wire.batch_from_pb(answer.batch), already_released=answer.already_released)
 
     async def update_batch_status(
@@ -282,7 +279,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             status=wire.status_to_pb(status),
             expected_status=None if expected_status is None else wire.status_to_pb(expected_status),
         )
-        answer: pb.UpdateBatchStatusResponse = await self._call(self._stub.UpdateBatchStatus, request)
+        answer: pb.UpdateBatchStatusResponse = await self._caller.answer(self._stub.UpdateBatchStatus, request)
         return wire.batch_from_pb(answer.batch)
 
     def event_stream(
@@ -326,7 +323,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
                 failed.append(error)
                 raise
 
-        call = self._started(self._transfer.StreamEvents, requests(), self._stream_deadline_s)
+        call = started(self._transfer.StreamEvents, requests(), self._stream_deadline_s)
         try:
             async for answer in call:
                 yield transfer_wire.event_ack_from_pb(answer)
@@ -385,33 +382,13 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         if not complete:
             raise IncompleteExport("the export ended without its trailer; export again")
 
-    async def _call(self, method: Callable[..., Any], request: Message) -> Any:
-        if (size := request.ByteSize()) > self._message_bytes_max:
-            raise MessageTooLarge(f"a message must have {self._message_bytes_max} bytes at most, not {size}")
-        until = monotonic() + self._deadline_s
-        wait_s = 0.0
-        while True:
-            try:
-                answer = await self._started(method, request, until - monotonic())
-            except grpc.aio.AioRpcError as error:
-                failure = failure_of(error)
-                wait_s = max(2 * wait_s, failure.retry_after_s or 0.0)
-                if not is_momentary(failure) or monotonic() + 1.5 * wait_s >= until or not self._budget.spend():
-                    raise failure from error
-            except asyncio.CancelledError as error:
-                raise cancelled_as(error) from error
-            else:
-                self._budget.earn()
-                return answer
-            await asyncio.sleep(random.uniform(wait_s, 1.5 * wait_s))
-
     async def _resumed(
         self, method: Any, request: Message, go_on: Callable[[Any, Any], bool]
     ) -> AsyncGenerator[Any, None]:
         """The answers of a stream, over as many connections as it takes. `go_on` makes the request one for the rest."""
         patience = Patience(self._stream_resume_s)
         while True:
-            call = self._started(method, request, self._stream_deadline_s)
+            call = started(method, request, self._stream_deadline_s)
             try:
                 async for answer in call:
                     patience.renew()
@@ -429,13 +406,6 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             finally:
                 call.cancel()
             await patience.wait(failure)
-
-    def _started(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
-        forks.check()
-        try:
-            return method(request, timeout=timeout_s, **trace_options())
-        except grpc.aio.UsageError as error:
-            raise Cancelled("the client is closed") from error
 
 
 def _go_on_batch(request: pb.GetBatchSessionsRequest, answer: pb.GetBatchSessionsResponse) -> bool:

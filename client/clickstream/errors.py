@@ -147,7 +147,10 @@ class ResourceExhausted(ClickstreamError):
 
 
 class Overloaded(ResourceExhausted):
-    """More is waiting than the service takes on. Try again after `retry_after_s`."""
+    """More is waiting than the service takes on. Try again after `retry_after_s`.
+
+    Without a `request_id` the call was not sent: the service refuses many, and the client held this one back.
+    """
 
     reason = "OVERLOADED"
 

@@ -74,29 +74,6 @@ def is_momentary(failure: ClickstreamError) -> bool:
     return isinstance(failure, Overloaded) and failure.retry_after_s is not None
 
 
-class Budget:
-    """How often calls that a server refused for its load are made again: no more often than others succeed.
-
-    Whoever is a part of the load must not multiply it. Some are free, for bursts.
-    """
-
-    FREE = 1_000
-
-    def __init__(self) -> None:
-        self._left = self.FREE
-
-    def earn(self) -> None:
-        """A call was answered."""
-        self._left = min(self.FREE, self._left + 1)
-
-    def spend(self) -> bool:
-        """Whether a call may be made again."""
-        if not self._left:
-            return False
-        self._left -= 1
-        return True
-
-
 def leaves_at(deadline_s: float) -> float:
     """When to leave a connection that is written to, on the monotonic clock: in good time before its deadline.
 

@@ -19,6 +19,7 @@ from pymongo import AsyncMongoClient
 
 from clickstream import (
     ClickstreamClient,
+    DeadlineExceeded,
     ImportChunk,
     ImportConfig,
     ImportSummary,
@@ -291,6 +292,40 @@ async def test_the_client_gives_up_in_time(mongo: Frozen) -> None:
         call.cancel()
 
     assert raised.value.retry_after_s
+
+
+async def test_the_client_holds_calls_back(mongo: Frozen) -> None:
+    """While the server refuses everything, most calls are not even sent; they end as those that were refused do.
+
+    Once it accepts calls again, they succeed.
+    """
+    async with (
+        served(mongo.uri, "held_back", calls_max=1, storage_timeout_s=PATIENCE_S) as plain,
+        ClickstreamClient(plain.target, deadline_s=0.2) as client,  # too short to make a call again
+        channel_to(plain) as channel,
+    ):
+        await client.register_session(Session(session_id="s"))
+        call = await unsent_call(channel)
+        refusals = [await _overloaded(client) for _ in range(200)]
+        call.cancel()
+        await eventually(lambda: _found(client), "calls succeed again")
+
+    assert all(refused.retry_after_s for refused in refusals)
+    sent = [refused for refused in refusals if refused.request_id]  # the server gives each call that comes an id
+    assert 0 < len(sent) < 100
+
+
+async def _overloaded(client: ClickstreamClient) -> Overloaded:
+    with pytest.raises(Overloaded) as raised:
+        await client.get_batch("b")
+    return raised.value
+
+
+async def _found(client: ClickstreamClient) -> bool:
+    try:
+        return await client.get_session("s") is not None
+    except (Overloaded, DeadlineExceeded):
+        return False
 
 
 async def test_streams_outlast_an_overloaded_moment(mongodb_uri: str, database: str) -> None:
