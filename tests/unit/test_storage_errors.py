@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 import pytest
 from pymongo.errors import BulkWriteError, OperationFailure
 
 from clickstream import StorageUnavailable
-from clickstream_server.storage.mongo.errors import domain_error
+from clickstream_server.storage.mongo.errors import domain_error, storage_call
 
 DUPLICATE, STEPPED_DOWN, INTERRUPTED, TOO_LARGE = 11000, 189, 11602, 10334
 CONCERN = [{"code": 64, "errmsg": "waiting for replication timed out"}]
@@ -40,3 +43,20 @@ def test_a_bulk_write_fails_for_now_or_for_good(
     found = domain_error(BulkWriteError({"writeErrors": errors, "writeConcernErrors": concern_errors}))
 
     assert (StorageUnavailable if unavailable else type(None)) is type(found)
+
+
+async def test_a_cancel_that_the_driver_swallows_counts() -> None:
+    """A task that was cancelled while it waited for the database ends, though the driver returned an answer."""
+    waits = asyncio.Event()
+
+    async def reads() -> None:
+        async with storage_call(60):
+            with suppress(asyncio.CancelledError):  # as `asyncio.wait_for` does, if the answer comes at that moment
+                waits.set()
+                await asyncio.Event().wait()
+
+    reading = asyncio.create_task(reads())
+    await waits.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading

@@ -117,6 +117,16 @@ async def settle(result: Any) -> Any:
     return await result if isawaitable(result) else result
 
 
+def end_if_cancelled() -> None:
+    """Raise CancelledError if this task was cancelled: until Python 3.12 PyMongo Async may swallow that.
+
+    It waits with `asyncio.wait_for`, which forgets that it was cancelled if what it waits for comes at that moment.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 @asynccontextmanager
 async def closed_early(cursor: Any) -> AsyncIterator[None]:
     """Close the cursor at the end, if it was left before its own: else it is closed, and to say so costs a thread."""

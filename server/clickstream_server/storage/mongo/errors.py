@@ -24,6 +24,7 @@ from pymongo.errors import (
 from clickstream.errors import ClickstreamError, ShuttingDown, StorageUnavailable
 from clickstream_server.call_record import Stage, enter
 from clickstream_server.deadlines import budget_s
+from clickstream_server.storage.mongo.driver import end_if_cancelled
 
 DUPLICATE_KEY = 11000
 _RETRY_AFTER_S = 1.0
@@ -129,6 +130,7 @@ async def storage_call(most_s: float) -> AsyncIterator[None]:
         async with asyncio.timeout(budget_s(most_s)):
             with driver_call(most_s):
                 yield
+        end_if_cancelled()
     except TimeoutError as error:
         raise storage_unavailable() from error
     finally:

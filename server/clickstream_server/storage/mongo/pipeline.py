@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from typing import Any, TypeVar
 
+from clickstream_server.storage.mongo.driver import end_if_cancelled
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -28,13 +30,13 @@ async def in_order(
         error: BaseException | None = None
         try:
             async for piece in source:
-                _end_if_cancelled()
+                end_if_cancelled()
                 task = asyncio.create_task(run(piece))
                 tasks.add(task)
                 await running.put(task)
         except (Exception, asyncio.CancelledError) as found:  # the second may be of something that the source awaits
             error = found
-        _end_if_cancelled()
+        end_if_cancelled()
         await running.put(None)
         if error is not None:
             raise error
@@ -52,10 +54,3 @@ async def in_order(
         await asyncio.gather(*tasks, return_exceptions=True)
         if isinstance(source, AsyncGenerator):
             await source.aclose()
-
-
-def _end_if_cancelled() -> None:
-    """Raise CancelledError if this task was cancelled. A source may swallow it, as reads with PyMongo Async do."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

@@ -18,7 +18,7 @@ from pymongo.errors import PyMongoError
 
 from clickstream_server.message_dao import MessagePage
 from clickstream_server.storage.mongo import indexes
-from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, MAJORITY_READ, settle
+from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, MAJORITY_READ, end_if_cancelled, settle
 
 _REOPEN_S = 0.5
 _TOLD = {"documentKey": 1, "updateDescription.updatedFields.session_counter": 1}
@@ -150,6 +150,7 @@ class BatchWatcher:
             await stream.try_next()  # opens the stream
             self._wake(*self._readers)  # whatever happened before that
             async for change in stream:
+                end_if_cancelled()
                 if "documentKey" in change and (counter := _counter(change)):
                     self.learn(change["documentKey"]["_id"], counter)
                 # Without one the collection was dropped or replaced, and the stream ends; another is opened then.
