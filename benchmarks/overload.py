@@ -68,6 +68,7 @@ class Load:
 
     phase: Phase
     health_most_ms: float
+    rss_before_mib: float
     rss_most_mib: float
     cores: dict[str, float]
 
@@ -87,7 +88,9 @@ class Load:
             }
             for name in self.phase.took_s
         }
-        more = {name: getattr(self, name) for name in ("other", "health_most_ms", "rss_most_mib", "cores")}
+        more = {
+            name: getattr(self, name) for name in ("other", "health_most_ms", "rss_before_mib", "rss_most_mib", "cores")
+        }
         return {"calls": figures, "late_ms": self.phase.late_s * 1000} | more
 
 
@@ -97,7 +100,6 @@ class Overload:
 
     capacity: float
     unloaded: Phase
-    rss_before_mib: float
     loads: dict[str, Load]
 
     def as_json(self) -> dict[str, Any]:
@@ -106,7 +108,6 @@ class Overload:
             "unloaded_per_s": self.unloaded.rate(OK),
             "unloaded_median_ms": self.unloaded.median_ms(OK),
             "unloaded_p99_ms": self.unloaded.p99_ms(OK),
-            "rss_before_mib": self.rss_before_mib,
             "loads": {name: load.as_json() for name, load in self.loads.items()},
         }
 
@@ -144,7 +145,6 @@ async def run_overload(system: System, *, seconds: int, progress: Callable[[str]
     await asyncio.sleep(_PAUSE_S)
     unloaded = await callers.call(_UNLOADED_S, rate=capacity * _UNLOADED_SHARE)
     progress(f"overload: unloaded, {unloaded.median_ms(OK):.1f} ms")
-    rss_before = rss_bytes(system.pids["server"])
     loads = {}
     for name, hold_back in ((PACED, True), (HEEDLESS, False)):
         await asyncio.sleep(_PAUSE_S)
@@ -154,7 +154,7 @@ async def run_overload(system: System, *, seconds: int, progress: Callable[[str]
     counters = [batch["session_counter"] for batch in system.ours.batches.find()]
     assert sum(counters) == stored, (counters, stored)
     assert callers.accepted <= stored <= callers.sent, (callers.accepted, stored, callers.sent)
-    return Overload(capacity, unloaded, rss_before / _MIB, loads)
+    return Overload(capacity, unloaded, loads)
 
 
 async def _loaded(system: System, calls: Awaitable[Phase]) -> Load:
@@ -167,7 +167,8 @@ async def _loaded(system: System, calls: Awaitable[Phase]) -> Load:
     assert not watched.health_failed, f"{watched.health_failed} health checks failed"
     cores = {name: (now_s - used_s[name]) / phase.lasted_s for name, now_s in system.cpu_s().items()}
     cores["client"] = phase.used_s / phase.lasted_s
-    return Load(phase, max(watched.health_s) * 1000, max(watched.rss) / _MIB, cores)
+    rss_before, rss_most = watched.rss[0] / _MIB, max(watched.rss) / _MIB
+    return Load(phase, max(watched.health_s) * 1000, rss_before, rss_most, cores)
 
 
 class _Watch:

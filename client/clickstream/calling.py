@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -12,10 +13,13 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from clickstream import forks
-from clickstream.errors import Cancelled, DeadlineExceeded, MessageTooLarge, Overloaded, Unavailable
-from clickstream.pacing import HELD_BACK_S, Budget, Throttle
+from clickstream.errors import Cancelled, DeadlineExceeded, MessageTooLarge, Overloaded, ResourceExhausted, Unavailable
+from clickstream.pacing import Pace
 from clickstream.resume import cancelled_as, failure_of, is_momentary
 from clickstream.tracing import trace_options
+
+_HELD_BACK_S = 0.25, 0.75
+"""After so long, what was held back may be tried again: as long as a server has those wait that it refuses."""
 
 
 def started(method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
@@ -30,46 +34,53 @@ def started(method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
 class Caller:
     """Makes calls that answer once, and makes those again that the server refuses for its load."""
 
-    def __init__(self, *, deadline_s: float, message_bytes_max: int) -> None:
+    def __init__(self, *, deadline_s: float, message_bytes_max: int, closed: Callable[[], bool]) -> None:
         self._deadline_s = deadline_s
         self._message_bytes_max = message_bytes_max
-        self._throttle = Throttle()
-        self._budget = Budget()
+        self._closed = closed
+        self._paces: defaultdict[Callable[..., Any], Pace] = defaultdict(Pace)
+        """By method, since a server may refuse one and not another: large requests, say."""
 
     async def answer(self, method: Callable[..., Any], request: Message) -> Any:
         """The answer. Raises the domain's error for what the call ended with, within the deadline."""
         if (size := request.ByteSize()) > self._message_bytes_max:
             raise MessageTooLarge(f"a message must have {self._message_bytes_max} bytes at most, not {size}")
+        pace = self._paces[method]
         until = monotonic() + self._deadline_s
         wait_s = 0.0
-        while True:
+        refusal: Overloaded | None = None
+        while pace.admits():
             try:
-                answer = await self._attempt(method, request, until - monotonic())
-            except Overloaded as failure:
-                wait_s = max(2 * wait_s, failure.retry_after_s or 0.0)
-                if not is_momentary(failure) or monotonic() + 1.5 * wait_s >= until or not self._budget.spend():
-                    raise
+                answer = await started(method, request, until - monotonic())
+            except grpc.aio.AioRpcError as error:
+                refusal = _refusal_of(error, pace)
+                wait_s = max(2 * wait_s, refusal.retry_after_s or 0.0)
+                if not pace.repeats or monotonic() + 1.5 * wait_s >= until:
+                    raise refusal from error
+            except asyncio.CancelledError as error:
+                raise cancelled_as(error) from error
             else:
-                self._budget.earn()
+                pace.accepted()
                 return answer
             await asyncio.sleep(random.uniform(wait_s, 1.5 * wait_s))
+        raise refusal or self._held_back()
 
-    async def _attempt(self, method: Callable[..., Any], request: Message, timeout_s: float) -> Any:
-        if not self._throttle.admits():
-            raise Overloaded(
-                "the server refuses many calls for its load, so this one was not sent; try again later",
-                retry_after_s=HELD_BACK_S,
-            )
-        try:
-            answer = await started(method, request, timeout_s)
-        except grpc.aio.AioRpcError as error:
-            failure = failure_of(error)
-            if is_momentary(failure):
-                self._throttle.refused()
-            elif not isinstance(failure, Unavailable | DeadlineExceeded):
-                self._throttle.accepted()
-            raise failure from error
-        except asyncio.CancelledError as error:
-            raise cancelled_as(error) from error
-        self._throttle.accepted()
-        return answer
+    def _held_back(self) -> Exception:
+        forks.check()
+        if self._closed():
+            return Cancelled("the client is closed")
+        return Overloaded(
+            "the server refuses many calls for its load, so this one was not sent; try again later",
+            retry_after_s=random.uniform(*_HELD_BACK_S),
+        )
+
+
+def _refusal_of(error: grpc.aio.AioRpcError, pace: Pace) -> Overloaded:
+    """How the server refused a call for its load; raises any other error. The pace is told."""
+    failure = failure_of(error)
+    if isinstance(failure, Overloaded) and is_momentary(failure):
+        pace.refused()
+        return failure
+    if failure.request_id and not isinstance(failure, Unavailable | DeadlineExceeded | ResourceExhausted):
+        pace.accepted()  # whatever is wrong with it, the server dealt with it
+    raise failure from error

@@ -149,7 +149,7 @@ class ResourceExhausted(ClickstreamError):
 class Overloaded(ResourceExhausted):
     """More is waiting than the service takes on. Try again after `retry_after_s`.
 
-    Without a `request_id` the call was not sent: the service refuses many, and the client held this one back.
+    While the service refuses many calls for long, the client itself refuses some, which are not sent.
     """
 
     reason = "OVERLOADED"

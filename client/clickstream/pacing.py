@@ -1,4 +1,4 @@
-"""What a client does for a server that refuses calls for its load: it holds some back, and repeats only so many."""
+"""What a client does about a server that refuses calls for its load: it repeats only so many, and then sends fewer."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ import random
 from collections.abc import Callable
 from time import monotonic
 
-HELD_BACK_S = 0.5
-"""After so long, what was held back may be tried again."""
 
+class Pace:
+    """How the calls of one method go on after refusals. Counts what was accepted and what was refused.
 
-class Throttle:
-    """Holds calls back while the server refuses many of them, because a refusal costs it half of what a call does.
+    Refused calls are made again as long as no more are refused than accepted, and for a thousand beyond that: so a
+    burst gets through. Whoever is past that is a part of a lasting overload, in which a refusal costs the server half
+    of what a call does. Then nothing is made again, and calls are held back: what is sent comes down to 1.5 times of
+    what is accepted, until that is all there is. At least a third is sent, so that it is seen when more is accepted.
 
-    What is sent comes down to 1.5 times of what is accepted, over the last seconds; at least a fifth is always sent, so
-    that the client sees when it may send more, and is not kept out by others who hold nothing back. The rule is that of
-    "Handling Overload" in Google's Site Reliability Engineering (client-side throttling), with a bound on what is held
-    back as Envoy's admission control has it.
+    The rule is that of client-side throttling in Google's Site Reliability Engineering, "Handling Overload".
     """
 
-    PER_ACCEPTED = 1.5
-    """So many calls may be sent for one that is accepted."""
-    FREE = 8
-    """So many more than that, so that a few refusals mean nothing."""
-    HELD_BACK_MOST = 0.8
-    MEMORY_S = 2.0
+    FREE = 1_000
+    SENT_PER_ACCEPTED = 1.5
+    HELD_BACK_MOST = 2 / 3
+    FEW = 8
+    """So many more than that mean nothing: after a pause, nothing is held back."""
+    MEMORY_S = 1.0
     """A call counts for a third after so long, and so on."""
     _TICK_S = 0.05
 
@@ -34,24 +33,41 @@ class Throttle:
         self._chance = chance
         self._since = clock()
         self._asked = self._accepted = 0.0
+        self._left = self.FREE
+        """So many more may be refused than are accepted."""
+        self._holds_back = False
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a call that was refused may be made again."""
+        return not self._holds_back
 
     def admits(self) -> bool:
         """Whether a call may be sent. If not, it counts as one that was refused."""
-        self._forget()
-        surplus = self._asked - self.PER_ACCEPTED * self._accepted - self.FREE
-        if surplus <= 0 or self._chance() >= min(self.HELD_BACK_MOST, surplus / self._asked):
+        if not self._holds_back:
             return True
-        self._asked += 1
-        return False
+        self._forget()
+        surplus = self._asked - self.SENT_PER_ACCEPTED * self._accepted - self.FEW
+        if surplus <= 0:
+            self._holds_back = False
+        elif self._chance() < min(self.HELD_BACK_MOST, surplus / self._asked):
+            self._asked += 1
+            return False
+        return True
 
     def accepted(self) -> None:
         """The server took a call on, whatever came of it."""
+        self._forget()
         self._asked += 1
         self._accepted += 1
+        self._left = min(self.FREE, self._left + 1)
 
     def refused(self) -> None:
         """The server refused a call for its load."""
+        self._forget()
         self._asked += 1
+        self._left = max(0, self._left - 1)
+        self._holds_back |= not self._left
 
     def _forget(self) -> None:
         now = self._clock()
@@ -60,26 +76,3 @@ class Throttle:
             self._asked *= kept
             self._accepted *= kept
             self._since = now
-
-
-class Budget:
-    """How often calls that were refused for the server's load are made again: no more often than others succeed.
-
-    Whoever is a part of the load must not multiply it. Some are free, for bursts.
-    """
-
-    FREE = 1_000
-
-    def __init__(self) -> None:
-        self._left = self.FREE
-
-    def earn(self) -> None:
-        """A call was answered."""
-        self._left = min(self.FREE, self._left + 1)
-
-    def spend(self) -> bool:
-        """Whether a call may be made again."""
-        if not self._left:
-            return False
-        self._left -= 1
-        return True

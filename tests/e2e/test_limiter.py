@@ -18,8 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pymongo import AsyncMongoClient
 
 from clickstream import (
+    Cancelled,
     ClickstreamClient,
-    DeadlineExceeded,
     ImportChunk,
     ImportConfig,
     ImportSummary,
@@ -29,6 +29,7 @@ from clickstream import (
     SessionEvent,
 )
 from clickstream.export import ExportFilter
+from clickstream.pacing import Pace
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
 from clickstream.v1 import transfer_service_pb2 as transfer_pb
@@ -294,25 +295,25 @@ async def test_the_client_gives_up_in_time(mongo: Frozen) -> None:
     assert raised.value.retry_after_s
 
 
-async def test_the_client_holds_calls_back(mongo: Frozen) -> None:
-    """While the server refuses everything, most calls are not even sent; they end as those that were refused do.
-
-    Once it accepts calls again, they succeed.
-    """
+async def test_the_client_holds_calls_back(mongodb_uri: str, database: str) -> None:
+    """Once a server has refused a thousand calls, some are not even sent; others are, and succeed when they may."""
     async with (
-        served(mongo.uri, "held_back", calls_max=1, storage_timeout_s=PATIENCE_S) as plain,
-        ClickstreamClient(plain.target, deadline_s=0.2) as client,  # too short to make a call again
+        served(mongodb_uri, database, calls_max=1) as plain,
+        ClickstreamClient(plain.target, deadline_s=PATIENCE_S) as client,
         channel_to(plain) as channel,
     ):
         await client.register_session(Session(session_id="s"))
         call = await unsent_call(channel)
-        refusals = [await _overloaded(client) for _ in range(200)]
+        refusals = await asyncio.gather(*(_overloaded(client) for _ in range(Pace.FREE)))
+        refusals += [await _overloaded(client) for _ in range(100)]
+        await client.close()
+        with pytest.raises(Cancelled):
+            await client.get_batch("b")
         call.cancel()
-        await eventually(lambda: _found(client), "calls succeed again")
 
     assert all(refused.retry_after_s for refused in refusals)
-    sent = [refused for refused in refusals if refused.request_id]  # the server gives each call that comes an id
-    assert 0 < len(sent) < 100
+    # The server gives each call that comes an id.
+    assert 100 > len([refused for refused in refusals[Pace.FREE :] if refused.request_id])
 
 
 async def _overloaded(client: ClickstreamClient) -> Overloaded:
@@ -321,11 +322,13 @@ async def _overloaded(client: ClickstreamClient) -> Overloaded:
     return raised.value
 
 
-async def _found(client: ClickstreamClient) -> bool:
-    try:
-        return await client.get_session("s") is not None
-    except (Overloaded, DeadlineExceeded):
-        return False
+async def test_errors_of_the_domain_are_no_refusals(mongodb_uri: str, database: str) -> None:
+    """A client that asks for what is not there, again and again, is held back by nothing."""
+    async with served(mongodb_uri, database) as client:
+        for _ in range(2 * Pace.FREE // 50):
+            found = await asyncio.gather(*(client.get_session("unknown") for _ in range(50)))
+
+            assert {None} == set(found)
 
 
 async def test_streams_outlast_an_overloaded_moment(mongodb_uri: str, database: str) -> None:

@@ -1,39 +1,41 @@
-"""What a client holds back while a server refuses: on a clock and with chances of the test's own."""
+"""What a client repeats and holds back after refusals: on a clock and with chances of the test's own."""
 
 from __future__ import annotations
 
 from random import Random
 
-from clickstream.pacing import Throttle
+import pytest
 
-STEP_S = 0.001
+from clickstream.pacing import Pace
+
+CALLS_PER_S = 1000
 IN_FLIGHT = 16
 """So many can wait at the server."""
 
 
 class Caller:
-    """Asks for a thousand calls a second; the server accepts so many of what is sent each second."""
+    """Calls at a steady rate; the server accepts so many of what is sent each second."""
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.throttle = Throttle(lambda: self.now, Random(1).random)
+        self.pace = Pace(lambda: self.now, Random(1).random)
 
     def calls(self, lasts_s: float, *, accepted_per_s: float = 0.0, share: float = 0.0) -> tuple[float, float]:
-        """The server accepts so many a second, and this share of the others; return sent and accepted a second."""
+        """The server accepts so many a second, or this share of all; return sent and accepted a second."""
         sent = accepted = 0
         room = 0.0
-        for _ in range(round(lasts_s / STEP_S)):
-            self.now += STEP_S
-            room = min(IN_FLIGHT, room + accepted_per_s * STEP_S)
-            if not self.throttle.admits():
+        for _ in range(round(lasts_s * CALLS_PER_S)):
+            self.now += 1 / CALLS_PER_S
+            room = min(IN_FLIGHT, room + accepted_per_s / CALLS_PER_S)
+            if not self.pace.admits():
                 continue
             sent += 1
-            if room >= 1 or (share and sent * share >= accepted + 1):
+            if room >= 1 or accepted < int(sent * share):
                 room = max(0, room - 1)
                 accepted += 1
-                self.throttle.accepted()
+                self.pace.accepted()
             else:
-                self.throttle.refused()
+                self.pace.refused()
         return sent / lasts_s, accepted / lasts_s
 
 
@@ -42,9 +44,21 @@ def test_all_is_sent_while_nothing_is_refused() -> None:
     assert (1000, 1000) == Caller().calls(10, accepted_per_s=1000)
 
 
-def test_a_few_refusals_mean_nothing() -> None:
-    """Where a tenth is refused, everything is sent: the server had a bad moment, and no overload."""
-    sent, _ = Caller().calls(10, share=0.9)
+def test_a_thousand_refusals_are_free() -> None:
+    """Calls are made again, and all are sent, until a thousand more were refused than accepted."""
+    pace = Pace(lambda: 0.0, lambda: 0.0)
+    for _ in range(Pace.FREE - 1):
+        pace.refused()
+    assert (True, True) == (pace.repeats, pace.admits())
+    pace.refused()
+
+    assert (False, False) == (pace.repeats, pace.admits())
+
+
+@pytest.mark.parametrize("share", [0.9, 0.6])
+def test_where_most_is_accepted_nothing_is_held_back(share: float) -> None:
+    """Where less is refused than accepted, all is sent for as long as it lasts: another server may have more room."""
+    sent, _ = Caller().calls(60, share=share)
 
     assert 1000 == sent
 
@@ -52,7 +66,7 @@ def test_a_few_refusals_mean_nothing() -> None:
 def test_what_is_sent_comes_down_to_little_more_than_is_accepted() -> None:
     """A server that accepts two fifths of what is asked for gets about 1.5 times that, and still accepts as many."""
     caller = Caller()
-    caller.calls(5, accepted_per_s=400)
+    caller.calls(10, accepted_per_s=400)
     sent, accepted = caller.calls(10, accepted_per_s=400)
 
     assert 540 < sent < 660
@@ -60,27 +74,28 @@ def test_what_is_sent_comes_down_to_little_more_than_is_accepted() -> None:
 
 
 def test_some_are_always_sent() -> None:
-    """A server that refuses everything is asked again and again: for about a fifth of what there is."""
+    """A server that refuses everything is asked again and again: for about a third of what there is."""
     caller = Caller()
-    caller.calls(5)
+    caller.calls(10)
     sent, _ = caller.calls(10)
 
-    assert 150 < sent < 250
+    assert 280 < sent < 390
 
 
 def test_all_is_sent_again_once_all_is_accepted() -> None:
-    """Some seconds after the overload everything is sent."""
+    """Seconds after a server refused everything for long, it is asked for everything, and calls are made again."""
     caller = Caller()
-    caller.calls(20)
-    caller.calls(10, accepted_per_s=1000)
+    caller.calls(60)
+    caller.calls(6, accepted_per_s=1000)
 
     assert (1000, 1000) == caller.calls(5, accepted_per_s=1000)
+    assert caller.pace.repeats
 
 
 def test_a_pause_is_a_new_beginning() -> None:
-    """After a while without calls, what was refused before it is forgotten."""
+    """After a while without calls, what was refused before it holds nothing back."""
     caller = Caller()
-    caller.calls(5)
-    caller.now += 20
+    caller.calls(10)
+    caller.now += 10
 
-    assert all(caller.throttle.admits() for _ in range(100))
+    assert all(caller.pace.admits() for _ in range(100))
