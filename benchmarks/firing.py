@@ -245,13 +245,12 @@ async def fire(
     fired = Fired()
     began, used_s = perf_counter(), process_time()
     loop = asyncio.get_running_loop()
-    made = [
-        await loop.create_connection(
-            lambda: Connection(fired, began, address, Pace() if hold_back else None), host, int(port)
-        )
-        for _ in range(CONNECTIONS)
-    ]
-    connections = [connection for _, connection in made]
+
+    def new() -> Connection:
+        return Connection(fired, began, address, Pace() if hold_back else None)
+
+    made = [await loop.create_connection(new, host, int(port)) for _ in range(CONNECTIONS)]
+    connections = [one for _, one in made]
     if callers:
         await closed(connections, requests, callers, lasts_s)
         fired.lasted_s = lasts_s
@@ -273,16 +272,8 @@ async def fire(
 
 def main() -> None:
     address, first, lasts_s, rate, callers, hold_back = sys.argv[1:]
-    fired = run(
-        fire(
-            address,
-            int(first),
-            float(lasts_s),
-            rate=float(rate),
-            callers=int(callers),
-            hold_back=hold_back == HELD_BACK,
-        )
-    )
+    paced = hold_back == HELD_BACK
+    fired = run(fire(address, int(first), float(lasts_s), rate=float(rate), callers=int(callers), hold_back=paced))
     print(json.dumps(asdict(fired)))
 
 

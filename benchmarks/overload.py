@@ -88,9 +88,8 @@ class Load:
             }
             for name in self.phase.took_s
         }
-        more = {
-            name: getattr(self, name) for name in ("other", "health_most_ms", "rss_before_mib", "rss_most_mib", "cores")
-        }
+        names = ("other", "health_most_ms", "rss_before_mib", "rss_most_mib", "cores")
+        more = {name: getattr(self, name) for name in names}
         return {"calls": figures, "late_ms": self.phase.late_s * 1000} | more
 
 
@@ -149,7 +148,8 @@ async def run_overload(system: System, *, seconds: int, progress: Callable[[str]
     for name, hold_back in ((PACED, True), (HEEDLESS, False)):
         await asyncio.sleep(_PAUSE_S)
         loads[name] = await _loaded(system, callers.call(seconds, rate=capacity * FACTOR, hold_back=hold_back))
-        progress(f"overload, {name}: { ({status: len(took) for status, took in loads[name].phase.took_s.items()}) }")
+        ends = {status: len(took) for status, took in loads[name].phase.took_s.items()}
+        progress(f"overload, {name}: {ends}")
     stored = system.ours.sessions.count_documents({})
     counters = [batch["session_counter"] for batch in system.ours.batches.find()]
     assert sum(counters) == stored, (counters, stored)

@@ -113,9 +113,9 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
 
     Every call has a deadline (`deadline_s`; `stream_deadline_s` for one connection of a stream) and is tried up to four
     times while the service is unavailable, if that is safe. A call that the server refuses for its load is made again
-    after the time that the server names, within its deadline. Once a thousand more were refused than accepted, it ends
-    at once as Overloaded, and some are not even sent, until the server accepts what it gets. A stream that loses its
-    connection goes on after the last number that came, by itself, until nothing has come for
+    after the time that the server names, within its deadline. Once a thousand more calls of its method were refused
+    than accepted, it ends at once as Overloaded, and some are not even sent, until the server accepts what it gets. A
+    stream that loses its connection goes on after the last number that came, by itself, until nothing has come for
     `stream_resume_s`. `message_bytes_max` is what a message may have at most: the server's
     CLICKSTREAM_MESSAGE_BYTES_MAX, where that is not the default.
 
