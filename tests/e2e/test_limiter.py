@@ -296,24 +296,50 @@ async def test_the_client_gives_up_in_time(mongo: Frozen) -> None:
 
 
 async def test_the_client_holds_calls_back(mongodb_uri: str, database: str) -> None:
-    """Once a server has refused a thousand calls, some are not even sent; others are, and succeed when they may."""
+    """Once a server has refused a thousand calls of a method, some of it are sent and some are not; others all are.
+
+    All succeed again once the server accepts them.
+    """
     async with (
         served(mongodb_uri, database, calls_max=1) as plain,
         ClickstreamClient(plain.target, deadline_s=PATIENCE_S) as client,
         channel_to(plain) as channel,
     ):
-        await client.register_session(Session(session_id="s"))
+        batch_id = (await client.register_session(Session(session_id="s"))).session.batch_id
         call = await unsent_call(channel)
-        refusals = await asyncio.gather(*(_overloaded(client) for _ in range(Pace.FREE)))
-        refusals += [await _overloaded(client) for _ in range(100)]
-        await client.close()
-        with pytest.raises(Cancelled):
-            await client.get_batch("b")
+        await asyncio.gather(*(_overloaded(client) for _ in range(Pace.FREE)))
+        refusals = [await _overloaded(client) for _ in range(100)]
+        others = asyncio.gather(*(client.get_session("s") for _ in range(20)))
         call.cancel()
+        assert None not in await others
+        await eventually(lambda: _is_there(client, batch_id), "calls of the refused method succeed again")
 
     assert all(refused.retry_after_s for refused in refusals)
     # The server gives each call that comes an id.
-    assert 100 > len([refused for refused in refusals[Pace.FREE :] if refused.request_id])
+    assert 0 < len([refused for refused in refusals if refused.request_id]) < 100
+
+
+async def test_a_closed_client_says_so_also_while_it_holds_back(mongodb_uri: str, database: str) -> None:
+    """Calls of a closed client end as Cancelled, whether they would be sent or not."""
+    async with (
+        served(mongodb_uri, database, calls_max=1) as plain,
+        ClickstreamClient(plain.target, deadline_s=PATIENCE_S) as client,
+        channel_to(plain) as channel,
+    ):
+        call = await unsent_call(channel)
+        await asyncio.gather(*(_overloaded(client) for _ in range(Pace.FREE)))
+        await client.close()
+        ended = await asyncio.gather(*(client.get_batch("b") for _ in range(20)), return_exceptions=True)
+        call.cancel()
+
+    assert {Cancelled} == set(map(type, ended))
+
+
+async def _is_there(client: ClickstreamClient, batch_id: str) -> bool:
+    try:
+        return await client.get_batch(batch_id) is not None
+    except Overloaded:
+        return False
 
 
 async def _overloaded(client: ClickstreamClient) -> Overloaded:
