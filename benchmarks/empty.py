@@ -22,7 +22,7 @@ from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server import event_loop
 from clickstream_server.accepting import Handlers, start
 from clickstream_server.listening import server_options
-from clickstream_server.process import collect_garbage_less_often
+from clickstream_server.process import use_memory_well
 
 ONE_BY_ONE = "one-by-one"
 
@@ -57,7 +57,7 @@ async def _serve() -> None:
     server = grpc.aio.server(handlers=handlers.all, options=server_options(message_bytes_max=MESSAGE_BYTES_MAX))
     port = server.add_insecure_port("127.0.0.1:0")
     await (server.start() if sys.argv[1:] == [ONE_BY_ONE] else start(server, handlers, ()))
-    collect_garbage_less_often()
+    use_memory_well()
     print(f"127.0.0.1:{port}", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await server.stop(0)

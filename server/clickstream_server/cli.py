@@ -93,7 +93,7 @@ def _add_demo(commands: Any) -> None:
 async def _serve(given: argparse.Namespace) -> int:
     from clickstream_server.config import Settings, load_settings, mistaken_settings, unknown_settings
     from clickstream_server.observe.logs import set_up_logging
-    from clickstream_server.process import Serving, collect_garbage_less_often
+    from clickstream_server.process import Serving, use_memory_well
 
     settings = load_settings({name: getattr(given, name) for name in Settings.model_fields}, os.environ)
     if settings.workers > 1:
@@ -105,7 +105,7 @@ async def _serve(given: argparse.Namespace) -> int:
         print(f"clickstream: {name} is not a setting and is ignored", file=sys.stderr)
     for line in mistaken_settings(settings, os.environ):
         print(f"clickstream: {line}", file=sys.stderr)
-    collect_garbage_less_often()
+    use_memory_well()
     serving = Serving(until, settings, _announce)
     in_order = True
 

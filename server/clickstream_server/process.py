@@ -1,22 +1,45 @@
-"""What each process of the server does around serving: it spares garbage collection, and ends when it is asked to."""
+"""What each process of the server does around serving: it goes easy on memory, and ends when it is asked to."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
+import os
+import platform
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from clickstream_server.config import Settings
 
+_M_ARENA_MAX = -8
+"""See mallopt(3)."""
+_ARENAS = 2
 
-def collect_garbage_less_often() -> None:
+
+def use_memory_well() -> None:
+    """Set up Python's and the system's memory for serving, before there are threads."""
+    _collect_garbage_less_often()
+    _share_arenas()
+
+
+def _collect_garbage_less_often() -> None:
     """Look less often through the many objects that a large request makes and keeps.
 
     At CPython's own pace that takes a quarter of an import's time (`make bench`: server CPU per item).
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+def _share_arenas() -> None:
+    """Let all threads take memory from the same two places, unless the environment says otherwise.
+
+    glibc gives nearly every thread (of the driver there are five a core) a place of its own, each of which keeps what
+    was freed in it. An import of 80 MB made a server 24 to 40 MiB larger, with two places 1 to 17, and was as quick.
+    """
+    if platform.libc_ver()[0] == "glibc" and "MALLOC_ARENA_MAX" not in os.environ:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 class Serving:

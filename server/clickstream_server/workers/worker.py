@@ -21,7 +21,7 @@ from clickstream_server.bulk.waiting import exit_past_threads
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.observe.logs import set_up_logging
-from clickstream_server.process import Serving, collect_garbage_less_often
+from clickstream_server.process import Serving, use_memory_well
 from clickstream_server.workers.telling import Teller
 from clickstream_server.workers.words import FAILED, HANGS_AFTER_S, SERVING
 
@@ -40,7 +40,7 @@ def main() -> int:
         return 0  # stopped before it was needed
     settings = Settings.model_validate_json(line)
     set_up_logging(settings.log_level, settings.log_format, worker=int(sys.argv[1]))
-    collect_garbage_less_often()
+    use_memory_well()
     try:
         event_loop.run(_serve(settings, supervisor, report_to))
     except StartFailure as failure:
