@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
 import pytest
 
-from clickstream import SessionEvent
+from clickstream import ExportFilter, ImportItem, Session, SessionEvent
 from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
-from clickstream_server.storage.mongo import events
+from clickstream_server.storage.mongo import events, exporter, reader
 from clickstream_server.storage.mongo.events import TooManyBytes
+from harness import PATIENCE_S
+from importing import NOON, config, imported
 
 
 @pytest.mark.parametrize("surplus", [0, 1_000])
@@ -27,3 +33,84 @@ async def test_the_events_of_a_page_are_bounded_together(
             await dao._events.of_sessions("abcd", limit=2, bytes_max=7_000, session=None)
 
     assert {"a": (2, 3), "b": (2, 3)} == {name: (len(found.documents), found.count) for name, found in few.items()}
+
+
+MESSAGE_BYTES_MAX = 64 * 1024
+LARGE = range(5, 40)
+"""The sessions with events of 30 KB: four of these have as many as a page may hold, and a page asks for ten."""
+
+
+def item(number: int) -> ImportItem:
+    session_id = f"s{number:02}"
+    events = [
+        SessionEvent(session_id=session_id, event_id=f"{n}", object_id="o", created_at=NOON, meta={"m": "x" * 10_000})
+        for n in range(3 if number in LARGE else number % 2)
+    ]
+    return ImportItem(Session(session_id=session_id, is_irrelevant=number % 7 == 0, created_at=NOON), events)
+
+
+ITEMS = [item(number) for number in range(1, 61)]
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (reader, exporter):
+        monkeypatch.setattr(module, "FIRST_PAGE_SESSIONS", 2)
+        monkeypatch.setattr(module, "PAGE_SESSIONS", 10)
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"limit": 23}, {"after_number": 7, "limit": 40}, {"events_limit": 2}, {"exclude_irrelevant": True}],
+    ids=str,
+)
+async def test_pages_are_cut_where_their_events_are_too_large(
+    mongodb_uri: str, database: str, small_pages: None, driver: Any, asked: dict[str, Any]
+) -> None:
+    """Where the events of a page's sessions are too large for one page they come on several: each once, in order."""
+    settings = Settings(mongodb_database=database, mongodb_driver=driver, message_bytes_max=MESSAGE_BYTES_MAX)
+    async with opened_dao(mongodb_uri, settings) as dao:
+        await imported(dao, config(), ITEMS)
+        [batch] = (await dao.list_batches()).batches
+        pages = [page async for page in dao.get_batch_pages(batch.batch_id, **asked)]
+
+    after, limit, events_limit = asked.get("after_number", 0), asked.get("limit"), asked.get("events_limit")
+    wanted = [item for item in ITEMS if not (asked.get("exclude_irrelevant") and item.session.is_irrelevant)]
+    assert [(item.session.session_id, len(item.events[:events_limit])) for item in wanted[after:][:limit]] == [
+        (found.session.session_id, len(found.events)) for page in pages for found in page.sessions
+    ]
+    assert [page.sessions[-1].session_number for page in pages if page.sessions] == [
+        page.last_number for page in pages if page.sessions
+    ]
+
+
+async def test_a_batch_may_grow_while_its_last_page_is_read_in_parts(
+    mongodb_uri: str, database: str, monkeypatch: pytest.MonkeyPatch, small_pages: None
+) -> None:
+    """A session that comes meanwhile comes as well, and at once."""
+    monkeypatch.setattr(reader, "SIGN_OF_LIFE_S", 10 * PATIENCE_S)
+    settings = Settings(mongodb_database=database, message_bytes_max=MESSAGE_BYTES_MAX)
+    ends: list[int] = []
+    async with opened_dao(mongodb_uri, settings) as dao:
+        await imported(dao, config(), ITEMS[:12])
+        [batch] = (await dao.list_batches()).batches
+        async with asyncio.timeout(PATIENCE_S), aclosing(dao.get_batch_pages(batch.batch_id)) as pages:
+            async for page in pages:
+                ends.append(page.last_number)
+                if len(ends) == 2:
+                    await dao.register_session(Session(session_id="late"))
+
+    assert [2, 7, 9, 12, 13] == ends
+
+
+async def test_exports_go_on_after_a_page_that_was_cut(mongodb_uri: str, database: str, small_pages: None) -> None:
+    """An export has each session once, also of those whose events are too large for one page."""
+    settings = Settings(mongodb_database=database, message_bytes_max=MESSAGE_BYTES_MAX)
+    async with opened_dao(mongodb_uri, settings) as dao:
+        await imported(dao, config(), ITEMS)
+        pages = [page async for page in dao.export_sessions(ExportFilter())]
+
+    assert [(item.session.session_id, len(item.events)) for item in ITEMS] == [
+        (found.session.session.session_id, len(found.session.events)) for page in pages for found in page.sessions
+    ]
