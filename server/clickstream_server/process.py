@@ -33,7 +33,7 @@ def _collect_garbage_less_often() -> None:
 
 
 def _share_arenas() -> None:
-    """Let all threads take memory from the same two places, unless the environment says otherwise.
+    """Let all threads take memory from the same two places, unless MALLOC_ARENA_MAX says otherwise.
 
     glibc gives nearly every thread (of the driver there are five a core) a place of its own, each of which keeps what
     was freed in it. An import of 80 MB made a server 24 to 40 MiB larger, with two places 1 to 17, and was as quick.

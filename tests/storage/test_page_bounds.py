@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.storage.mongo import events, exporter, reader
 from clickstream_server.storage.mongo.events import TooManyBytes
-from harness import PATIENCE_S
 from importing import NOON, config, imported
 
 
@@ -72,7 +69,7 @@ async def test_pages_are_cut_where_their_events_are_too_large(
     settings = Settings(mongodb_database=database, mongodb_driver=driver, message_bytes_max=MESSAGE_BYTES_MAX)
     async with opened_dao(mongodb_uri, settings) as dao:
         await imported(dao, config(), ITEMS)
-        [batch] = (await dao.list_batches()).batches
+        batch = (await dao.release_batch("r")).batch
         pages = [page async for page in dao.get_batch_pages(batch.batch_id, **asked)]
 
     after, limit, events_limit = asked.get("after_number", 0), asked.get("limit"), asked.get("events_limit")
@@ -83,25 +80,7 @@ async def test_pages_are_cut_where_their_events_are_too_large(
     assert [page.sessions[-1].session_number for page in pages if page.sessions] == [
         page.last_number for page in pages if page.sessions
     ]
-
-
-async def test_a_batch_may_grow_while_its_last_page_is_read_in_parts(
-    mongodb_uri: str, database: str, monkeypatch: pytest.MonkeyPatch, small_pages: None
-) -> None:
-    """A session that comes meanwhile comes as well, and at once."""
-    monkeypatch.setattr(reader, "SIGN_OF_LIFE_S", 10 * PATIENCE_S)
-    settings = Settings(mongodb_database=database, message_bytes_max=MESSAGE_BYTES_MAX)
-    ends: list[int] = []
-    async with opened_dao(mongodb_uri, settings) as dao:
-        await imported(dao, config(), ITEMS[:12])
-        [batch] = (await dao.list_batches()).batches
-        async with asyncio.timeout(PATIENCE_S), aclosing(dao.get_batch_pages(batch.batch_id)) as pages:
-            async for page in pages:
-                ends.append(page.last_number)
-                if len(ends) == 2:
-                    await dao.register_session(Session(session_id="late"))
-
-    assert [2, 7, 9, 12, 13] == ends
+    assert [False] * (len(pages) - 1) + [limit is None] == [page.sealed for page in pages]
 
 
 async def test_exports_go_on_after_a_page_that_was_cut(mongodb_uri: str, database: str, small_pages: None) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import aclosing
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
-from operator import call
 from typing import Any
 
 from pymongo import ASCENDING
@@ -27,8 +26,7 @@ from clickstream_server.storage.mongo.paging import (
     PAGE_SESSIONS,
     FoundSession,
     in_turns,
-    read_sessions,
-    with_events,
+    read_page,
 )
 from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.watcher import BatchWatcher, Changed, Lag
@@ -79,7 +77,7 @@ class BatchReader:
             while True:
                 async with aclosing(self._onward(page, query, changed)) as pages:
                     async for page in pages:
-                        message, rest = await page.message(), _rest(query, page.last_number, page.count)
+                        message, rest = await page.message(), _rest(query, page)
                         ended = rest is None or page.sealed or (page.complete and not query.follow)
                         if page.count or ended or first:  # who waits learns at once that there is somebody to wait for
                             yield message
@@ -87,7 +85,7 @@ class BatchReader:
                         query, first = rest or query, False
                 if ended:
                     return
-                told = not page.complete or await changed.wait(SIGN_OF_LIFE_S)
+                told = await changed.wait(SIGN_OF_LIFE_S)
                 if not told:
                     yield replace(message, sessions=())
                 changed.clear()
@@ -96,34 +94,26 @@ class BatchReader:
                     self._watcher.is_deaf()
 
     async def _onward(self, page: _Page, query: BatchQuery, changed: Changed) -> AsyncGenerator[_Page, None]:
-        """Yield this page, and those after it as long as there were more when they were read.
+        """Yield this page, and those after it up to the first that is complete.
 
-        While one is sent, the next two are read and encoded. While pages were encoded only once those before had been
-        sent, a batch took 1.4 times as long; while each was read only once the one before had its events, 1.1 times.
+        While one is sent, the next one is encoded and the one after that is read. While pages were encoded only once
+        those before had been sent, a batch took 1.4 times as long.
         """
         if page.complete:  # and so is nearly every page of who follows
             yield page
             return
-        async with aclosing(in_order(self._ahead(page, query, changed), call, in_flight=1)) as pages:
-            async for read in pages:
-                page = read
-                yield page
-                while page.last_number < page.reaches:
-                    left = replace(query, after_number=page.last_number)
-                    page = await self._encoded_page(left, PAGE_SESSIONS, until=page.reaches)
-                    yield page
+        async with aclosing(in_order(self._read_on(page, query, changed), _Page.encoded, in_flight=1)) as pages:
+            async for encoded in pages:
+                yield encoded
 
-    async def _ahead(
-        self, page: _Page, query: BatchQuery, changed: Changed
-    ) -> AsyncGenerator[Callable[[], Awaitable[_Page]], None]:
-        """What gives this page encoded, and what gives those after it, each as soon as it is known where it begins."""
-        yield page.encoded
-        rest = None if page.complete else _rest(query, page.reaches, page.count)
-        while rest is not None:
+    async def _read_on(self, page: _Page, query: BatchQuery, changed: Changed) -> AsyncGenerator[_Page, None]:
+        """As `_onward`, as they are read."""
+        yield page
+        while not page.complete and (rest := _rest(query, page)):
+            query = rest
             changed.clear()
-            begun: _Begun = asyncio.get_running_loop().create_future()
-            yield partial(self._encoded_page, rest, PAGE_SESSIONS, begun=begun)
-            rest = await begun
+            page = await self._page(query, PAGE_SESSIONS)
+            yield page
 
     async def _shared_page(self, query: BatchQuery, most: int) -> _Page:
         """As `_page`, once for all readers who were woken together at the same place."""
@@ -137,88 +127,49 @@ class BatchReader:
             read.add_done_callback(partial(self._forget, key))
         return await asyncio.shield(read)
 
-    async def _encoded_page(
-        self, query: BatchQuery, most: int, *, until: int | None = None, begun: _Begun | None = None
-    ) -> _Page:
-        """As `_page`. `begun` is told where to go on: without a limit before events are read, else once they are."""
-        page = await self._page(query, most, until=until, begun=None if query.limit else begun)
-        if begun is not None and not begun.done():
-            begun.set_result(None if page.complete else _rest(query, page.reaches, page.count))
-        return await page.encoded()
+    async def _encoded_page(self, query: BatchQuery, most: int) -> _Page:
+        return await (await self._page(query, most)).encoded()
 
     def _forget(self, key: Hashable, read: asyncio.Task[_Page]) -> None:
         del self._shared[key]
         if not read.cancelled():
             read.exception()  # asyncio complains of one that nobody took, as when all readers are gone
 
-    async def _page(
-        self, query: BatchQuery, most: int, *, until: int | None = None, begun: _Begun | None = None
-    ) -> _Page:
-        """What the query asks for: `most` sessions of it, and of a part of the batch those up to the number `until`.
-
-        `begun` is told where to go on before events are read.
-        """
-        after = query.after_number
+    async def _page(self, query: BatchQuery, most: int) -> _Page:
+        """What the query asks for, `most` sessions of it."""
+        batch_id, after, wanted = query.batch_id, query.after_number, min(most, query.limit or most)
         async with (
             storage_call(self._timeout_s),
             await settle(self._client.start_session(snapshot=True)) as session,
         ):
-            batch = await self._batches.get(query.batch_id, session=session)
+            batch = await self._batches.get(batch_id, session=session)
             if batch is None:
-                raise BatchNotFound.by_id(query.batch_id)
-            self._watcher.learn(query.batch_id, batch.session_counter)
+                raise BatchNotFound.by_id(batch_id)
+            self._watcher.learn(batch_id, batch.session_counter)
             if after >= batch.session_counter:
                 return _Page([], last_number=after, complete=True, sealed=batch.sealed)
-            last = batch.session_counter if until is None else until
-            sessions, exhausted = await self._read_sessions(query, min(most, query.limit or most), last, session)
-            reaches = last if exhausted else sessions[-1]["session_number"]
-            complete = reaches == batch.session_counter
-            if begun is not None and not begun.done():  # it is done once whoever waits for it was cancelled
-                begun.set_result(None if complete else _rest(query, reaches, len(sessions)))
+            where: Document = {"batch_id": batch_id, "session_number": {"$gt": after}}
+            if query.exclude_irrelevant:
+                where["is_irrelevant"] = {"$ne": True}
+            cursor = (
+                self._sessions.find_raw_batches(where, session=session)
+                .sort("session_number", ASCENDING)
+                .limit(wanted + 1)
+            )
             read_events = partial(
                 self._events.of_sessions, limit=query.events_limit, bytes_max=self._events_bytes_max, session=session
             )
-            found = await with_events(sessions, read_events)
-        if len(found) < len(sessions):
-            last = found[-1].document["session_number"]
-            return _Page(found, last_number=last, reaches=last if query.limit else reaches)
-        return _Page(found, last_number=reaches, complete=complete, sealed=complete and batch.sealed)
-
-    async def _read_sessions(
-        self, query: BatchQuery, wanted: int, last: int, session: Any
-    ) -> tuple[list[Document], bool]:
-        """So many sessions at most, of numbers up to `last`, and whether there are no more."""
-        numbers = {"$gt": query.after_number, "$lte": last}
-        where: Document = {"batch_id": query.batch_id, "session_number": numbers}
-        if query.exclude_irrelevant:
-            where["is_irrelevant"] = {"$ne": True}
-        found = self._sessions.find_raw_batches(where, session=session)
-        return await read_sessions(found.sort("session_number", ASCENDING).limit(wanted + 1), wanted)
-
-
-_Begun = asyncio.Future[BatchQuery | None]
-"""What is left to be asked for after a page whose sessions are known; None if nothing is."""
+            found, complete = await read_page(cursor, wanted, read_events)
+        last_number = batch.session_counter if complete else found[-1].document["session_number"]
+        return _Page(found, last_number=last_number, complete=complete, sealed=complete and batch.sealed)
 
 
 class _Page:
-    """A page as it was read. May be shared by many readers.
+    """A page as it was read. `complete`: it reached the end of what the batch held. May be shared by many readers."""
 
-    `complete`: it reached the end of what the batch held. `reaches`: where the page after it begins; if it was cut for
-    its events, what lies between is to be read.
-    """
-
-    def __init__(
-        self,
-        found: list[FoundSession],
-        *,
-        last_number: int,
-        reaches: int | None = None,
-        complete: bool = False,
-        sealed: bool = False,
-    ) -> None:
+    def __init__(self, found: list[FoundSession], *, last_number: int, complete: bool, sealed: bool) -> None:
         self.count = len(found)
         self.last_number = last_number
-        self.reaches = last_number if reaches is None else reaches
         self.complete = complete
         self.sealed = sealed
         self._found = found
@@ -238,9 +189,9 @@ class _Page:
         return self
 
 
-def _rest(query: BatchQuery, last_number: int, count: int) -> BatchQuery | None:
-    """What is left to be asked for after so many sessions; None once the limit is used up."""
-    if query.limit and query.limit == count:
+def _rest(query: BatchQuery, page: _Page) -> BatchQuery | None:
+    """What is left to be asked for after this page; None once the limit is used up."""
+    if query.limit and query.limit == page.count:
         return None
-    left = query.limit - count if query.limit else 0
-    return replace(query, after_number=last_number, limit=left)
+    left = query.limit - page.count if query.limit else 0
+    return replace(query, after_number=page.last_number, limit=left)
