@@ -24,7 +24,8 @@ NAME = "workers"
 ITEMS = 4_000
 WORKERS = (1, 2)
 _CONNECTIONS = 16
-_IN_FLIGHT = 128
+_IN_FLIGHT = 64
+"""As many as a server never takes for an overload."""
 _READERS = 8
 _SERVICE = "/clickstream.v1.ClickstreamService/"
 _OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
