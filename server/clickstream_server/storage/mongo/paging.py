@@ -21,7 +21,7 @@ FIRST_PAGE_SESSIONS = 64
 """The first page is small so that it comes soon."""
 PAGE_SESSIONS = 500
 SESSIONS_BYTES_MAX = 1024 * 1024
-"""Of a page, as BSON. Each reader may have three: one that is being sent, and the next two."""
+"""Of a page, as BSON. Each reader may have three: one that is being sent, and the next two; a quick one four."""
 _BATCH_SESSIONS = 128
 """So many come in one answer of MongoDB: one with all of a page may be 16 MiB, of which the page takes little."""
 _TURN_SESSIONS = 32
