@@ -52,12 +52,12 @@ class _Empty(pb_grpc.ClickstreamServiceServicer):
 
 
 async def _serve() -> None:
+    use_memory_well()
     handlers = Handlers()
     pb_grpc.add_ClickstreamServiceServicer_to_server(_Empty(), handlers)
     server = grpc.aio.server(handlers=handlers.all, options=server_options(message_bytes_max=MESSAGE_BYTES_MAX))
     port = server.add_insecure_port("127.0.0.1:0")
     await (server.start() if sys.argv[1:] == [ONE_BY_ONE] else start(server, handlers, ()))
-    use_memory_well()
     print(f"127.0.0.1:{port}", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await server.stop(0)
