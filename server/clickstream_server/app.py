@@ -28,12 +28,13 @@ from clickstream_server.interceptors.drain import Drain
 from clickstream_server.interceptors.limiter import Limiter
 from clickstream_server.listening import bind, local_address, refuse_exposure, server_options
 from clickstream_server.observe.observing import metrics_beside, observing
+from clickstream_server.process import ending
 from clickstream_server.reflection import add_reflection
 from clickstream_server.security.gate import Gate
 from clickstream_server.security.opened import Security
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
-from clickstream_server.storage.mongo.driver import close, connect, without_credentials
+from clickstream_server.storage.mongo.driver import AT_ONCE_S, close, connect, without_credentials
 from clickstream_server.storage.mongo.readiness import until_usable
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 from clickstream_server.transfer_servicer import TransferServicer
@@ -112,7 +113,13 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             )
         await stack.enter_async_context(security.watched(auth.look_again))
         await start(server, handlers, interceptors)
-        try:
+
+        async def drained() -> None:
+            await health.stop()
+            limiter.stop()
+            await _stop(server, drain, settings.drain_s)
+
+        async with ending(drained, partial(server.stop, 0)):
             await until_ready()
             drain.admit()
             await health.start()
@@ -126,10 +133,6 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
                 tokens=gate.asks,
                 counted=observed.told if settings.metrics_shown else None,
             )
-        finally:
-            await health.stop()
-            limiter.stop()
-            await _stop(server, drain, settings.drain_s)
 
 
 def _handlers(dao: MongoClickstreamDao, health: HealthMonitor, settings: Settings) -> Handlers:
@@ -206,7 +209,7 @@ async def connected_dao(
             )
     except (ConfigurationError, InvalidURI, ValueError, UserWarning) as error:
         raise StartFailure(f"CLICKSTREAM_MONGODB_URI cannot be used: {error}") from error
-    try:
+    async with ending(partial(close, client), partial(close, client, AT_ONCE_S)):
         dao = MongoClickstreamDao(
             client,
             settings.mongodb_database,
@@ -214,12 +217,8 @@ async def connected_dao(
             timeout_s=settings.storage_timeout_s,
             observer=observer,
         )
-        try:
+        async with ending(dao.close, partial(dao.close, AT_ONCE_S)):
             yield dao, partial(until_usable, client, dao, uri)
-        finally:
-            await dao.close()
-    finally:
-        await close(client)
 
 
 async def until(

@@ -17,7 +17,8 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import IO, Any
@@ -27,12 +28,15 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
+from clickstream_server.process import ending
 
 _log = logging.getLogger(__name__)
 
 REPLICA_SET = "clickstream"
 _START_S_MAX = 60.0
 _STOP_S_MAX = 30.0
+_AT_ONCE_S = 1.0
+"""How long mongod may take to stop where nobody wants to wait."""
 _LOOK_AGAIN_S = 0.02
 _START_AGAIN_S = 5.0
 _NOT_YET_INITIALIZED = 94
@@ -52,10 +56,8 @@ async def database_of_settings(settings: Settings) -> AsyncIterator[tuple[str, s
         return
     embedded = EmbeddedMongo(settings.data_dir, settings.mongod)
     uri = await embedded.start()
-    try:
+    async with ending(embedded.stop, partial(embedded.stop, _AT_ONCE_S)):
         yield uri, str(settings.data_dir.resolve())
-    finally:
-        await embedded.stop()
 
 
 class EmbeddedMongo:
@@ -86,24 +88,29 @@ class EmbeddedMongo:
         try:
             await self._take_folder()
             await self._start(program)
-        except BaseException:
-            await self.stop()
+        except BaseException as error:
+            await self.stop(_AT_ONCE_S if isinstance(error, asyncio.CancelledError) else _STOP_S_MAX)
             raise
         self._watching = asyncio.create_task(self._start_again(program))
         return self.uri
 
-    async def stop(self) -> None:
-        """Stop it and give the data folder free. Nothing happens if it does not run."""
+    async def stop(self, most_s: float = _STOP_S_MAX) -> None:
+        """Stop it and give the data folder free. Nothing happens if it does not run.
+
+        It is killed if it takes more than `most_s` seconds, and if this is cancelled: what it acknowledged is on disk.
+        """
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(self._process.wait(), _STOP_S_MAX)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._process.wait(), most_s)
+            finally:
+                if self._process.returncode is None:
+                    self._process.kill()
+            await self._process.wait()
         if self._lock is not None:
             self._lock.close()
             self._lock = None

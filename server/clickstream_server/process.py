@@ -7,7 +7,8 @@ import ctypes
 import gc
 import os
 import platform
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from clickstream_server.config import Settings
@@ -40,6 +41,29 @@ def _share_arenas() -> None:
     """
     if platform.libc_ver()[0] == "glibc" and "MALLOC_ARENA_MAX" not in os.environ:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+@asynccontextmanager
+async def ending(
+    in_order: Callable[[], Awaitable[object]], at_once: Callable[[], Awaitable[object]]
+) -> AsyncIterator[None]:
+    """Await `in_order` at the end of the context, or `at_once` if the task is cancelled before that is done.
+
+    Being cancelled ends one wait only: all that is left to be ended on the way out has to know that nobody waits.
+    """
+    try:
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            await in_order()
+            raise
+        else:
+            await in_order()
+    except asyncio.CancelledError:
+        await at_once()
+        raise
 
 
 class Serving:

@@ -75,22 +75,28 @@ class Crew:
             raise StartFailure(self._given_up.result())
 
     async def stop(self) -> None:
-        """Have all stop in order, and kill those that hang. Cancelled, it kills all at once. Twice is once."""
+        """Have all stop in order, and kill those that hang. Twice is once."""
         if not self._keepers:
             return
         self._stopping.set()
         self._order.cancel()
         for process in self._processes.values():
             _let_go(process)
-        try:
-            await asyncio.wait(self._keepers, timeout=self._stop_s)
-        finally:
-            hanging = [process for process in self._processes.values() if process.returncode is None]
-            for process in hanging:
-                process.kill()
+        await asyncio.wait(self._keepers, timeout=self._stop_s)
+        if hanging := await self.kill():
+            raise StartFailure(f"{hanging} of {self._count} workers did not stop in time and were killed")
+
+    async def kill(self) -> int:
+        """Kill all that run; return how many these were. Twice is once."""
+        if not self._keepers:
+            return 0
+        self._stopping.set()
+        self._order.cancel()
+        running = [process for process in self._processes.values() if process.returncode is None]
+        for process in running:
+            process.kill()
         await asyncio.wait(self._keepers)
-        if hanging:
-            raise StartFailure(f"{len(hanging)} of {self._count} workers did not stop in time and were killed")
+        return len(running)
 
     # --- one worker -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from clickstream_server.config import OFF, Settings
 from clickstream_server.embedded import database_of_settings
 from clickstream_server.listening import local_address, refuse_exposure
 from clickstream_server.observe.observing import metrics_beside, observing
+from clickstream_server.process import ending
 from clickstream_server.security.gate import Gate
 from clickstream_server.security.opened import Security
 from clickstream_server.storage.mongo.driver import without_credentials
@@ -34,10 +35,10 @@ async def until(stop: asyncio.Event, settings: Settings, announce: Callable[[Run
         workers = observed.workers()
         metrics = await stack.enter_async_context(metrics_beside(settings, workers.collect))
         crew = Crew(settings.workers, workers, drain_s=settings.drain_s)
-        stack.push_async_callback(crew.stop)
+        await stack.enter_async_context(ending(crew.stop, crew.kill))
         crew.spawn()  # they load their parts while MongoDB starts
         uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
-        stack.push_async_callback(crew.stop)  # before the database
+        await stack.enter_async_context(ending(crew.stop, crew.kill))  # before the database
         address, storage = local_address(settings.listen, port), without_credentials(uri)
         gate = Gate(security.tokens, refused=observed.auth_refused)
         page = await stack.enter_async_context(_page(settings, uri, gate, address, storage))

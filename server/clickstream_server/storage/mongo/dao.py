@@ -34,7 +34,7 @@ from clickstream_server.message_dao import BatchQuery, EncodedAnswer, MessageDao
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import database_of, settle
+from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, database_of, settle
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.event_stream import EventStreamer
 from clickstream_server.storage.mongo.events import EventStore, FoundEvents, TooManyBytes
@@ -95,10 +95,10 @@ class MongoClickstreamDao(MessageDao):
         async with storage_call(self._timeout_s):
             await indexes.ensure_indexes(self._database)
 
-    async def close(self) -> None:
-        """Refuse new calls, finish those that wait, stop watching."""
-        await asyncio.gather(self._registrar.close(), self._pusher.close(), self._getter.close())
-        await self._reader.close()
+    async def close(self, most_s: float = CLOSE_S_MAX) -> None:
+        """Refuse new calls, finish those that wait, stop watching. Each step waits `most_s` seconds at most."""
+        await asyncio.gather(*(gatherer.close(most_s) for gatherer in (self._registrar, self._pusher, self._getter)))
+        await self._reader.close(most_s)
 
     @property
     def waiting(self) -> tuple[int, int]:

@@ -41,6 +41,8 @@ APP_NAME = "clickstream"
 """What MongoDB calls our connections, in its log and among its operations."""
 CLOSE_S_MAX = 2.0
 """How long each step of an end may wait for a database that may be gone."""
+AT_ONCE_S = 0.05
+"""How long it may where nobody wants to wait."""
 MAJORITY_READ = ReadConcern("majority")
 MAJORITY_WRITE = WriteConcern("majority", j=True)
 """This survives the loss of a minority of the members."""
@@ -167,9 +169,9 @@ def _to_its_end(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     raise AssertionError("the work waits for something that is not the database's")
 
 
-async def close(client: Any) -> None:
-    """Close a client, also if the server that it would take leave of does not answer."""
-    with pymongo.timeout(CLOSE_S_MAX):
+async def close(client: Any, most_s: float = CLOSE_S_MAX) -> None:
+    """Close a client, also if the server that it would take leave of does not answer within `most_s` seconds."""
+    with pymongo.timeout(most_s):
         await settle(client.close())
 
 

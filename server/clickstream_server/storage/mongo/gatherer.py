@@ -104,11 +104,11 @@ class Gatherer(ABC, Generic[C, R]):
             enter(Stage.ENCODE)
             self._leave(calls)
 
-    async def close(self) -> None:
-        """Refuse new calls and finish those that wait, unless the database keeps that from happening."""
+    async def close(self, most_s: float = CLOSE_S_MAX) -> None:
+        """Refuse new calls and finish those that wait, unless the database takes more than `most_s` seconds for it."""
         self._closed = True
         if self._working is not None:
-            await asyncio.wait([self._working], timeout=CLOSE_S_MAX)
+            await asyncio.wait([self._working], timeout=most_s)
             self._working.cancel()
 
     def _leave(self, calls: Sequence[C]) -> None:

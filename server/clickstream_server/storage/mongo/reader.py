@@ -17,7 +17,7 @@ from clickstream_server.message_dao import BatchQuery, MessagePage
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import settle
+from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, settle
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.messages import session_answer
@@ -60,12 +60,12 @@ class BatchReader:
         """How far each reader that follows is behind."""
         return self._watcher.lags()
 
-    async def close(self) -> None:
-        await self._watcher.close()
+    async def close(self, most_s: float = CLOSE_S_MAX) -> None:
+        await self._watcher.close(most_s)
         if reading := list(self._shared.values()):
             for read in reading:
                 read.cancel()
-            await asyncio.wait(reading)
+            await asyncio.wait(reading, timeout=most_s)
 
     async def pages(self, query: BatchQuery) -> AsyncGenerator[MessagePage, None]:
         """Yield pages until the batch is read, or, following, until it is sealed."""

@@ -124,10 +124,10 @@ class BatchWatcher:
         if self._hearing is not None and self._hearing.when() is None:
             self._hearing.reschedule(0)
 
-    async def close(self) -> None:
+    async def close(self, most_s: float = CLOSE_S_MAX) -> None:
         if self._watching is not None:
             self._watching.cancel()
-            await asyncio.wait([self._watching], timeout=CLOSE_S_MAX)
+            await asyncio.wait([self._watching], timeout=most_s)
 
     async def _watch(self) -> None:
         while True:
