@@ -155,13 +155,13 @@ async def test_clicks_are_laid_over_the_results(site: Site, browser: Browser) ->
     )
 
     await browser.click(".session summary")
+    await shows(browser, ".session-body", "About the search as a whole scroll")  # filled after it has opened
     assert [
         "1 lamp-3",
         "2 1 3 clicked 2\u00d7 lamp-7 purchase 49.90 EUR",
         "3 2 clicked lamp-9",
     ] == await browser.texts(".session ol.results li")
     assert ["4 clicked shade-1"] == await browser.texts(".session ul.results li")
-    await shows(browser, ".session-body", "About the search as a whole scroll")
 
 
 async def test_a_session_is_found_by_its_id(site: Site, browser: Browser) -> None:
@@ -360,6 +360,7 @@ async def test_nothing_comes_from_elsewhere(site: Site, browser: Browser) -> Non
     await browser.open(f"{site.url}#batch/{batch_id}")
     await shows(browser, ".session", "desk lamp")
     await browser.click(".session summary")
+    await shows(browser, ".session-body", "lamp-9")
     loaded = await browser.script("return performance.getEntriesByType('resource').map(e => e.name)")
 
     assert [] == [name for name in loaded if not name.startswith(f"{site.url}/")]
