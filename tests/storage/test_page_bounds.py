@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -10,8 +13,12 @@ from clickstream import ExportFilter, ImportItem, Session, SessionEvent
 from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.storage.mongo import events, exporter, reader
+from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.events import TooManyBytes
-from importing import NOON, config, imported
+from harness import PATIENCE_S, eventually
+from importing import NOON, atomic, config, imported
+
+Change = Callable[[MongoClickstreamDao, Session], Awaitable[None]]
 
 
 @pytest.mark.parametrize("surplus", [0, 1_000])
@@ -82,6 +89,77 @@ async def test_pages_are_cut_where_their_events_are_too_large(
         page.last_number for page in pages if page.sessions
     ]
     assert [False] * (len(pages) - 1) + [limit is None] == [page.sealed for page in pages]
+
+
+async def move(dao: MongoClickstreamDao, session: Session) -> None:
+    """Give it the next number of the batch."""
+    await dao.update_session(session.model_copy(update={"search_query": "moved"}))
+
+
+async def mark(dao: MongoClickstreamDao, session: Session) -> None:
+    await dao.mark_session_irrelevant(session.session_id)
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize("change", [move, mark])
+async def test_nothing_is_lost_that_changes_while_pages_are_cut(
+    mongodb_uri: str, database: str, small_pages: None, *, driver: Any, follow: bool, change: Change
+) -> None:
+    """Sessions that are moved or marked ahead of a reader cost it none of the others, nor those that were moved."""
+    settings = Settings(mongodb_database=database, mongodb_driver=driver, message_bytes_max=MESSAGE_BYTES_MAX)
+    asked = {"exclude_irrelevant": True} if change is mark else {}
+    sessions = [item.session for item in ITEMS[:49]]
+    left = {session.session_id for session in sessions if not (asked and session.is_irrelevant)}
+    found: list[tuple[int, str]] = []
+    sealed = []
+    async with opened_dao(mongodb_uri, settings) as dao:
+        await imported(dao, config(), ITEMS[:49])
+        batch_id = (await dao.list_batches()).batches[0].batch_id
+        async with aclosing(dao.get_batch_pages(batch_id, follow=follow, **asked)) as pages:
+            async for page in pages:
+                found += [(read.session_number, read.session.session_id) for read in page.sessions]
+                sealed.append(page.sealed)
+                ahead = sessions[page.last_number :]
+                late = LARGE[-10] <= page.last_number  # when the last page may have been read already
+                for session in [*ahead[:2], *ahead[-1:]] if late else ():
+                    await change(dao, session)
+                    if change is mark:
+                        left.discard(session.session_id)
+                if follow and not ahead:
+                    await dao.release_batch("r")
+
+    numbers = [number for number, _ in found]
+    assert sorted(set(numbers)) == numbers
+    assert left <= {session_id for _, session_id in found}
+    assert [False] * (len(sealed) - 1) + [follow] == sealed
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_readers_that_share_a_cut_page_go_on_each_for_itself(
+    mongodb_uri: str, database: str, small_pages: None, driver: Any
+) -> None:
+    """Followers who are woken together, with a limit and without one, each get what they asked for."""
+    settings = Settings(mongodb_database=database, mongodb_driver=driver, message_bytes_max=MESSAGE_BYTES_MAX)
+
+    async def follow(limit: int) -> list[str]:
+        async with aclosing(dao.get_batch_sessions("", follow=True, limit=limit)) as sessions:
+            return [read.session.session_id async for read in sessions]
+
+    async def waiting() -> bool:
+        return len(dao.lags()) == len(limits)
+
+    limits = [0, 25, 0, 40, 25]
+    async with opened_dao(mongodb_uri, settings) as dao:
+        await imported(dao, config(), ITEMS[:1])
+        reading = [asyncio.create_task(follow(limit)) for limit in limits]
+        await eventually(waiting, "all follow")
+        await imported(dao, atomic(import_id="j"), ITEMS[1:])
+        await dao.release_batch("r")
+        found = await asyncio.wait_for(asyncio.gather(*reading), PATIENCE_S)
+
+    ids = [item.session.session_id for item in ITEMS]
+    assert [ids[: limit or None] for limit in limits] == found
 
 
 async def test_exports_go_on_after_a_page_that_was_cut(mongodb_uri: str, database: str, small_pages: None) -> None:

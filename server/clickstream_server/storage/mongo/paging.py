@@ -39,29 +39,44 @@ class FoundSession(NamedTuple):
     events: FoundEvents
 
 
-async def read_page(
-    cursor: Any, wanted: int, read_events: Callable[[list[str]], Awaitable[dict[str, FoundEvents]]]
-) -> tuple[list[FoundSession], bool]:
+ReadEvents = Callable[[list[str]], Awaitable[dict[str, FoundEvents]]]
+"""Reads the events of sessions by their ids. Raises TooManyBytes where they are too large together."""
+
+
+async def read_page(cursor: Any, wanted: int, read_events: ReadEvents) -> tuple[list[FoundSession], bool]:
     """The next `wanted` sessions at most, with their events, and whether there are no more.
 
-    `cursor` gives raw batches of sessions, one more than wanted if there are so many. The page is shorter where it
-    would be too large. Raises MessageTooLarge if the events of one session alone are.
+    See `read_sessions` and `with_events`.
     """
-    found, complete = await _read_sessions(cursor.batch_size(min(wanted + 1, _BATCH_SESSIONS)), wanted)
-    while found:
-        ids = [session["_id"] for session in found]
+    sessions, complete = await read_sessions(cursor, wanted)
+    found = await with_events(sessions, read_events)
+    return found, complete and len(found) == len(sessions)
+
+
+async def with_events(sessions: list[Document], read_events: ReadEvents) -> list[FoundSession]:
+    """These sessions with their events; only the first of them where the events of all would be too large.
+
+    Raises MessageTooLarge if the events of one session alone are.
+    """
+    while sessions:
+        ids = [session["_id"] for session in sessions]
         try:
             events = await read_events(ids)
         except TooManyBytes:
-            if len(found) == 1:
+            if len(sessions) == 1:
                 raise too_large(ids[0]) from None
-            found, complete = found[: len(found) // 2], False
+            sessions = sessions[: len(sessions) // 2]
         else:
-            return [FoundSession(session, events.get(session["_id"], NO_EVENTS)) for session in found], complete
-    return [], complete
+            return [FoundSession(session, events.get(session["_id"], NO_EVENTS)) for session in sessions]
+    return []
 
 
-async def _read_sessions(cursor: Any, wanted: int) -> tuple[list[Document], bool]:
+async def read_sessions(cursor: Any, wanted: int) -> tuple[list[Document], bool]:
+    """The next `wanted` sessions at most, and whether there are no more; fewer where they would be too large.
+
+    `cursor` gives raw batches of sessions, one more than wanted if there are so many.
+    """
+    cursor = cursor.batch_size(min(wanted + 1, _BATCH_SESSIONS))
     found: list[Document] = []
     size = 0
     async with closed_early(cursor):

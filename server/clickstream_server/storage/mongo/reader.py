@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import aclosing
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
+from operator import call
 from typing import Any
 
 from pymongo import ASCENDING
@@ -26,12 +27,15 @@ from clickstream_server.storage.mongo.paging import (
     PAGE_SESSIONS,
     FoundSession,
     in_turns,
-    read_page,
+    read_sessions,
+    with_events,
 )
 from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.watcher import BatchWatcher, Changed, Lag
 
 SIGN_OF_LIFE_S = 5.0
+_READ_AT_ONCE = 2
+"""So many pages of a reader are read or encoded at a time."""
 
 
 class BatchReader:
@@ -77,7 +81,7 @@ class BatchReader:
             while True:
                 async with aclosing(self._onward(page, query, changed)) as pages:
                     async for page in pages:
-                        message, rest = await page.message(), _rest(query, page)
+                        message, rest = await page.message(), _rest(query, page.last_number, page.count)
                         ended = rest is None or page.sealed or (page.complete and not query.follow)
                         if page.count or ended or first:  # who waits learns at once that there is somebody to wait for
                             yield message
@@ -97,23 +101,54 @@ class BatchReader:
         """Yield this page, and those after it up to the first that is complete.
 
         While one is sent, the next one is encoded and the one after that is read. While pages were encoded only once
-        those before had been sent, a batch took 1.4 times as long.
+        those before had been sent, a batch took 1.4 times as long; while each was begun only once the one before had
+        its events, 1.07 times.
         """
         if page.complete:  # and so is nearly every page of who follows
             yield page
             return
-        async with aclosing(in_order(self._read_on(page, query, changed), _Page.encoded, in_flight=1)) as pages:
-            async for encoded in pages:
-                yield encoded
-
-    async def _read_on(self, page: _Page, query: BatchQuery, changed: Changed) -> AsyncGenerator[_Page, None]:
-        """As `_onward`, as they are read."""
-        yield page
-        while not page.complete and (rest := _rest(query, page)):
-            query = rest
+        ahead = not query.limit  # what is left of a limit is known only once a page has its events
+        while True:
+            read_on = self._read_on(page, query, changed, ahead=ahead)
+            async with aclosing(in_order(read_on, call, in_flight=1)) as pages:
+                async for page_read in pages:
+                    page = page_read
+                    yield page
+                    if page.overtaken:
+                        break
+            if not page.overtaken:
+                return
+            # What was begun after it is thrown away, and not kept for later: sessions that are moved or marked
+            # meanwhile would be lost if pages were not snapshots of the batch one after the other.
+            query, ahead = replace(query, after_number=page.last_number), False
             changed.clear()
             page = await self._page(query, PAGE_SESSIONS)
-            yield page
+
+    async def _read_on(
+        self, page: _Page, query: BatchQuery, changed: Changed, *, ahead: bool
+    ) -> AsyncGenerator[Callable[[], Awaitable[_Page]], None]:
+        """What gives this page encoded, and what gives those after it.
+
+        `ahead`: each is begun as soon as the sessions of the one before are known.
+        """
+        yield page.encoded
+        room = asyncio.Semaphore(_READ_AT_ONCE)
+        rest = None if page.complete else _rest(query, page.last_number, page.count)
+        while rest is not None:
+            changed.clear()
+            if ahead:
+                begun: _Begun = asyncio.get_running_loop().create_future()
+                yield partial(self._page_within, room, rest, begun)
+                rest = await begun
+            else:
+                page = await self._page(rest, PAGE_SESSIONS)
+                yield page.encoded
+                rest = None if page.complete else _rest(rest, page.last_number, page.count)
+
+    async def _page_within(self, room: asyncio.Semaphore, query: BatchQuery, begun: _Begun) -> _Page:
+        """As `_page`, encoded, once there is room for it."""
+        async with room:
+            return await (await self._page(query, PAGE_SESSIONS, begun)).encoded()
 
     async def _shared_page(self, query: BatchQuery, most: int) -> _Page:
         """As `_page`, once for all readers who were woken together at the same place."""
@@ -135,43 +170,68 @@ class BatchReader:
         if not read.cancelled():
             read.exception()  # asyncio complains of one that nobody took, as when all readers are gone
 
-    async def _page(self, query: BatchQuery, most: int) -> _Page:
-        """What the query asks for, `most` sessions of it."""
-        batch_id, after, wanted = query.batch_id, query.after_number, min(most, query.limit or most)
+    async def _page(self, query: BatchQuery, most: int, begun: _Begun | None = None) -> _Page:
+        """What the query asks for, `most` sessions of it.
+
+        `begun` is told what to ask for after it as soon as its sessions are known, as if their events fitted.
+        """
         async with (
             storage_call(self._timeout_s),
             await settle(self._client.start_session(snapshot=True)) as session,
         ):
-            batch = await self._batches.get(batch_id, session=session)
+            batch = await self._batches.get(query.batch_id, session=session)
             if batch is None:
-                raise BatchNotFound.by_id(batch_id)
-            self._watcher.learn(batch_id, batch.session_counter)
-            if after >= batch.session_counter:
-                return _Page([], last_number=after, complete=True, sealed=batch.sealed)
-            where: Document = {"batch_id": batch_id, "session_number": {"$gt": after}}
-            if query.exclude_irrelevant:
-                where["is_irrelevant"] = {"$ne": True}
-            cursor = (
-                self._sessions.find_raw_batches(where, session=session)
-                .sort("session_number", ASCENDING)
-                .limit(wanted + 1)
-            )
+                raise BatchNotFound.by_id(query.batch_id)
+            self._watcher.learn(query.batch_id, batch.session_counter)
+            sessions: list[Document] = []
+            complete, last_number = True, query.after_number
+            if last_number < batch.session_counter:
+                sessions, complete = await self._read_sessions(query, min(most, query.limit or most), session)
+                last_number = batch.session_counter if complete else sessions[-1]["session_number"]
+            if begun is not None and not begun.done():  # it is done if who waits for it was cancelled
+                begun.set_result(None if complete else _rest(query, last_number, len(sessions)))
             read_events = partial(
                 self._events.of_sessions, limit=query.events_limit, bytes_max=self._events_bytes_max, session=session
             )
-            found, complete = await read_page(cursor, wanted, read_events)
-        last_number = batch.session_counter if complete else found[-1].document["session_number"]
+            found = await with_events(sessions, read_events)
+        if len(found) < len(sessions):
+            last_number = found[-1].document["session_number"]
+            return _Page(found, last_number=last_number, overtaken=begun is not None)
         return _Page(found, last_number=last_number, complete=complete, sealed=complete and batch.sealed)
+
+    async def _read_sessions(self, query: BatchQuery, wanted: int, session: Any) -> tuple[list[Document], bool]:
+        where: Document = {"batch_id": query.batch_id, "session_number": {"$gt": query.after_number}}
+        if query.exclude_irrelevant:
+            where["is_irrelevant"] = {"$ne": True}
+        found = self._sessions.find_raw_batches(where, session=session)
+        return await read_sessions(found.sort("session_number", ASCENDING).limit(wanted + 1), wanted)
+
+
+_Begun = asyncio.Future[BatchQuery | None]
+"""What is to be asked for after a page; None: nothing."""
 
 
 class _Page:
-    """A page as it was read. `complete`: it reached the end of what the batch held. May be shared by many readers."""
+    """A page as it was read. May be shared by many readers.
 
-    def __init__(self, found: list[FoundSession], *, last_number: int, complete: bool, sealed: bool) -> None:
+    `complete`: it reached the end of what the batch held. `overtaken`: it ends before the place from which the page
+    after it was begun, since the events of its sessions were too large for one page.
+    """
+
+    def __init__(
+        self,
+        found: list[FoundSession],
+        *,
+        last_number: int,
+        complete: bool = False,
+        sealed: bool = False,
+        overtaken: bool = False,
+    ) -> None:
         self.count = len(found)
         self.last_number = last_number
         self.complete = complete
         self.sealed = sealed
+        self.overtaken = overtaken
         self._found = found
         self._message: MessagePage | None = None
 
@@ -189,9 +249,9 @@ class _Page:
         return self
 
 
-def _rest(query: BatchQuery, page: _Page) -> BatchQuery | None:
-    """What is left to be asked for after this page; None once the limit is used up."""
-    if query.limit and query.limit == page.count:
+def _rest(query: BatchQuery, last_number: int, count: int) -> BatchQuery | None:
+    """What is left to be asked for after so many sessions; None once the limit is used up."""
+    if query.limit and query.limit == count:
         return None
-    left = query.limit - page.count if query.limit else 0
-    return replace(query, after_number=page.last_number, limit=left)
+    left = query.limit - count if query.limit else 0
+    return replace(query, after_number=last_number, limit=left)
