@@ -81,12 +81,14 @@ class Contest(ABC):
 class Run:
     """One contestant, once: how much it did in how long, and the processor's time by process.
 
-    `call_ms`: the median of its calls, where each was timed.
+    `pages`: how many mongod read into its cache and wrote back meanwhile. `call_ms`: the median of its calls, where
+    each was timed.
     """
 
     items: int
     seconds: float
     cpu_s: dict[str, float]
+    pages: dict[str, int]
     call_ms: float = 0.0
 
     @property
@@ -121,6 +123,11 @@ class Result:
         runs = self.runs[contestant]
         return {name: median(run.cpu_s[name] / run.items for run in runs) * 1e6 for name in runs[0].cpu_s}
 
+    def pages(self, contestant: str) -> dict[str, float]:
+        """How many pages mongod read and wrote for one item, the median."""
+        runs = self.runs[contestant]
+        return {name: median(run.pages[name] / run.items for run in runs) for name in runs[0].pages}
+
     def verdicts(self) -> list[Verdict]:
         return [
             Verdict(self.name, mark.text, mark.bound, mark.at_least, {name: mark.of(self, name) for name in self.ours})
@@ -138,6 +145,7 @@ class Result:
             "medians": {name: median(self.figures(name)) for name in self.runs},
             "medians_are": "milliseconds of a call" if self.in_ms else f"{self.unit} a second",
             "cpu_micros_per_item": {name: self.cpu_micros(name) for name in self.runs},
+            "pages_per_item": {name: self.pages(name) for name in self.runs},
             "marks": [verdict.as_json() for verdict in self.verdicts()],
         }
 
@@ -177,6 +185,7 @@ async def _timed(system: System, contestant: Contestant, items: int) -> Run:
     def used() -> dict[str, float]:
         return {"client": client_cpu_s()} | {name: cpu_s(pid) for name, pid in processes.items() if pid is not None}
 
+    pages = system.cache_pages()
     before, start = used(), perf_counter()
     calls = await contestant.run()
     seconds, after = perf_counter() - start, used()
@@ -184,5 +193,6 @@ async def _timed(system: System, contestant: Contestant, items: int) -> Run:
         round(items * contestant.share),
         seconds,
         {name: after[name] - before[name] for name in after},
+        {name: now - pages[name] for name, now in system.cache_pages().items()},
         median(calls) * 1000 if calls else 0.0,
     )

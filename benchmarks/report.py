@@ -47,7 +47,8 @@ def contest_tables(results: Sequence[Result]) -> list[Table]:
             rates.append([f"{found.name}, {found.items:,}", name, spread(figures, form_of(figures[0])), unit, ratio])
             micros = found.cpu_micros(name)
             used = (f"{micros[process]:,.1f}" if process in micros else "" for process in _PROCESSES)
-            times.append([found.name, name, *used])
+            pages = (f"{count:,.2f}" for count in found.pages(name).values())
+            times.append([found.name, name, *used, *pages])
     return [
         Table(
             "Median (lowest to highest round)",
@@ -56,7 +57,12 @@ def contest_tables(results: Sequence[Result]) -> list[Table]:
             words=2,
             note="\n".join(refused),
         ),
-        Table("Processor's time for one item, median in µs", ["work", "who", *_PROCESSES], times, words=2),
+        Table(
+            "Processor's time for one item in µs, and pages that mongod read and wrote: medians",
+            ["work", "who", *_PROCESSES, "read", "written"],
+            times,
+            words=2,
+        ),
     ]
 
 

@@ -25,7 +25,7 @@ async def run_start(folder: Path, who: str, driver: str, *, rounds: int, progres
     for number in range(rounds + 1):
         seconds = await _start(folder, driver)
         progress(f"start {number} of {rounds}: SERVING after {seconds:.2f} s")
-        runs.append(Run(1, seconds, {}, seconds * 1000))
+        runs.append(Run(1, seconds, {}, {}, seconds * 1000))
     return Result(NAME, "starts", 1, [who], {who: runs[1:]}, in_ms=True, marks=(at_most_ms(3_000),))
 
 

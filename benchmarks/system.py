@@ -87,6 +87,11 @@ class System:
         """The processor's time that each process has used so far."""
         return {name: cpu_s(pid) for name, pid in self.pids.items()}
 
+    def cache_pages(self) -> dict[str, int]:
+        """How many pages mongod has read into its cache so far, and written back from it."""
+        cache = self.mongo.admin.command("serverStatus")["wiredTiger"]["cache"]
+        return {"read": cache["pages read into cache"], "written": cache["pages written from cache"]}
+
     def database(self, name: str) -> Any:
         """As durable as the service's own."""
         return database_of(self.mongo, name)
