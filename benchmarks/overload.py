@@ -59,7 +59,7 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadedPhase:
     """A phase of too much load; times in milliseconds, memory of the server in MiB.
 
     `cores`: how much of a core each process had, the callers' among them. Together they cannot have more than there
@@ -99,7 +99,7 @@ class Overload:
 
     capacity: float
     unloaded: Phase
-    loads: dict[str, Load]
+    loads: dict[str, LoadedPhase]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -157,7 +157,7 @@ async def run_overload(system: System, *, seconds: int, progress: Callable[[str]
     return Overload(capacity, unloaded, loads)
 
 
-async def _loaded(system: System, calls: Awaitable[Phase]) -> Load:
+async def _loaded(system: System, calls: Awaitable[Phase]) -> LoadedPhase:
     """What the calls came to, and the server meanwhile. Fails if health was not answered."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
     async with grpc.aio.insecure_channel(system.client.target, options=options) as probes:
@@ -168,7 +168,7 @@ async def _loaded(system: System, calls: Awaitable[Phase]) -> Load:
     cores = {name: (now_s - used_s[name]) / phase.lasted_s for name, now_s in system.cpu_s().items()}
     cores["client"] = phase.used_s / phase.lasted_s
     rss_before, rss_most = watched.rss[0] / _MIB, max(watched.rss) / _MIB
-    return Load(phase, max(watched.health_s) * 1000, rss_before, rss_most, cores)
+    return LoadedPhase(phase, max(watched.health_s) * 1000, rss_before, rss_most, cores)
 
 
 class _Watch:
