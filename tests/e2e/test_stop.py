@@ -46,8 +46,8 @@ def settings(uri: str, database: str, drain_s: float) -> Settings:
 async def fill(address: str) -> str:
     """Register 24 MB of sessions, more than any buffer takes; return their batch."""
     async with ClickstreamClient(address) as client:
-        for start in range(0, 1200, 100):
-            sessions = [Session(session_id=str(start + n), search_query="x" * 20_000) for n in range(100)]
+        for start in range(0, 1200, 50):  # at a time: so many are no overload, however slow the machine is
+            sessions = [Session(session_id=str(start + n), search_query="x" * 20_000) for n in range(50)]
             done = await asyncio.gather(*map(client.register_session, sessions))
     return done[0].session.batch_id
 
