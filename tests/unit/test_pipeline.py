@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from weakref import WeakSet
@@ -246,6 +247,37 @@ async def test_what_was_taken_is_not_kept() -> None:
         most = max(most, len(held))
 
     assert most <= 10
+
+
+async def test_what_was_not_taken_is_gone_once_it_is_closed() -> None:
+    """A reader that goes away early leaves nothing to the garbage collector, which comes seldom in a server."""
+
+    class Page:
+        """Something that can be seen to be gone."""
+
+    held: WeakSet[Page] = WeakSet()
+
+    async def source() -> AsyncIterator[asyncio.Future[None]]:
+        for _ in range(5):
+            yield (begun := asyncio.get_running_loop().create_future())
+            await begun
+
+    async def work(begun: asyncio.Future[None]) -> Page:
+        begun.set_result(None)
+        held.add(made := Page())
+        return made
+
+    gc.disable()
+    try:
+        async with aclosing(in_order(source(), work, in_flight=1)) as pages:
+            first = await anext(pages)
+            await settled()
+            assert len(held) > 1
+        del first, pages
+        await settled()
+        assert not held
+    finally:
+        gc.enable()
 
 
 async def test_a_source_that_ends_as_cancelled_ends_it() -> None:

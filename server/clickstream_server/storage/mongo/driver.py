@@ -124,9 +124,13 @@ def end_if_cancelled() -> None:
 
     It waits with `asyncio.wait_for`, which forgets that it was cancelled if what it waits for comes at that moment.
     """
+    if _is_cancelled():
+        raise asyncio.CancelledError  # with a traceback that holds no task, or the task's result would hold it for long
+
+
+def _is_cancelled() -> bool:
     task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+    return task is not None and task.cancelling() > 0
 
 
 @asynccontextmanager

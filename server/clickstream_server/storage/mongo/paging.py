@@ -46,7 +46,8 @@ ReadEvents = Callable[[list[str]], Awaitable[dict[str, FoundEvents]]]
 async def read_page(cursor: Any, wanted: int, read_events: ReadEvents) -> tuple[list[FoundSession], bool]:
     """The next `wanted` sessions at most, with their events, and whether there are no more.
 
-    See `read_sessions` and `with_events`.
+    The page is shorter where it would be too large. Raises MessageTooLarge if the events of one session alone are.
+    `cursor`: see `read_sessions`.
     """
     sessions, complete = await read_sessions(cursor, wanted)
     found = await with_events(sessions, read_events)

@@ -18,7 +18,8 @@ async def in_order(
     """Yield `work(piece)` for each piece of the source, in order, with about `in_flight` of them running at once.
 
     The source is not read on while that many run. What is wrong with the source is raised after the results of what
-    came before it; the first error of `work` ends everything. Nothing runs on once the generator is closed.
+    came before it; the first error of `work` ends everything. Nothing runs on once the generator is closed, and nothing
+    of it waits for the garbage collector, which is told to come seldom: results may be large.
     """
     running: asyncio.Queue[asyncio.Task[B] | None] = asyncio.Queue(max(1, in_flight - 1))
     tasks: set[asyncio.Task[Any]] = set()
@@ -36,10 +37,13 @@ async def in_order(
                 await running.put(task)
         except (Exception, asyncio.CancelledError) as found:  # the second may be of something that the source awaits
             error = found
-        end_if_cancelled()
-        await running.put(None)
-        if error is not None:
-            raise error
+        try:
+            end_if_cancelled()
+            await running.put(None)
+            if error is not None:
+                raise error
+        finally:
+            error = None  # its traceback holds this frame
 
     feeding = asyncio.create_task(feed())
     tasks.add(feeding)
@@ -52,5 +56,6 @@ async def in_order(
         for task_left in tasks:
             task_left.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        tasks.clear()  # one of them is `feed`, which holds them
         if isinstance(source, AsyncGenerator):
             await source.aclose()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import aclosing, asynccontextmanager
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, settle
-from clickstream_server.storage.mongo.errors import storage_call
+from clickstream_server.storage.mongo.errors import storage_call, storage_unavailable
 from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.messages import session_answer
 from clickstream_server.storage.mongo.paging import (
@@ -34,8 +34,10 @@ from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.watcher import BatchWatcher, Changed, Lag
 
 SIGN_OF_LIFE_S = 5.0
-_READ_AT_ONCE = 2
-"""So many pages of a reader are read or encoded at a time."""
+_PAGES_AT_ONCE = 6
+"""So many are read and encoded at a time, of all readers together, but for first ones. Without that bound many readers
+take several times the memory, and each page so long that it may run out of time.
+"""
 
 
 class BatchReader:
@@ -58,6 +60,7 @@ class BatchReader:
         self._events_bytes_max = events_bytes_max
         self._timeout_s = timeout_s
         self._watcher = BatchWatcher(database)
+        self._room = asyncio.Semaphore(_PAGES_AT_ONCE)
         self._shared: dict[Hashable, asyncio.Task[_Page]] = {}
 
     def lags(self) -> list[Lag]:
@@ -81,7 +84,7 @@ class BatchReader:
             while True:
                 async with aclosing(self._onward(page, query, changed)) as pages:
                     async for page in pages:
-                        message, rest = await page.message(), _rest(query, page.last_number, page.count)
+                        message, rest = await page.message(), _rest(query, page)
                         ended = rest is None or page.sealed or (page.complete and not query.follow)
                         if page.count or ended or first:  # who waits learns at once that there is somebody to wait for
                             yield message
@@ -100,55 +103,62 @@ class BatchReader:
     async def _onward(self, page: _Page, query: BatchQuery, changed: Changed) -> AsyncGenerator[_Page, None]:
         """Yield this page, and those after it up to the first that is complete.
 
-        While one is sent, the next one is encoded and the one after that is read. While pages were encoded only once
-        those before had been sent, a batch took 1.4 times as long; while each was begun only once the one before had
-        its events, 1.07 times.
+        While one is sent, the next two are read and encoded. While pages were encoded only once those before had been
+        sent, a batch took 1.4 times as long; while each was begun only once the one before had its events, 1.07 times.
         """
         if page.complete:  # and so is nearly every page of who follows
             yield page
             return
-        ahead = not query.limit  # what is left of a limit is known only once a page has its events
+        ahead = not query.limit and not page.cut  # what is left of a limit is known once a page has its events
         while True:
             read_on = self._read_on(page, query, changed, ahead=ahead)
             async with aclosing(in_order(read_on, call, in_flight=1)) as pages:
-                async for page_read in pages:
-                    page = page_read
-                    yield page
-                    if page.overtaken:
+                async for page in pages:  # noqa: PLR1704  # the first one is not to be held to the end
+                    if ahead and page.cut:
                         break
-            if not page.overtaken:
+                    yield page
+            if not (ahead and page.cut):
                 return
             # What was begun after it is thrown away, and not kept for later: sessions that are moved or marked
             # meanwhile would be lost if pages were not snapshots of the batch one after the other.
-            query, ahead = replace(query, after_number=page.last_number), False
-            changed.clear()
-            page = await self._page(query, PAGE_SESSIONS)
+            ahead = False
 
     async def _read_on(
         self, page: _Page, query: BatchQuery, changed: Changed, *, ahead: bool
     ) -> AsyncGenerator[Callable[[], Awaitable[_Page]], None]:
-        """What gives this page encoded, and what gives those after it.
+        """What gives this page encoded, and what gives those after it, each when it is known where that one begins.
 
-        `ahead`: each is begun as soon as the sessions of the one before are known.
+        `ahead`: as soon as the sessions of the one before are known; else once that has its events.
         """
+        rest = None if page.complete else _rest(query, page)
         yield page.encoded
-        room = asyncio.Semaphore(_READ_AT_ONCE)
-        rest = None if page.complete else _rest(query, page.last_number, page.count)
+        del page
         while rest is not None:
             changed.clear()
-            if ahead:
-                begun: _Begun = asyncio.get_running_loop().create_future()
-                yield partial(self._page_within, room, rest, begun)
-                rest = await begun
-            else:
-                page = await self._page(rest, PAGE_SESSIONS)
-                yield page.encoded
-                rest = None if page.complete else _rest(rest, page.last_number, page.count)
+            after: _After = asyncio.get_running_loop().create_future()
+            yield partial(self._page_in_turn, rest, after, ahead=ahead)
+            rest = await after
 
-    async def _page_within(self, room: asyncio.Semaphore, query: BatchQuery, begun: _Begun) -> _Page:
-        """As `_page`, encoded, once there is room for it."""
-        async with room:
-            return await (await self._page(query, PAGE_SESSIONS, begun)).encoded()
+    async def _page_in_turn(self, query: BatchQuery, after: _After, *, ahead: bool) -> _Page:
+        """As `_page`, encoded, once there is room for it. `after` is told what to ask for next."""
+        async with self._has_room():
+            page = await self._page(query, PAGE_SESSIONS, after if ahead else None)
+            if not after.done():
+                after.set_result(None if page.complete else _rest(query, page))
+            return await page.encoded()
+
+    @asynccontextmanager
+    async def _has_room(self) -> AsyncIterator[None]:
+        """Inside, one page of some reader is read. To wait for that does not use up the time that reading has."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._room.acquire()
+        except TimeoutError as error:
+            raise storage_unavailable() from error
+        try:
+            yield
+        finally:
+            self._room.release()
 
     async def _shared_page(self, query: BatchQuery, most: int) -> _Page:
         """As `_page`, once for all readers who were woken together at the same place."""
@@ -170,10 +180,10 @@ class BatchReader:
         if not read.cancelled():
             read.exception()  # asyncio complains of one that nobody took, as when all readers are gone
 
-    async def _page(self, query: BatchQuery, most: int, begun: _Begun | None = None) -> _Page:
-        """What the query asks for, `most` sessions of it.
+    async def _page(self, query: BatchQuery, most: int, after: _After | None = None) -> _Page:
+        """What the query, which has no limit if there is an `after`, asks for: `most` sessions of it.
 
-        `begun` is told what to ask for after it as soon as its sessions are known, as if their events fitted.
+        `after` is told what to ask for next as soon as the sessions are known, as if their events fitted into the page.
         """
         async with (
             storage_call(self._timeout_s),
@@ -184,22 +194,22 @@ class BatchReader:
                 raise BatchNotFound.by_id(query.batch_id)
             self._watcher.learn(query.batch_id, batch.session_counter)
             sessions: list[Document] = []
-            complete, last_number = True, query.after_number
-            if last_number < batch.session_counter:
+            complete = True
+            if query.after_number < batch.session_counter:
                 sessions, complete = await self._read_sessions(query, min(most, query.limit or most), session)
-                last_number = batch.session_counter if complete else sessions[-1]["session_number"]
-            if begun is not None and not begun.done():  # it is done if who waits for it was cancelled
-                begun.set_result(None if complete else _rest(query, last_number, len(sessions)))
+            last_number = max(query.after_number, batch.session_counter) if complete else sessions[-1]["session_number"]
+            if after is not None and not after.done():  # it is done if who waits for it was cancelled
+                after.set_result(None if complete else replace(query, after_number=last_number))
             read_events = partial(
                 self._events.of_sessions, limit=query.events_limit, bytes_max=self._events_bytes_max, session=session
             )
             found = await with_events(sessions, read_events)
         if len(found) < len(sessions):
-            last_number = found[-1].document["session_number"]
-            return _Page(found, last_number=last_number, overtaken=begun is not None)
+            return _Page(found, last_number=found[-1].document["session_number"], cut=True)
         return _Page(found, last_number=last_number, complete=complete, sealed=complete and batch.sealed)
 
     async def _read_sessions(self, query: BatchQuery, wanted: int, session: Any) -> tuple[list[Document], bool]:
+        """So many of its sessions at most, and whether there are no more."""
         where: Document = {"batch_id": query.batch_id, "session_number": {"$gt": query.after_number}}
         if query.exclude_irrelevant:
             where["is_irrelevant"] = {"$ne": True}
@@ -207,15 +217,15 @@ class BatchReader:
         return await read_sessions(found.sort("session_number", ASCENDING).limit(wanted + 1), wanted)
 
 
-_Begun = asyncio.Future[BatchQuery | None]
+_After = asyncio.Future[BatchQuery | None]
 """What is to be asked for after a page; None: nothing."""
 
 
 class _Page:
     """A page as it was read. May be shared by many readers.
 
-    `complete`: it reached the end of what the batch held. `overtaken`: it ends before the place from which the page
-    after it was begun, since the events of its sessions were too large for one page.
+    `complete`: it reached the end of what the batch held. `cut`: it ends before its sessions did, whose events were too
+    large for one page.
     """
 
     def __init__(
@@ -225,13 +235,13 @@ class _Page:
         last_number: int,
         complete: bool = False,
         sealed: bool = False,
-        overtaken: bool = False,
+        cut: bool = False,
     ) -> None:
         self.count = len(found)
         self.last_number = last_number
         self.complete = complete
         self.sealed = sealed
-        self.overtaken = overtaken
+        self.cut = cut
         self._found = found
         self._message: MessagePage | None = None
 
@@ -249,9 +259,9 @@ class _Page:
         return self
 
 
-def _rest(query: BatchQuery, last_number: int, count: int) -> BatchQuery | None:
-    """What is left to be asked for after so many sessions; None once the limit is used up."""
-    if query.limit and query.limit == count:
+def _rest(query: BatchQuery, page: _Page) -> BatchQuery | None:
+    """What is left to be asked for after this page; None once the limit is used up."""
+    if query.limit and query.limit == page.count:
         return None
-    left = query.limit - count if query.limit else 0
-    return replace(query, after_number=last_number, limit=left)
+    left = query.limit - page.count if query.limit else 0
+    return replace(query, after_number=page.last_number, limit=left)
