@@ -12,6 +12,7 @@ import pytest
 from clickstream import ExportFilter, ImportItem, Session, SessionEvent
 from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
+from clickstream_server.message_dao import BatchQuery
 from clickstream_server.storage.mongo import events, exporter, reader
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.events import TooManyBytes
@@ -160,6 +161,48 @@ async def test_readers_that_share_a_cut_page_go_on_each_for_itself(
 
     ids = [item.session.session_id for item in ITEMS]
     assert [ids[: limit or None] for limit in limits] == found
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_many_readers_take_turns(
+    mongodb_uri: str, database: str, small_pages: None, monkeypatch: pytest.MonkeyPatch, driver: Any
+) -> None:
+    """However many read, few pages are read at a time; each gets all, also if others go away or stand still."""
+    monkeypatch.setattr(reader, "_PAGES_AT_ONCE", 2)
+    settings = Settings(mongodb_database=database, mongodb_driver=driver, message_bytes_max=MESSAGE_BYTES_MAX)
+    reading, most = 0, 0
+
+    async def counted(query: BatchQuery, *arguments: Any) -> Any:
+        nonlocal reading, most
+        reading += bool(query.after_number)  # first pages are read at once
+        most = max(most, reading)
+        try:
+            return await read_page(query, *arguments)
+        finally:
+            reading -= bool(query.after_number)
+
+    async def ids(most_pages: int) -> list[str]:
+        found: list[str] = []
+        async with aclosing(dao.get_batch_pages(batch_id)) as pages:
+            async for page in pages:
+                found += [read.session.session_id for read in page.sessions]
+                if not (most_pages := most_pages - 1):
+                    break
+        return found
+
+    async with opened_dao(mongodb_uri, settings) as dao:
+        await imported(dao, config(), ITEMS)
+        batch_id = (await dao.list_batches()).batches[0].batch_id
+        async with aclosing(dao.get_batch_pages(batch_id)) as stands_still:
+            await anext(stands_still)
+            await anext(stands_still)
+            read_page = dao._reader._page
+            monkeypatch.setattr(dao._reader, "_page", counted)
+            asked = [0, 1, 0, 2, 0, 3, 0]
+            found = await asyncio.wait_for(asyncio.gather(*map(ids, asked)), PATIENCE_S)
+
+    assert [[item.session.session_id for item in ITEMS]] * 4 == found[::2]
+    assert 2 == most
 
 
 async def test_exports_go_on_after_a_page_that_was_cut(mongodb_uri: str, database: str, small_pages: None) -> None:

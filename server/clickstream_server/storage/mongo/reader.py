@@ -38,6 +38,8 @@ _PAGES_AT_ONCE = 6
 """So many are read and encoded at a time, of all readers together, but for first ones. Without that bound many readers
 take several times the memory, and each page so long that it may run out of time.
 """
+_PATIENCE = 3
+"""So many times as long as reading a page may take, a reader waits until its turn comes."""
 
 
 class BatchReader:
@@ -151,7 +153,7 @@ class BatchReader:
     async def _has_room(self) -> AsyncIterator[None]:
         """Inside, one page of some reader is read. To wait for that does not use up the time that reading has."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(_PATIENCE * self._timeout_s):
                 await self._room.acquire()
         except TimeoutError as error:
             raise storage_unavailable() from error
