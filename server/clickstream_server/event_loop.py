@@ -8,6 +8,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_CANCELS = 3
+_CANCELLED_S = 1.0
+"""So long a task may take to end once it is cancelled."""
+
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """As `asyncio.run`, on uvloop where it is installed; for Windows there is none.
@@ -17,6 +21,24 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     try:
         from uvloop import new_event_loop
     except ImportError:
-        return asyncio.run(work)
+        return asyncio.run(_alone(work))
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(work)
+        return runner.run(_alone(work))
+
+
+async def _alone(work: Coroutine[Any, Any, T]) -> T:
+    """Do the work, and then end what it left running.
+
+    asyncio cancels that only once, and waits for it without end; but until Python 3.12 a task that waits in
+    `asyncio.wait_for`, as those of PyMongo Async do, may miss that it was cancelled.
+    """
+    try:
+        return await work
+    finally:
+        for _ in range(_CANCELS):
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            if not left:
+                break
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=_CANCELLED_S)

@@ -43,6 +43,8 @@ CLOSE_S_MAX = 2.0
 """How long each step of an end may wait for a database that may be gone."""
 AT_ONCE_S = 0.05
 """How long it may where nobody wants to wait."""
+_OWN_TASKS_S = 1.0
+"""How much longer a client may take for the end of its own tasks."""
 MAJORITY_READ = ReadConcern("majority")
 MAJORITY_WRITE = WriteConcern("majority", j=True)
 """This survives the loss of a minority of the members."""
@@ -176,7 +178,18 @@ def _to_its_end(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 async def close(client: Any, most_s: float = CLOSE_S_MAX) -> None:
     """Close a client, also if the server that it would take leave of does not answer within `most_s` seconds."""
     with pymongo.timeout(most_s):
-        await settle(client.close())
+        closing = client.close()
+        if not isawaitable(closing):
+            return
+        task = asyncio.ensure_future(
+            closing
+        )  # which waits for the client's own tasks, too, and these have other bounds
+    try:
+        done, _ = await asyncio.wait([task], timeout=most_s + _OWN_TASKS_S)
+    finally:
+        task.cancel()
+    for closed in done:
+        closed.result()
 
 
 def database_of(client: Any, name: str) -> Any:
