@@ -119,7 +119,11 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             limiter.stop()
             await _stop(server, drain, settings.drain_s)
 
-        async with ending(drained, partial(server.stop, 0)):
+        async def cut_off() -> None:
+            await server.stop(0)
+            await health.stop()  # before the database goes, of which it would complain
+
+        async with ending(drained, cut_off):
             await until_ready()
             drain.admit()
             await health.start()

@@ -22,6 +22,8 @@ LIVENESS = "liveness"
 _STATUS = health_pb2.HealthCheckResponse
 _LOOK_EVERY_S = 1.0
 _PING_S = 2.0
+_STOP_S_MAX = 1.0
+"""With PyMongo Async a look may miss that it was cancelled: see `event_loop`."""
 _log = logging.getLogger(__name__)
 
 
@@ -33,6 +35,7 @@ class HealthMonitor:
         self._names = ["", *services]
         self._task: asyncio.Task[None] | None = None
         self._serving: bool | None = None
+        self._stopped = False
         self.servicer: Any = health_aio.HealthServicer()
 
     @property
@@ -52,13 +55,14 @@ class HealthMonitor:
 
     async def stop(self) -> None:
         """Say NOT_SERVING for good. Liveness goes on, so that nobody kills the process before its last call is done."""
+        self._stopped = True
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=_STOP_S_MAX)
         await self._say(_STATUS.NOT_SERVING)
 
     async def _keep_looking(self) -> None:
-        while True:
+        while not self._stopped:
             await asyncio.sleep(_LOOK_EVERY_S)
             await self._look()
 
@@ -71,7 +75,7 @@ class HealthMonitor:
         except Exception:
             _log.exception("the health check failed")
             serving = False
-        if serving != self._serving:
+        if serving != self._serving and not self._stopped:
             level = logging.INFO if serving and self._serving is None else logging.WARNING
             _log.log(level, "the database %s", "answers" if serving else "does not answer")
             self._serving = serving
