@@ -198,6 +198,7 @@ async def _cut_off(server: grpc.aio.Server) -> None:
     while not stopping.done():
         gc.collect()
         await asyncio.wait([stopping], timeout=_COLLECT_AGAIN_S)
+    await stopping
 
 
 @asynccontextmanager

@@ -181,9 +181,8 @@ async def close(client: Any, most_s: float = CLOSE_S_MAX) -> None:
         closing = client.close()
         if not isawaitable(closing):
             return
-        task = asyncio.ensure_future(
-            closing
-        )  # which waits for the client's own tasks, too, and these have other bounds
+        # It waits for the client's own tasks as well, which have other bounds.
+        task = asyncio.ensure_future(closing)
     try:
         done, _ = await asyncio.wait([task], timeout=most_s + _OWN_TASKS_S)
     finally:
