@@ -15,6 +15,7 @@ from clickstream import (
     MessageTooLarge,
     Overloaded,
     PushResult,
+    Registration,
     Session,
     SessionEvent,
     SessionWithEvents,
@@ -118,6 +119,27 @@ async def test_an_event_that_cannot_be_stored_fails_its_push_alone(dao: MongoCli
 
     assert isinstance(results.pop(20), UnexpectedDriverError)
     assert [PushResult(inserted=3)] * (CALLS - 1) == results
+
+
+async def test_a_session_that_cannot_be_stored_fails_alone(dao: MongoClickstreamDao, stored: Any) -> None:
+    """Where the database refuses one session of a group, the others get numbers without a gap."""
+    await stored.command("collMod", "sessions", validator={"user_id": {"$ne": "refused"}})
+    sessions = [Session(session_id=f"s{n}", user_id="refused" if n == 20 else "u") for n in range(CALLS)]
+    results = await together(map(dao.register_session, sessions))
+
+    assert isinstance(results.pop(20), UnexpectedDriverError)
+    numbers = [one.session.session_number for one in results if isinstance(one, Registration)]
+    assert list(range(1, CALLS)) == sorted(numbers)
+
+
+async def test_sessions_that_grow_in_the_database_are_stored(dao: MongoClickstreamDao, stored: Any) -> None:
+    """Groups whose content takes six times its bytes in MongoDB are stored as any others."""
+    filter_of_ones = {"in": [1] * 450_000}  # 0.9 MB of JSON, 4.9 MB of BSON
+    sessions = [Session(session_id=f"s{n}", payload_filter=filter_of_ones) for n in range(12)]
+    results = await together(map(dao.register_session, sessions))
+
+    assert all(isinstance(one, Registration) for one in results)
+    assert len(results) == await stored.sessions.count_documents({"payload_filter.in.449999": 1})
 
 
 async def test_pushes_that_wait_are_bounded(

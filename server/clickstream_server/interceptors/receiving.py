@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextvars import Context as EmptyContext
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from clickstream_server.interceptors.call import Context
 
@@ -14,12 +16,26 @@ _ROUND_S = 0.05
 """So often is looked at what does not come. After that come..."""
 _TURNS = 8
 """... so many turns of the event loop, in which gRPC can hand over what has come while the loop was busy."""
-_SLOW_ROUNDS = 1
-"""A request that is missing for more rounds is large or slow. By rounds and not by time, since it may be the server
-that is slow: then rounds last longer. With 3, sixty messages of 7 and 14 MiB took 231 to 429 MiB, with 1 at most 239.
-"""
+_LARGE_ROUNDS = 1
+"""A request that is missing for more rounds is large, if the process has grown meanwhile. By rounds and not by time,
+since it may be the server that is slow: then rounds last longer. With 3, sixty messages of 7 and 14 MiB took 231 to 429
+MiB, with 1 at most 286."""
+_GROWN_BYTES = 32 * 1024 * 1024
+"""By so much. If it has not, gRPC's threads may be those that wait, for a busy processor: up to half a second was seen
+in which nothing came of thousands of small requests."""
+_SLOW_ROUNDS = 20
+"""One that is missing for more rounds is slow to come."""
 _STUCK_ROUNDS = 100
 """One that is missing after so many gives way to others."""
+_STATM = Path("/proc/self/statm")
+"""See proc(5). Other systems than Linux have none, and every request is taken to be large."""
+
+
+class _Begun(NamedTuple):
+    """When a request began: in which round, and how large the process was then."""
+
+    round: int
+    memory_bytes: int | None
 
 
 class Receiving:
@@ -30,36 +46,54 @@ class Receiving:
 
     def __init__(self) -> None:
         self.stopping = False
-        self._since: dict[asyncio.Timeout, int] = {}
-        """The round in which each began, the oldest first."""
-        self._round = 0
+        self._coming: dict[asyncio.Timeout, _Begun] = {}
+        """The oldest first."""
+        self._now = _Begun(0, None)
         self._watching: asyncio.Task[None] | None = None
 
     async def read(self, context: Context) -> Any:
         """The request. Raises TimeoutError if it was given up."""
         async with asyncio.timeout(None) as patience:
-            self._since[patience] = self._round
             if self._watching is None:
+                self._now = _Begun(self._now.round, _memory_bytes())
                 self._watching = asyncio.create_task(self._watch(), context=EmptyContext())
+            self._coming[patience] = self._now
             try:
                 return await context.read()
             finally:
-                self._since.pop(patience, None)
+                self._coming.pop(patience, None)
 
     async def _watch(self) -> None:
-        while self._since:
+        while self._coming:
             await asyncio.sleep(_ROUND_S)
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
-            self._round += 1
+            self._now = _Begun(self._now.round + 1, _memory_bytes())
             self._give_up()
         self._watching = None
 
     def _give_up(self) -> None:
-        slow = [patience for patience, since in self._since.items() if self._round - since > _SLOW_ROUNDS]
-        stuck = [patience for patience in slow if self._round - self._since[patience] > _STUCK_ROUNDS]
+        slow = [patience for patience, begun in self._coming.items() if self._is_slow(begun)]
+        stuck = [patience for patience in slow if self._rounds_of(self._coming[patience]) > _STUCK_ROUNDS]
         surplus = max(0, len(stuck) if self.stopping else 0, len(slow) - SLOW_MAX)
         # Those that are stuck first, so that nobody can keep the others out; then those that came last.
         for patience in [*stuck, *reversed(slow[len(stuck) :])][:surplus]:
-            del self._since[patience]
+            del self._coming[patience]
             patience.reschedule(asyncio.get_running_loop().time())
+
+    def _rounds_of(self, begun: _Begun) -> int:
+        return self._now.round - begun.round
+
+    def _is_slow(self, begun: _Begun) -> bool:
+        rounds = self._rounds_of(begun)
+        before, now = begun.memory_bytes, self._now.memory_bytes
+        grown = before is None or now is None or now - before > _GROWN_BYTES
+        return rounds > (_LARGE_ROUNDS if grown else _SLOW_ROUNDS)
+
+
+def _memory_bytes() -> int | None:
+    """The memory that this process has in RAM now, None where it cannot be told. Takes 10 µs."""
+    try:
+        return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None

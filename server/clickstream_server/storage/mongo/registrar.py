@@ -15,6 +15,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from pymongo import InsertOne, ReplaceOne, ReturnDocument
+from pymongo.errors import BulkWriteError
 
 from clickstream.errors import ClickstreamError
 from clickstream.models import SessionBatchStatus
@@ -22,7 +23,7 @@ from clickstream_server.clock import now_micros
 from clickstream_server.deadlines import budget_s
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
-from clickstream_server.storage.mongo.driver import in_one_hop, settle, within_hop
+from clickstream_server.storage.mongo.driver import CODEC, in_one_hop, settle, within_hop
 from clickstream_server.storage.mongo.errors import driver_call, storage_unavailable
 from clickstream_server.storage.mongo.gatherer import Gatherer
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan, plan
@@ -105,8 +106,10 @@ class Registrar(Gatherer[Numbering, Numbered]):
         if made.used:
             batch = await self._take_numbers(made.used, now, session)
             made.number(batch["_id"], batch["session_counter"] - made.used + 1)
-        await _write(self._sessions, made.sessions, stored, session)
-        await _write(self._events, made.events, stored_events, session)
+        # MongoDB takes messages of 48 MB, and content grows to six times its size in BSON, as [1,1,1] does.
+        at_once = sum(call.content_bytes for call in group) <= self.group_bytes_max
+        await _write(self._sessions, made.sessions, stored, session, at_once=at_once)
+        await _write(self._events, made.events, stored_events, session, at_once=at_once)
         return made
 
     async def look_up(self, group: Sequence[Numbering]) -> tuple[dict[str, Document], dict[EventKey, Document]]:
@@ -143,11 +146,28 @@ class Registrar(Gatherer[Numbering, Numbered]):
         return document
 
 
-async def _write(collection: Any, new: dict[Any, Document], stored: Container[Any], session: Any) -> None:
-    """Insert what is new and replace what is stored, by the documents' ids."""
+async def _write(
+    collection: Any, new: dict[Any, Document], stored: Container[Any], session: Any, *, at_once: bool
+) -> None:
+    """Insert what is new and replace what is stored, by the documents' ids; `at_once` if one command can hold it."""
+    if not new:
+        return
+    if at_once and all(key not in stored for key in new):
+        await _insert(collection, list(new.values()), session)
+        return
     writes = [
         ReplaceOne({"_id": document["_id"]}, document) if key in stored else InsertOne(document)
         for key, document in new.items()
     ]
-    if writes:
-        await settle(collection.bulk_write(writes, session=session))
+    await settle(collection.bulk_write(writes, session=session))
+
+
+async def _insert(collection: Any, new: list[Document], session: Any) -> None:
+    """As `insert_many` within a transaction, in half of its time in Python: 0.2 ms less for one, 2 for 512.
+
+    Outside of one PyMongo's own is needed, which tries again when a connection was lost.
+    """
+    command = {"insert": collection.name, "documents": new}
+    answer = await settle(collection.database.command(command, session=session, codec_options=CODEC))
+    if "writeErrors" in answer:
+        raise BulkWriteError(answer)
