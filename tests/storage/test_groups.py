@@ -134,12 +134,12 @@ async def test_a_session_that_cannot_be_stored_fails_alone(dao: MongoClickstream
 
 async def test_sessions_that_grow_in_the_database_are_stored(dao: MongoClickstreamDao, stored: Any) -> None:
     """Groups whose content takes six times its bytes in MongoDB are stored as any others."""
-    filter_of_ones = {"in": [1] * 450_000}  # 0.9 MB of JSON, 4.9 MB of BSON
-    sessions = [Session(session_id=f"s{n}", payload_filter=filter_of_ones) for n in range(12)]
+    session = Session(session_id="s", search_query=[1] * 100_000)  # 0.2 MB of JSON, 1.1 MB of BSON
+    sessions = [session.model_copy(update={"session_id": f"s{n}"}) for n in range(17)]
     results = await together(map(dao.register_session, sessions))
 
     assert all(isinstance(one, Registration) for one in results)
-    assert len(results) == await stored.sessions.count_documents({"payload_filter.in.449999": 1})
+    assert len(results) == await stored.sessions.count_documents({"search_query.99999": 1})
 
 
 async def test_pushes_that_wait_are_bounded(
