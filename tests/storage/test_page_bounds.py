@@ -205,6 +205,46 @@ async def test_many_readers_take_turns(
     assert 2 == most
 
 
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_followers_take_turns(
+    mongodb_uri: str, database: str, small_pages: None, monkeypatch: pytest.MonkeyPatch, driver: Any
+) -> None:
+    """Of followers who are woken together but want different things, too, few read at a time, and each gets all."""
+    monkeypatch.setattr(reader, "_PAGES_AT_ONCE", 2)
+    settings = Settings(mongodb_database=database, mongodb_driver=driver, message_bytes_max=MESSAGE_BYTES_MAX)
+    reading, most = 0, 0
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        try:
+            return await read_page(*arguments)
+        finally:
+            reading -= 1
+
+    async def follow(limit: int) -> list[str]:
+        async with aclosing(dao.get_batch_sessions("", follow=True, limit=limit)) as sessions:
+            return [read.session.session_id async for read in sessions]
+
+    async def waiting() -> bool:
+        return len(dao.lags()) == len(limits)
+
+    limits = [*range(2, 10)]
+    async with opened_dao(mongodb_uri, settings) as dao:
+        await imported(dao, config(), ITEMS[:1])
+        following = [asyncio.create_task(follow(limit)) for limit in limits]
+        await eventually(waiting, "all follow")
+        read_page = dao._reader._page
+        monkeypatch.setattr(dao._reader, "_page", counted)
+        await imported(dao, atomic(import_id="j"), ITEMS[1:])
+        found = await asyncio.wait_for(asyncio.gather(*following), PATIENCE_S)
+
+    ids = [item.session.session_id for item in ITEMS]
+    assert [ids[:limit] for limit in limits] == found
+    assert 2 == most
+
+
 async def test_exports_go_on_after_a_page_that_was_cut(mongodb_uri: str, database: str, small_pages: None) -> None:
     """An export has each session once, also of those whose events are too large for one page."""
     settings = Settings(mongodb_database=database, message_bytes_max=MESSAGE_BYTES_MAX)

@@ -98,7 +98,7 @@ class BatchReader:
                 if not told:
                     yield replace(message, sessions=())
                 changed.clear()
-                page = await (self._shared_page if told else self._page)(query, PAGE_SESSIONS)
+                page = await (self._shared_page if told else self._page_in_turn)(query)
                 if page.count and not told:
                     self._watcher.is_deaf()
 
@@ -141,11 +141,11 @@ class BatchReader:
             yield partial(self._page_in_turn, rest, after, ahead=ahead)
             rest = await after
 
-    async def _page_in_turn(self, query: BatchQuery, after: _After, *, ahead: bool) -> _Page:
+    async def _page_in_turn(self, query: BatchQuery, after: _After | None = None, *, ahead: bool = False) -> _Page:
         """As `_page`, encoded, once there is room for it. `after` is told what to ask for next."""
         async with self._has_room():
             page = await self._page(query, PAGE_SESSIONS, after if ahead else None)
-            if not after.done():
+            if after is not None and not after.done():
                 after.set_result(None if page.complete else _rest(query, page))
             return await page.encoded()
 
@@ -162,20 +162,16 @@ class BatchReader:
         finally:
             self._room.release()
 
-    async def _shared_page(self, query: BatchQuery, most: int) -> _Page:
-        """As `_page`, once for all readers who were woken together at the same place."""
-        wanted = min(most, query.limit or most)
-        key = self._watcher.wakes, replace(query, limit=wanted)
+    async def _shared_page(self, query: BatchQuery) -> _Page:
+        """As `_page_in_turn`, once for all readers who were woken together at the same place."""
+        key = self._watcher.wakes, replace(query, limit=min(PAGE_SESSIONS, query.limit or PAGE_SESSIONS))
         read = self._shared.get(key)
         if read is None:
             # An empty context: the deadline of the reader that happened to come first is not that of the others.
-            read = asyncio.create_task(self._encoded_page(query, most), context=Context())
+            read = asyncio.create_task(self._page_in_turn(query), context=Context())
             self._shared[key] = read
             read.add_done_callback(partial(self._forget, key))
         return await asyncio.shield(read)
-
-    async def _encoded_page(self, query: BatchQuery, most: int) -> _Page:
-        return await (await self._page(query, most)).encoded()
 
     def _forget(self, key: Hashable, read: asyncio.Task[_Page]) -> None:
         del self._shared[key]

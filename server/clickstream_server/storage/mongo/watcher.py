@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -106,7 +107,8 @@ class BatchWatcher:
             yield changed
             return
         if self._watching is None or self._watching.done():
-            self._watching = asyncio.create_task(self._watch())
+            # An empty context: the call that happened to come first ends, and this goes on.
+            self._watching = asyncio.create_task(self._watch(), context=Context())
         self._readers[batch_id].add(changed)
         try:
             yield changed
