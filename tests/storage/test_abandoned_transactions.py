@@ -26,3 +26,16 @@ async def test_an_abandoned_transaction_is_ended(mongodb_uri: str, database: str
 
             with pytest.raises(OperationFailure):
                 await session.commit_transaction()
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_a_mark_gets_past_an_abandoned_transaction(mongodb_uri: str, database: str, driver: str) -> None:
+    """A session is marked although a transaction on it was left open, long before that expires."""
+    settings = Settings(mongodb_database=database, mongodb_driver=driver, storage_timeout_s=30.0)
+    async with opened_dao(mongodb_uri, settings) as dao, AsyncMongoClient(mongodb_uri, appname=APP_NAME) as other:
+        await dao.register_session(Session(session_id="a"))
+        async with other.start_session() as session:
+            await session.start_transaction()
+            await other[database].sessions.update_one({"_id": "a"}, {"$set": {"x": 1}}, session=session)
+
+            assert (await dao.mark_session_irrelevant("a")).session.is_irrelevant

@@ -48,6 +48,7 @@ from clickstream_server.storage.mongo.pusher import Pusher
 from clickstream_server.storage.mongo.reader import BatchReader
 from clickstream_server.storage.mongo.registrar import Registrar
 from clickstream_server.storage.mongo.sent import session_document
+from clickstream_server.storage.mongo.transactions import past_abandoned
 from clickstream_server.storage.mongo.watcher import Lag
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
@@ -142,7 +143,7 @@ class MongoClickstreamDao(MessageDao):
 
     async def mark_session_irrelevant_message(self, session_id: str) -> session_pb2.RegisteredSession:
         check_id("session_id", session_id, self._limits)
-        async with storage_call(self._timeout_s):
+        async with storage_call(self._timeout_s), past_abandoned(self._database.client):
             changed: Document | None = await self._sessions.find_one_and_update(
                 {"_id": session_id}, {"$set": {"is_irrelevant": True}}, return_document=ReturnDocument.AFTER
             )

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any, TypeVar
 
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 
@@ -105,12 +105,14 @@ async def _end_abandoned(client: Any) -> None:
         sessions = [{"id": found["lsid"]["id"]} async for found in cursor]
         if sessions:
             await admin.command("killSessions", sessions, codec_options=CODEC)
-    except PyMongoError as error:  # it may not be allowed; then they end by themselves
+    except OperationFailure as error:  # it may not be allowed; then they end by themselves
         _log.warning(
             "cannot end what a killed server may have left open, which holds its batch for a minute: %s %s",
             type(error).__name__,
-            getattr(error, "code", ""),
+            error.code,
         )
+    except PyMongoError:
+        pass  # the database is away: who writes learns that
 
 
 def _has_duplicate_key(error: PyMongoError) -> bool:
