@@ -27,6 +27,7 @@ _OVERHEAD_BYTES = 64
 NOT_ENTERED = (
     "the stream is not open: write `with client.event_stream() as stream` (`async with`, if it is asynchronous)"
 )
+CLOSED = "the stream is closed"
 
 FailureHandler = Callable[[SessionEvent, ItemFailure], None]
 
@@ -50,8 +51,10 @@ class EventStream:
 
     Events are gathered into requests by count, size and time. What is not acknowledged is kept, and sent again over a
     new connection if one is lost. `send` waits while too much is unacknowledged, so memory stays bounded. Leaving the
-    context, and `flush`, wait until everything is durable. An event that was stored, but whose acknowledgement was
-    lost, counts as a duplicate.
+    context, and `flush`, wait until everything is durable that was sent before. An event that was stored, but whose
+    acknowledgement was lost, counts as a duplicate.
+
+    Several tasks may send. Once one leaves the context, `send` raises Cancelled.
 
     Events that were not stored (conflicts and invalid ones) are handed to `on_failure`; without it they are kept in
     `failures`.
@@ -87,6 +90,7 @@ class EventStream:
         self._pending_bytes = 0
         self._last_sequence = 0
         self._error: Exception | None = None
+        self._leaving = False
         self._working: asyncio.Task[None] | None = None
         self.totals = PushResult()
         self.failures: list[tuple[SessionEvent, ItemFailure]] = []
@@ -100,13 +104,14 @@ class EventStream:
     ) -> None:
         """Wait until everything is durable; after an error inside, stop at once."""
         assert self._working is not None
+        self._leaving = True
         try:
             if error is None:
                 await self.flush()
         finally:
             self._working.cancel()
             await asyncio.gather(self._working, return_exceptions=True)
-            await self._fail(Cancelled("the stream is closed"))
+            await self._fail(Cancelled(CLOSED))
 
     async def send(self, event: SessionEvent) -> None:
         """Take an event; it is durable after the next `flush`. Raises what ended the stream for good."""
@@ -155,8 +160,10 @@ class EventStream:
             self._gather(event, size)
             return
         async with self._changed:
-            await self._changed.wait_for(lambda: self._error or self._has_room())
+            await self._changed.wait_for(lambda: self._error or self._leaving or self._has_room())
             self.raise_error()
+            if self._leaving:  # what ends the stream does not wait for this event
+                raise Cancelled(CLOSED)
             if not self._filling.events:
                 self._filling.send_at = monotonic() + self._batch_s
                 self._changed.notify_all()
@@ -168,7 +175,7 @@ class EventStream:
 
     def _gathers(self) -> bool:
         """Whether there is a batch to put an event to, and nothing to wait for."""
-        return bool(self._filling.events) and self._error is None and self._has_room()
+        return bool(self._filling.events) and self._error is None and not self._leaving and self._has_room()
 
     def _fills(self, size: int) -> bool:
         """Whether an event of this size makes the batch one to be sent."""
@@ -183,13 +190,22 @@ class EventStream:
         self._pending_bytes += size
 
     async def flush(self) -> PushResult:
-        """Wait until everything that was sent is durable; return the totals so far."""
+        """Wait until everything that was sent before the call is durable; return the totals so far.
+
+        What others send meanwhile is not waited for, though the totals may count it.
+        """
         self._check_entered()
         async with self._changed:
             self._seal()
-            await self._changed.wait_for(lambda: self._error or not self._pending_events)
+            upto = self._last_sequence
+            await self._changed.wait_for(lambda: self._error or self._is_acked(upto))
             self.raise_error()
         return self.totals
+
+    def _is_acked(self, sequence: int) -> bool:
+        """Whether this request is acknowledged, and with it all before it."""
+        unacked = self._outbox.unacked
+        return not unacked or unacked[0].request.sequence > sequence
 
     def raise_error(self) -> None:
         """Raise what ended the stream for good, if anything did."""

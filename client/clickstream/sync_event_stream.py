@@ -12,7 +12,7 @@ from typing import Any, Self
 from clickstream.background import Background, Carried, check
 from clickstream.client import ClickstreamClient
 from clickstream.errors import Cancelled
-from clickstream.event_stream import NOT_ENTERED, EventStream, FailureHandler
+from clickstream.event_stream import CLOSED, NOT_ENTERED, EventStream, FailureHandler
 from clickstream.models import ItemFailure, PushResult, SessionEvent
 from clickstream.v1 import event_pb2
 
@@ -40,7 +40,9 @@ class SyncEventStream:
         self._most_bytes = options["batch_bytes"]
         # Only those who send take the lock, not the loop: a signal handler that sends may interrupt one who holds it.
         self._lock = threading.RLock()
-        self._gathered: deque[tuple[SessionEvent, event_pb2.SessionEvent]] = deque()
+        self._gathered: deque[tuple[SessionEvent, event_pb2.SessionEvent] | asyncio.Future[None]] = deque()
+        """Events, and marks of those who wait until the loop has taken what stands before."""
+        self._leaving = False
         self._sent_bytes = self._taken_bytes = 0
         self._woken = False
         self._taking: asyncio.Task[None] | None = None
@@ -65,6 +67,8 @@ class SyncEventStream:
             finally:
                 await self._stream.__aexit__(kind, error, traceback)
 
+        with self._lock:
+            self._leaving = True
         if error is None:
             self._background.run(ended)
         else:
@@ -77,6 +81,8 @@ class SyncEventStream:
         self._raise_error()
         message = self._stream.message_of(event)
         with self._lock:
+            if self._leaving:  # whoever leaves the context has not waited for this event
+                raise Cancelled(CLOSED)
             self._gathered.append((event, message))
             self._sent_bytes += message.ByteSize()
         if len(self._gathered) >= self._most_events or self._sent_bytes - self._taken_bytes >= self._most_bytes:
@@ -119,13 +125,15 @@ class SyncEventStream:
             raise carried.error from None
 
     async def _taken(self) -> None:
-        """Wait until the loop has taken what is gathered. A wait that is interrupted loses none of it."""
-        await asyncio.shield(self._take_soon())
+        """Wait until the loop has taken what is gathered by now. A wait that is interrupted loses none of it."""
+        mark = asyncio.get_running_loop().create_future()
+        self._gathered.append(mark)
+        self._take_soon()
+        await mark
 
-    def _take_soon(self) -> asyncio.Task[None]:
+    def _take_soon(self) -> None:
         if self._taking is None or self._taking.done():
             self._taking = asyncio.create_task(self._take())
-        return self._taking
 
     async def _take(self) -> None:
         """The loop's side: until nothing is gathered."""
@@ -134,14 +142,16 @@ class SyncEventStream:
             if not self._gathered:
                 return
             while self._gathered:
-                event, message = self._gathered[0]
-                try:
-                    await self._stream.take(event, message)
-                except Exception:  # the stream has ended, and tells those who send why
-                    self._gathered.clear()
-                    return
+                first = self._gathered[0]
+                if isinstance(first, asyncio.Future):
+                    if not first.done():  # it is, where the wait was interrupted
+                        first.set_result(None)
+                else:
+                    event, message = first
+                    with suppress(Exception):  # the stream has ended, and tells those who send why
+                        await self._stream.take(event, message)
+                    self._taken_bytes += message.ByteSize()
                 self._gathered.popleft()
-                self._taken_bytes += message.ByteSize()
 
 
 def _carrying(handler: FailureHandler) -> FailureHandler:

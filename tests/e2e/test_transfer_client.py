@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from itertools import count, takewhile
 from typing import Any
 
 import grpc.aio
@@ -13,6 +16,7 @@ import pytest
 from clickstream import (
     Cancelled,
     ClickstreamClient,
+    EventStream,
     ImportChunk,
     ImportConfig,
     ImportItem,
@@ -20,6 +24,8 @@ from clickstream import (
     ImportSummary,
     Session,
     SessionEvent,
+    SyncClickstreamClient,
+    SyncEventStream,
     Unavailable,
 )
 from clickstream.v1 import transfer_service_pb2 as pb
@@ -233,6 +239,118 @@ async def test_a_call_that_grpc_gives_up_is_made_again(work: Work) -> None:
         assert 5 == await work(client)
 
     assert 3 == stub.calls
+
+
+# --- others send meanwhile ------------------------------------------------------------------------------------------
+
+
+class Behind(Service):
+    """Acknowledges a request when `behind` more have come: there is always one that is not acknowledged."""
+
+    behind = 1
+
+    async def StreamEvents(  # noqa: N802
+        self, requests: AsyncIterator[Any], context: Any
+    ) -> AsyncIterator[pb.StreamEventsResponse]:
+        waiting: deque[Any] = deque()
+        async for request in requests:
+            waiting.append(request)
+            while len(waiting) > self.behind:
+                acked = waiting.popleft()
+                yield pb.StreamEventsResponse(acked_sequence=acked.sequence, inserted=len(acked.events))
+
+
+async def test_a_flush_ends_while_others_send() -> None:
+    """`flush` waits for what was sent before it, and not for what another task sends meanwhile without a pause."""
+    service = Behind(0)
+    async with client_of(service) as client, client.event_stream(batch_events=1, unacked_events=10) as stream:
+        flushed = False
+
+        async def send_on() -> None:
+            for number in takewhile(lambda _: not flushed, count(5)):
+                await stream.send(event(number))
+
+        for number in range(5):
+            await stream.send(event(number))
+        sending = asyncio.create_task(send_on())
+        assert 5 <= (await stream.flush()).inserted
+        flushed = True
+        await sending
+        service.behind = 0
+        await stream.send(event(-1))
+
+
+async def test_a_synchronous_flush_ends_while_others_send() -> None:
+    """So it is with threads, of which one flushes and others send without a pause."""
+    service = Behind(0)
+    async with client_of(service) as asynchronous:
+        with SyncClickstreamClient(asynchronous.target) as client:
+            stream = client.event_stream(batch_events=2, unacked_events=10)
+            await asyncio.to_thread(stream.__enter__)
+            stopped = threading.Event()
+
+            def send_on(first: int) -> None:
+                for number in takewhile(lambda _: not stopped.is_set(), count(first)):
+                    stream.send(event(number))
+
+            sending = [asyncio.create_task(asyncio.to_thread(send_on, first)) for first in (1_000, 1_000_000)]
+            try:
+                for number in range(5):
+                    await asyncio.to_thread(stream.send, event(number))
+                async with asyncio.timeout(PATIENCE_S / 2):
+                    assert 5 <= (await asyncio.to_thread(stream.flush)).inserted
+            finally:
+                stopped.set()
+                await asyncio.gather(*sending)
+                service.behind = 0
+                await asyncio.to_thread(stream.send, event(-1))
+                await asyncio.to_thread(stream.__exit__, None, None, None)
+
+
+async def test_leaving_ends_while_others_send() -> None:
+    """Who leaves the context waits for all that was sent before; `send` raises Cancelled from then on."""
+    taken = 0
+
+    async def send_on(stream: EventStream) -> None:
+        nonlocal taken
+        for number in count():
+            await stream.send(event(number))
+            taken += 1
+
+    async with client_of(Service(10**6)) as client:
+        async with client.event_stream(batch_events=1, unacked_events=10) as stream:
+            sending = asyncio.create_task(send_on(stream))
+            await eventually(lambda: _reached(stream.totals.inserted, 5), "some are stored")
+        with pytest.raises(Cancelled):
+            await sending
+
+    assert taken == stream.totals.inserted
+
+
+async def _reached(value: int, least: int) -> bool:
+    return value >= least
+
+
+async def test_leaving_a_synchronous_stream_ends_while_others_send() -> None:
+    """So it is with threads: whatever one could send before the other left the context is stored."""
+    taken = [0, 0]
+
+    def send_on(stream: SyncEventStream, place: int) -> None:
+        for number in count(place * 1_000_000):
+            stream.send(event(number))
+            taken[place] += 1
+
+    async with client_of(Service(10**6)) as asynchronous:
+        with SyncClickstreamClient(asynchronous.target) as client:
+            stream = client.event_stream(batch_events=5, unacked_events=10)
+            await asyncio.to_thread(stream.__enter__)
+            sending = [asyncio.create_task(asyncio.to_thread(send_on, stream, place)) for place in (0, 1)]
+            await eventually(lambda: _reached(stream.totals.inserted, 50), "some are stored")
+            await asyncio.to_thread(stream.__exit__, None, None, None)
+            ended = await asyncio.gather(*sending, return_exceptions=True)
+
+    assert [Cancelled, Cancelled] == [type(error) for error in ended]
+    assert sum(taken) == stream.totals.inserted
 
 
 # --- the end --------------------------------------------------------------------------------------------------------
