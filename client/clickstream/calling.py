@@ -31,6 +31,12 @@ def started(method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
         raise Cancelled("the client is closed") from error
 
 
+def check_size(request: Message, message_bytes_max: int) -> None:
+    """Raise MessageTooLarge for a request that the service would refuse for its size."""
+    if (size := request.ByteSize()) > message_bytes_max:
+        raise MessageTooLarge(f"a message must have {message_bytes_max} bytes at most, not {size}")
+
+
 class Caller:
     """Makes calls that answer once, and makes those again that the server refuses for its load."""
 
@@ -43,8 +49,7 @@ class Caller:
 
     async def answer(self, method: Callable[..., Any], request: Message) -> Any:
         """The answer. Raises the domain's error for what the call ended with, within the deadline."""
-        if (size := request.ByteSize()) > self._message_bytes_max:
-            raise MessageTooLarge(f"a message must have {self._message_bytes_max} bytes at most, not {size}")
+        check_size(request, self._message_bytes_max)
         pace = self._paces[method]
         until = monotonic() + self._deadline_s
         wait_s = 0.0

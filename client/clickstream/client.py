@@ -292,8 +292,8 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
     ) -> EventStream:
         """Open a long-lived stream of events, for producers with many; see `EventStream`.
 
-        A request is sent at `batch_events` or `batch_bytes`, and after `batch_s` seconds at the latest; `send` waits
-        while `unacked_events` are not durable yet.
+        A request is sent at `batch_events` or `batch_bytes`, before it would be larger than a message may be, and after
+        `batch_s` seconds at the latest; `send` waits while `unacked_events` are not durable yet.
         """
         forks.check()
         return EventStream(
@@ -343,6 +343,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             config,
             deadline_s=self._stream_deadline_s,
             resume_s=self._stream_resume_s,
+            message_bytes_max=self._message_bytes_max,
             closed=lambda: self._closed,
         )
         async with aclosing(stream.run(chunks)) as answers:

@@ -24,6 +24,9 @@ UNACKED_BYTES_MAX = 32 * 1024 * 1024
 """So much is kept until it is acknowledged; `send` waits past it."""
 
 _OVERHEAD_BYTES = 64
+"""For what a request has beside its events."""
+_EVENT_OVERHEAD_BYTES = 6
+"""For what an event has around it in a request: its field's number and its length."""
 NOT_ENTERED = (
     "the stream is not open: write `with client.event_stream() as stream` (`async with`, if it is asynchronous)"
 )
@@ -78,7 +81,8 @@ class EventStream:
         self._closed = closed
         self._on_failure = on_failure or self._keep_failure
         self._batch_events = batch_events
-        self._batch_bytes = batch_bytes
+        self._most_bytes = message_bytes_max - _OVERHEAD_BYTES
+        self._batch_bytes = min(batch_bytes, self._most_bytes)
         self._batch_s = batch_s
         self._unacked_max = unacked_events
         self._resume_s = resume_s
@@ -125,8 +129,9 @@ class EventStream:
         return message
 
     def _size_of(self, message: event_pb2.SessionEvent) -> int:
-        size = message.ByteSize()
-        if size > self._message_bytes_max - _OVERHEAD_BYTES:
+        """How many bytes the event takes in a request, at most."""
+        size = message.ByteSize() + _EVENT_OVERHEAD_BYTES
+        if size > self._most_bytes:
             raise MessageTooLarge(f"an event must fit into a message of {self._message_bytes_max} bytes")
         return size
 
@@ -154,7 +159,7 @@ class EventStream:
     async def take(self, event: SessionEvent, message: event_pb2.SessionEvent) -> None:
         """Take an event whose message is made already; see `send`."""
         self._check_entered()
-        size = message.ByteSize()
+        size = message.ByteSize() + _EVENT_OVERHEAD_BYTES
         if self._gathers() and not self._fills(size):  # 2 µs less
             self._filling.request.events.append(message)
             self._gather(event, size)
@@ -164,6 +169,8 @@ class EventStream:
             self.raise_error()
             if self._leaving:  # what ends the stream does not wait for this event
                 raise Cancelled(CLOSED)
+            if self._filling.size + size > self._most_bytes:
+                self._seal()
             if not self._filling.events:
                 self._filling.send_at = monotonic() + self._batch_s
                 self._changed.notify_all()

@@ -12,6 +12,7 @@ from typing import Any
 import grpc.aio
 
 from clickstream import transfer_wire
+from clickstream.calling import check_size
 from clickstream.errors import Cancelled, ClickstreamError, Unavailable
 from clickstream.outbox import Outbox
 from clickstream.resume import Patience, lost_connection
@@ -25,15 +26,23 @@ class ImportStream:
     """Sends chunks, keeps what is not acknowledged, and sends it again over a new connection if one is lost.
 
     The account is that of the whole import: an item that was stored, but whose acknowledgement was lost, counts as a
-    duplicate.
+    duplicate. A chunk that is larger than a message may be ends the import, after those before it.
     """
 
     def __init__(
-        self, stub: Any, config: ImportConfig, *, deadline_s: float, resume_s: float, closed: Callable[[], bool]
+        self,
+        stub: Any,
+        config: ImportConfig,
+        *,
+        deadline_s: float,
+        resume_s: float,
+        message_bytes_max: int,
+        closed: Callable[[], bool],
     ) -> None:
         self._stub = stub
         self._closed = closed
         self._config = config
+        self._message_bytes_max = message_bytes_max
         self._patience = Patience(resume_s)
         self._outbox = Outbox[pb.ImportSessionsRequest](deadline_s)
         self._changed = self._outbox.changed
@@ -77,6 +86,7 @@ class ImportStream:
         try:
             async for chunk in chunks:
                 request = transfer_wire.import_chunk_to_pb(chunk)
+                check_size(request, self._message_bytes_max)
                 async with self._changed:
                     await self._changed.wait_for(lambda: len(self._outbox.unacked) < CHUNKS_UNACKED_MAX)
                     self._outbox.put(request)
