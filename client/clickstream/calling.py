@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from clickstream import forks
 from clickstream.errors import Cancelled, DeadlineExceeded, MessageTooLarge, Overloaded, ResourceExhausted, Unavailable
 from clickstream.pacing import Pace
-from clickstream.resume import cancelled_as, failure_of, is_momentary
+from clickstream.resume import call_cancelled, failure_of, is_momentary, is_task_cancelled
 from clickstream.tracing import trace_options
 
 _HELD_BACK_S = 0.25, 0.75
@@ -63,7 +63,9 @@ class Caller:
                 if not pace.repeats or monotonic() + 1.5 * wait_s >= until:
                     raise refusal from error
             except asyncio.CancelledError as error:
-                raise cancelled_as(error) from error
+                if is_task_cancelled():
+                    raise
+                raise call_cancelled() from error
             else:
                 pace.accepted()
                 return answer

@@ -42,7 +42,7 @@ from clickstream.models import (
     SessionPage,
     SessionWithEvents,
 )
-from clickstream.resume import Patience, cancelled_as, failure_of
+from clickstream.resume import Patience, call_cancelled, failure_of, is_task_cancelled
 from clickstream.transfer import (
     EventAck,
     EventBatch,
@@ -329,7 +329,11 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
             if failed:
                 raise failed[0] from None
-            raise (cancelled_as(error) if isinstance(error, asyncio.CancelledError) else failure_of(error)) from error
+            if isinstance(error, grpc.aio.AioRpcError):
+                raise failure_of(error) from error
+            if is_task_cancelled():
+                raise
+            raise call_cancelled() from error
         finally:
             call.cancel()
 
@@ -402,7 +406,9 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
                 if not patience.allows(failure):
                     raise failure from error
             except asyncio.CancelledError as error:
-                raise cancelled_as(error) from error
+                if is_task_cancelled():
+                    raise
+                raise call_cancelled() from error
             finally:
                 call.cancel()
             await patience.wait(failure)

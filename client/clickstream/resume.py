@@ -45,10 +45,18 @@ def failure_of(error: grpc.aio.AioRpcError) -> ClickstreamError:
     return failure
 
 
-def cancelled_as(error: asyncio.CancelledError) -> BaseException:
-    """The task that called was cancelled, and its error goes on as it is, or only the call, by closing the client."""
+def is_task_cancelled() -> bool:
+    """Whether the task that calls was cancelled, so that its CancelledError goes on as it is.
+
+    If not, only the call was, by closing the client: that is a Cancelled.
+    """
     task = asyncio.current_task()
-    return error if task is not None and task.cancelling() else Cancelled("the client was closed")
+    return task is not None and bool(task.cancelling())
+
+
+def call_cancelled() -> Cancelled:
+    """What a call raises whose client is closed meanwhile."""
+    return Cancelled("the client was closed")
 
 
 def lost_connection(error: grpc.aio.AioRpcError | asyncio.CancelledError, *, closed: bool) -> ClickstreamError:
@@ -56,10 +64,15 @@ def lost_connection(error: grpc.aio.AioRpcError | asyncio.CancelledError, *, clo
     if isinstance(error, grpc.aio.AioRpcError):
         failure = failure_of(error)
     else:
+        if is_task_cancelled():
+            try:
+                raise error
+            finally:
+                del error  # its traceback has this frame, which held it until the garbage collector comes
+        if closed:
+            raise call_cancelled() from error
         # gRPC gives a call up when it ends its requests just as the call ends, and does not tell how that ended.
-        ended, failure = cancelled_as(error), Unavailable("the connection broke")
-        if closed or ended is error:
-            raise ended from error
+        failure = Unavailable("the connection broke")
     failure.__cause__ = error
     return failure
 
