@@ -21,6 +21,7 @@ from clickstream.credentials import Tls, Token
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import (
     BatchNotFound,
+    Cancelled,
     IncompleteExport,
     InvalidField,
     NoCollectingBatch,
@@ -146,6 +147,8 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
 
     @cached_property
     def _channel(self) -> Any:
+        if self._closed:  # what is opened now would never be closed
+            raise Cancelled("the client is closed")
         forks.connecting()
         return self._access.channel([*_CHANNEL_OPTIONS, *_message_options(self._message_bytes_max)])
 

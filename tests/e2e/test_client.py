@@ -401,6 +401,10 @@ async def test_closing_twice_does_no_harm(mongodb_uri: str, database: str) -> No
         unused = ClickstreamClient(served_client.target)
         await unused.close()
         await unused.close()
+        for call in CALLS.values():
+            with pytest.raises(Cancelled):
+                await call(unused)
+        assert "_channel" not in vars(unused)
         client = ClickstreamClient(served_client.target)
         await client.list_batches()
         await client.close()
