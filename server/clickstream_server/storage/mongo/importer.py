@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from clickstream.errors import InvalidField
 from clickstream.models import ItemFailure, WriteOutcome
@@ -35,6 +35,9 @@ from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.registrar import Registrar
 from clickstream_server.storage.mongo.sent import session_document
 from clickstream_server.storage.observer import NOBODY, StorageObserver
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 CHUNKS_IN_FLIGHT = 3
 ITEMS_AHEAD_MAX = 10_000
@@ -267,7 +270,7 @@ class Importer:
             async with self._turn:
                 numbered, outcomes = await self._foretell(sessions, documents, self._foretold)
         else:
-            numbered, outcomes = await asyncio.gather(self._number(sessions), self._insert(documents))
+            numbered, outcomes = await _both(self._number(sessions), self._insert(documents))
         for item, result in zip(together, numbered, strict=True):
             item.settle(result)
         at = 0
@@ -347,6 +350,19 @@ class Importer:
             events=tally.events,
             failures=tuple(failures),
         )
+
+
+async def _both(numbering: Coroutine[Any, Any, A], inserting: Coroutine[Any, Any, B]) -> tuple[A, B]:
+    """The results of both, or the first error once neither is under way.
+
+    What is told as failed may be sent again, and newer content after it: a write of the first time would replace that.
+    """
+    tasks = asyncio.create_task(numbering), asyncio.create_task(inserting)
+    try:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return tasks[0].result(), tasks[1].result()
+    finally:
+        del tasks  # an error's traceback holds this frame
 
 
 async def _until_set(

@@ -1,0 +1,47 @@
+"""What an import has under way in the database, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pymongo import AsyncMongoClient
+
+from clickstream import ImportMode, ShuttingDown
+from clickstream_server.app import opened_dao
+from clickstream_server.config import Settings
+from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from harness import eventually
+from importing import config, imported, item
+
+
+@pytest.fixture(params=["motor", "pymongo"])
+async def dao(request: pytest.FixtureRequest, mongodb_uri: str, database: str) -> AsyncIterator[MongoClickstreamDao]:
+    settings = Settings(mongodb_database=database, mongodb_driver=request.param)
+    async with opened_dao(mongodb_uri, settings) as opened:
+        yield opened
+
+
+async def test_a_failed_chunk_leaves_no_write_behind(dao: MongoClickstreamDao, mongodb_uri: str, database: str) -> None:
+    """An import whose sessions get no numbers fails once its events are written, and not while they still are."""
+    async with AsyncMongoClient[Any](mongodb_uri) as mongo, mongo.start_session() as other:
+        events = mongo[database].events
+        await other.start_transaction()
+        await events.insert_one({"_id": {"session_id": "s", "event_id": "0"}}, session=other)  # who writes it waits
+        await dao.close()  # the sessions' error
+        importing = asyncio.create_task(imported(dao, config(mode=ImportMode.REPLACE_EXISTING), [item("s", 3)]))
+
+        async def is_writing() -> bool:
+            wanted = {"ns": events.full_name, "command.insert": "events"}
+            return await (await mongo.admin.aggregate([{"$currentOp": {}}, {"$match": wanted}])).to_list() != []
+
+        await eventually(is_writing, "the events are being written")
+        failed_before = importing.done()
+        await other.abort_transaction()
+        with pytest.raises(ShuttingDown):
+            await importing
+
+        assert not failed_before
+        assert 3 == await events.count_documents({})
