@@ -7,6 +7,7 @@ their default are left out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from clickstream.models import SessionBatch, SessionBatchStatus
@@ -30,26 +31,32 @@ def event_key_of(document: Document) -> EventKey:
     return document["_id"]["session_id"], document["_id"]["event_id"]
 
 
-_HASH_ALONE = "hash_alone"
+_READS_AS = "reads_as"
 
 
-def of_hash_alone(key: Any, content_hash: bytes) -> Document:
-    """What stands for a document that a dry run would have stored: it tells a duplicate from a conflict, no more."""
-    return {"_id": key, "content_hash": content_hash, _HASH_ALONE: True}
+def of_hash_alone(key: Any, content_hash: bytes, reads_as: bytes | None = None) -> Document:
+    """What stands for a stored document, or for one of a dry run: it tells a duplicate from a conflict, no more.
+
+    `reads_as`: the hash of what is stored as that reads now, where it may be another.
+    """
+    return {"_id": key, "content_hash": content_hash, _READS_AS: reads_as}
 
 
 def same_session_content(document: Document, sent_hash: bytes) -> bool:
     """Whether what was sent is what is stored: as it was first sent, or as it reads now (sent back from an export)."""
-    if document["content_hash"] == sent_hash or _HASH_ALONE in document:
-        return bool(document["content_hash"] == sent_hash)
-    return sent_hash == content_hash(canonical_session(document))
+    return _same(document, sent_hash, canonical_session)
 
 
 def same_event_content(document: Document, sent_hash: bytes) -> bool:
     """Whether what was sent is what is stored, as `same_session_content` has it."""
-    if document["content_hash"] == sent_hash or _HASH_ALONE in document:
-        return bool(document["content_hash"] == sent_hash)
-    return sent_hash == content_hash(canonical_event(document))
+    return _same(document, sent_hash, canonical_event)
+
+
+def _same(document: Document, sent_hash: bytes, canonical: Callable[[Document], bytes]) -> bool:
+    if document["content_hash"] == sent_hash:
+        return True
+    reads_as = document[_READS_AS] if _READS_AS in document else content_hash(canonical(document))
+    return bool(reads_as == sent_hash)
 
 
 def batch_from_document(document: Document) -> SessionBatch:

@@ -24,6 +24,7 @@ from clickstream_server.storage.mongo.documents import Document, EventKey, event
 from clickstream_server.storage.mongo.driver import CODEC, closed_early, document_sizes, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable, told_as
 from clickstream_server.storage.mongo.foretold import Foretold
+from clickstream_server.storage.mongo.known import known_events
 from clickstream_server.storage.mongo.numbering import event_outcome
 from clickstream_server.storage.mongo.sent import event_document
 
@@ -161,7 +162,7 @@ class EventStore:
             if found["code"] != DUPLICATE_KEY:
                 outcomes[found["index"]] = told_as(BulkWriteError({**details, "writeErrors": [found]}))
         known = sorted(found["index"] for found in errors if found["code"] == DUPLICATE_KEY)
-        stored = await self._stored([new[place] for place in known])
+        stored = await known_events(self._events, [new[place] for place in known])
         for place in known:
             there = stored.get(event_key_of(new[place]))
             if there is None:
@@ -178,7 +179,7 @@ class EventStore:
 
     async def foretell(self, new: Sequence[Document], so_far: Foretold, *, replace: bool) -> list[WriteOutcome]:
         """What `insert` would return if what is foretold so far were stored; nothing is written."""
-        stored = await self._stored(new) | so_far.events(new)
+        stored = await known_events(self._events, new) | so_far.events(new)
         inserted: dict[EventKey, Document] = {}
         outcomes = []
         for event in new:
@@ -188,11 +189,6 @@ class EventStore:
                 inserted[key] = event
         so_far.add(events=inserted.values())
         return outcomes
-
-    async def _stored(self, events: Sequence[Document]) -> dict[EventKey, Document]:
-        """What is stored under the keys of these events."""
-        cursor = self._events.find({"_id": {"$in": [event["_id"] for event in events]}})
-        return {event_key_of(found): found async for found in cursor}
 
     # --- reading ----------------------------------------------------------------------------------------------------
 

@@ -22,10 +22,12 @@ from clickstream.models import SessionBatchStatus
 from clickstream_server.clock import now_micros
 from clickstream_server.deadlines import budget_s
 from clickstream_server.storage.mongo import indexes
-from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
-from clickstream_server.storage.mongo.driver import CODEC, in_one_hop, settle, within_hop
+from clickstream_server.storage.mongo.documents import Document, EventKey
+from clickstream_server.storage.mongo.driver import CODEC, first_batch, in_one_hop, settle, within_hop
 from clickstream_server.storage.mongo.errors import driver_call, storage_unavailable
+from clickstream_server.storage.mongo.events import TooManyBytes
 from clickstream_server.storage.mongo.gatherer import Gatherer
+from clickstream_server.storage.mongo.known import known_events, known_sessions
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan, plan
 from clickstream_server.storage.mongo.transactions import in_transaction
 from clickstream_server.storage.observer import NOBODY, StorageObserver
@@ -113,20 +115,29 @@ class Registrar(Gatherer[Numbering, Numbered]):
         return made
 
     async def look_up(self, group: Sequence[Numbering]) -> tuple[dict[str, Document], dict[EventKey, Document]]:
-        """What is stored of the sessions and events that the group is about."""
-        return await in_one_hop(self._client, lambda: self._look_up(group, None))
+        """What stands for those of the group's sessions and events that are stored; see `known.py`."""
+
+        async def find() -> tuple[dict[str, Document], dict[EventKey, Document]]:
+            sessions = await known_sessions(self._sessions, [call.document for call in group])
+            return sessions, await known_events(self._events, _events_of(group))
+
+        return await in_one_hop(self._client, find)
 
     async def _look_up(
         self, group: Sequence[Numbering], session: Any
     ) -> tuple[dict[str, Document], dict[EventKey, Document]]:
+        """Sessions are whole, since calls are told what is stored. Raises TooManyBytes for more than one answer holds.
+
+        Then the halves of the group are tried. One session always fits.
+        """
         ids = list({call.document["_id"] for call in group})
-        found = await settle(self._sessions.find({"_id": {"$in": ids}}, session=session).to_list())
+        cursor = self._sessions.find_raw_batches({"_id": {"$in": ids}}, session=session)
+        found, complete = await first_batch(cursor, len(ids))
+        if not complete:
+            self._met_known = True  # so that the halves look them up at once
+            raise TooManyBytes
         stored = {document["_id"]: document for document in found}
-        keys = [event["_id"] for call in group for event in call.events]
-        if not keys:
-            return stored, {}
-        found = await settle(self._events.find({"_id": {"$in": keys}}, session=session).to_list())
-        return stored, {event_key_of(document): document for document in found}
+        return stored, await known_events(self._events, _events_of(group), session=session)
 
     async def _take_numbers(self, count: int, now: int, session: Any) -> Document:
         """Raise the collecting batch's counter by `count`, making the batch if there is none; return it as it is."""
@@ -144,6 +155,10 @@ class Registrar(Gatherer[Numbering, Numbered]):
             )
         )
         return document
+
+
+def _events_of(group: Sequence[Numbering]) -> list[Document]:
+    return [event for call in group for event in call.events]
 
 
 async def _write(
