@@ -20,6 +20,8 @@ from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, Impo
 from clickstream.v1 import transfer_service_pb2 as pb
 
 CHUNKS_UNACKED_MAX = 8
+JUDGED_FROM_ITEMS = 100
+"""As the service has it for one connection."""
 
 
 class ImportStream:
@@ -27,6 +29,10 @@ class ImportStream:
 
     The account is that of the whole import: an item that was stored, but whose acknowledgement was lost, counts as a
     duplicate. A chunk that is larger than a message may be ends the import, after those before it.
+
+    The service judges the items of one connection by the failure ratio. What counts is how the whole import does, so
+    that is judged here, too: before each new connection, and where the service has stopped one. Each that was stopped
+    brings 100 items at least, more of them failed than the ratio allows, so there is an end to going on.
     """
 
     def __init__(
@@ -50,24 +56,23 @@ class ImportStream:
         # The account up to the start of this connection, and up to now.
         self._before = self._now = ImportSummary()
         self._failed = 0
+        self._end: ImportSummary | None = None
+        """What the service said in the end."""
+        self._goes_on = False
+        """Whether the latest connection has come to its end in order, and the import has not."""
         self._started_at = monotonic()
 
     async def run(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         """Yield progress and the summary; see `TransferDao.import_sessions`."""
         self._patience.renew()
         feeding = asyncio.create_task(self._feed(chunks))
-        answer: ImportProgress | ImportSummary | None = None
         try:
-            while True:
+            while (end := self._end) is None and not self._too_many_failed():
                 try:
                     async with aclosing(self._converse()) as answers:
                         async for answer in answers:
-                            if isinstance(answer, ImportSummary) and not answer.aborted:
-                                await feeding  # raises what was wrong with the chunks: then this is no account of them
                             yield answer
-                    if isinstance(answer, ImportSummary):
-                        break
-                    if self._outbox.left:
+                    if self._end is not None or self._goes_on or self._outbox.left:
                         continue
                     failure: ClickstreamError = Unavailable("the service ended the import without a summary")
                 except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
@@ -75,11 +80,15 @@ class ImportStream:
                 except grpc.aio.UsageError as error:
                     raise Cancelled("the client is closed") from error
                 await self._patience.pause(failure, awaited=bool(self._outbox.unacked) or self._ended)
+            if end is not None and not end.aborted:
+                await feeding  # raises what was wrong with the chunks: then this is no account of them
+            aborted = end is None or end.aborted or self._too_many_failed()
+            yield replace(end or self._now, aborted=aborted, elapsed_s=monotonic() - self._started_at)
         finally:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
-        if answer.aborted:  # said here, since gRPC may lose the status of a stream that is still written to
-            raise too_many_failed(self._failed, answer.processed, self._config.max_failure_ratio)
+        if aborted:  # said here, since gRPC may lose the status of a stream that is still written to
+            raise too_many_failed(self._failed, self._now.processed, self._config.max_failure_ratio)
 
     async def _feed(self, chunks: AsyncIterable[ImportChunk]) -> None:
         """Take chunks as long as not too many are unacknowledged."""
@@ -95,23 +104,32 @@ class ImportStream:
                 self._ended = True
                 self._changed.notify_all()
 
-    async def _converse(self) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
+    async def _converse(self) -> AsyncGenerator[ImportProgress, None]:
         """One connection: what is not acknowledged, then what comes."""
-        self._before = self._now
+        self._before, self._goes_on = self._now, False
         async with self._outbox.connected(self._stub.ImportSessions, self._requests) as call:
             async for message in call:
                 self._patience.renew()
                 answer = self._since_the_start(transfer_wire.import_answer_from_pb(message))
-                if isinstance(answer, ImportProgress):
-                    await self._acknowledge(answer.acked_sequence)
-                    self._failed += len({failure.index for failure in answer.failures})
-                    self._now = ImportSummary(
-                        processed=answer.processed, sessions=answer.sessions, events=answer.events
-                    )
-                if isinstance(answer, ImportProgress) or answer.aborted or not self._outbox.left:
-                    yield answer
                 if isinstance(answer, ImportSummary):
+                    self._goes_on = self._stopped_alone() if answer.aborted else self._outbox.left
+                    self._end = None if self._goes_on else answer
                     return
+                await self._acknowledge(answer.acked_sequence)
+                self._failed += len({failure.index for failure in answer.failures})
+                self._now = ImportSummary(processed=answer.processed, sessions=answer.sessions, events=answer.events)
+                yield answer
+
+    def _stopped_alone(self) -> bool:
+        """Whether the service has stopped this connection's share of an import that does well as a whole.
+
+        Without progress its word stands, or this would never end.
+        """
+        return self._now.processed > self._before.processed and not self._too_many_failed()
+
+    def _too_many_failed(self) -> bool:
+        processed = self._now.processed
+        return processed >= JUDGED_FROM_ITEMS and self._failed > self._config.max_failure_ratio * processed
 
     async def _requests(self, connection: int) -> AsyncIterator[pb.ImportSessionsRequest]:
         yield pb.ImportSessionsRequest(config=transfer_wire.import_config_to_pb(self._config))
@@ -140,8 +158,6 @@ class ImportStream:
             sessions=before.sessions.plus(answer.sessions),
             events=before.events.plus(answer.events),
         )
-        if isinstance(whole, ImportSummary):
-            return replace(whole, elapsed_s=monotonic() - self._started_at)
         if isinstance(whole, ImportProgress):
             moved = [
                 failure.model_copy(update={"index": before.processed + failure.index}) for failure in whole.failures
