@@ -130,7 +130,7 @@ class Exporter:
         scan, key = scan_for(chosen), _filter_key(chosen)
         place = _read_token(resume_token, key, len(scan.order)) if resume_token else _Place()
         read = partial(self._page, scan, events_limit=events_limit, chosen=chosen)
-        pages = in_order(_read_on(read, scan, place.position, limit), partial(_encoded, scan=scan), in_flight=1)
+        pages = in_order(_read_on(read, scan, place.position, limit), partial(_encoded, scan=scan), in_flight=3)
         async with aclosing(pages):  # while one is sent, the next one is encoded and the one after that is read
             async for page in pages:
                 part: list[_Read] = []

@@ -39,7 +39,7 @@ from clickstream_server.storage.observer import NOBODY, StorageObserver
 A = TypeVar("A")
 B = TypeVar("B")
 
-CHUNKS_IN_FLIGHT = 3
+CHUNKS_IN_FLIGHT = 4
 ITEMS_AHEAD_MAX = 10_000
 BYTES_AHEAD_MAX = 16 * 1024 * 1024
 """So many sessions and events, or bytes of them, of an import wait at most, or one chunk if that is larger."""

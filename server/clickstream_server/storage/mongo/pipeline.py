@@ -15,13 +15,15 @@ B = TypeVar("B")
 async def in_order(
     source: AsyncIterable[A], work: Callable[[A], Awaitable[B]], *, in_flight: int
 ) -> AsyncGenerator[B, None]:
-    """Yield `work(piece)` for each piece of the source, in order, with about `in_flight` of them running at once.
+    """Yield `work(piece)` for each piece of the source, in order, with `in_flight` of them under way at most.
 
-    The source is not read on while that many run. What is wrong with the source is raised after the results of what
+    Until the next result is asked for, the one that was yielded last counts as well. The source is not read on while
+    that many are under way. What is wrong with the source is raised after the results of what
     came before it; the first error of `work` ends everything. Nothing runs on once the generator is closed, and nothing
     of it waits for the garbage collector, which is told to come seldom: results may be large.
     """
-    running: asyncio.Queue[asyncio.Task[B] | None] = asyncio.Queue(max(1, in_flight - 1))
+    running: asyncio.Queue[asyncio.Task[B] | None] = asyncio.Queue()
+    free = asyncio.Semaphore(in_flight)
     tasks: set[asyncio.Task[Any]] = set()
 
     async def run(piece: A) -> B:
@@ -30,16 +32,18 @@ async def in_order(
     async def feed() -> None:
         error: BaseException | None = None
         try:
+            await free.acquire()
             async for piece in source:
                 end_if_cancelled()
                 task = asyncio.create_task(run(piece))
                 tasks.add(task)
-                await running.put(task)
+                running.put_nowait(task)
+                await free.acquire()
         except (Exception, asyncio.CancelledError) as found:  # the second may be of something that the source awaits
             error = found
         try:
             end_if_cancelled()
-            await running.put(None)
+            running.put_nowait(None)
             if error is not None:
                 raise error
         finally:
@@ -51,6 +55,7 @@ async def in_order(
         while (task := await running.get()) is not None:
             yield await task
             tasks.discard(task)
+            free.release()
         await feeding
     finally:
         for task_left in tasks:

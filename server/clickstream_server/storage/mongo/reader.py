@@ -114,7 +114,7 @@ class BatchReader:
         ahead = not query.limit and not page.cut  # what is left of a limit is known once a page has its events
         while True:
             read_on = self._read_on(page, query, changed, ahead=ahead)
-            async with aclosing(in_order(read_on, call, in_flight=1)) as pages:
+            async with aclosing(in_order(read_on, call, in_flight=3)) as pages:
                 async for page in pages:  # noqa: PLR1704  # the first one is not to be held to the end
                     if ahead and page.cut:
                         break
