@@ -20,8 +20,6 @@ from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, Impo
 from clickstream.v1 import transfer_service_pb2 as pb
 
 CHUNKS_UNACKED_MAX = 8
-JUDGED_FROM_ITEMS = 100
-"""As the service has it for one connection."""
 
 
 class ImportStream:
@@ -128,8 +126,7 @@ class ImportStream:
         return self._now.processed > self._before.processed and not self._too_many_failed()
 
     def _too_many_failed(self) -> bool:
-        processed = self._now.processed
-        return processed >= JUDGED_FROM_ITEMS and self._failed > self._config.max_failure_ratio * processed
+        return self._config.stops_at(self._failed, self._now.processed)
 
     async def _requests(self, connection: int) -> AsyncIterator[pb.ImportSessionsRequest]:
         yield pb.ImportSessionsRequest(config=transfer_wire.import_config_to_pb(self._config))

@@ -15,6 +15,7 @@ from clickstream.models import ItemFailure, PushResult, Session, SessionEvent, W
 
 FELL_WITH_SESSION = "FELL_WITH_SESSION"
 """The reason of what is valid, and fell with another part of its item in an import that is PER_SESSION."""
+_JUDGED_FROM_ITEMS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,10 @@ class ImportConfig:
     atomicity: ImportAtomicity = ImportAtomicity.PER_ITEM
     max_failure_ratio: float = 0.1
     dry_run: bool = False
+
+    def stops_at(self, failed: int, processed: int) -> bool:
+        """Whether so many failed items, of so many processed, are too many."""
+        return processed >= _JUDGED_FROM_ITEMS and failed > self.max_failure_ratio * processed
 
 
 @dataclass(frozen=True, slots=True)

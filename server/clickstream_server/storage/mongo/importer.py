@@ -44,7 +44,6 @@ ITEMS_AHEAD_MAX = 10_000
 BYTES_AHEAD_MAX = 16 * 1024 * 1024
 """So many sessions and events, or bytes of them, of an import wait at most, or one chunk if that is larger."""
 PREPARED_AT_ONCE = 32
-JUDGED_FROM_ITEMS = 100
 
 
 @dataclass(slots=True)
@@ -213,8 +212,7 @@ class Importer:
             raise too_many_failed(tally.failed, tally.processed, self._config.max_failure_ratio)
 
     def _too_many_failed(self) -> bool:
-        tally = self._tally
-        return tally.processed >= JUDGED_FROM_ITEMS and tally.failed > self._config.max_failure_ratio * tally.processed
+        return self._config.stops_at(self._tally.failed, self._tally.processed)
 
     async def _until_stopped(self, chunks: AsyncIterable[pb.ImportChunk]) -> AsyncGenerator[_Chunk, None]:
         last = 0

@@ -18,9 +18,9 @@ async def in_order(
     """Yield `work(piece)` for each piece of the source, in order, with `in_flight` of them under way at most.
 
     Until the next result is asked for, the one that was yielded last counts as well. The source is not read on while
-    that many are under way. What is wrong with the source is raised after the results of what
-    came before it; the first error of `work` ends everything. Nothing runs on once the generator is closed, and nothing
-    of it waits for the garbage collector, which is told to come seldom: results may be large.
+    that many are under way. What is wrong with the source is raised after the results of what came before it; the first
+    error of `work` ends everything. Nothing runs on once the generator is closed, and nothing of it waits for the
+    garbage collector, which is told to come seldom: results may be large.
     """
     running: asyncio.Queue[asyncio.Task[B] | None] = asyncio.Queue()
     free = asyncio.Semaphore(in_flight)
