@@ -27,6 +27,7 @@ from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.known import known_events
 from clickstream_server.storage.mongo.numbering import event_outcome
 from clickstream_server.storage.mongo.sent import event_document
+from clickstream_server.storage.mongo.transactions import past_abandoned
 
 IN_ORDER = [("_id.session_id", ASCENDING), ("created_at", ASCENDING), ("_id.event_id", ASCENDING)]
 CONTENT_CONFLICT = "CONTENT_CONFLICT"
@@ -150,6 +151,10 @@ class EventStore:
 
     async def insert_each(self, new: Sequence[Document], *, replace: bool = False) -> list[WriteOutcome | Exception]:
         """As `insert`, but what fails for one event stands in its place. Raises what failed for all."""
+        async with past_abandoned(self._events.database.client):
+            return await self._insert_each(new, replace=replace)
+
+    async def _insert_each(self, new: Sequence[Document], *, replace: bool) -> list[WriteOutcome | Exception]:
         outcomes: list[WriteOutcome | Exception] = [WriteOutcome.INSERTED] * len(new)
         try:
             await self._events.insert_many(new, ordered=False)
