@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from pymongo import AsyncMongoClient
 
-from clickstream import ImportMode, ShuttingDown
+from clickstream import ImportItem, ImportMode, ShuttingDown, StorageUnavailable
 from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
+from clickstream_server.storage.mongo import events
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from clickstream_server.storage.mongo.known import known_events
 from harness import eventually
-from importing import config, imported, item
+from importing import config, event, imported, item, session
 
 
 @pytest.fixture(params=["motor", "pymongo"])
@@ -27,14 +29,14 @@ async def dao(request: pytest.FixtureRequest, mongodb_uri: str, database: str) -
 async def test_a_failed_chunk_leaves_no_write_behind(dao: MongoClickstreamDao, mongodb_uri: str, database: str) -> None:
     """An import whose sessions get no numbers fails once its events are written, and not while they still are."""
     async with AsyncMongoClient[Any](mongodb_uri) as mongo, mongo.start_session() as other:
-        events = mongo[database].events
+        stored = mongo[database].events
         await other.start_transaction()
-        await events.insert_one({"_id": {"session_id": "s", "event_id": "0"}}, session=other)  # who writes it waits
+        await stored.insert_one({"_id": {"session_id": "s", "event_id": "0"}}, session=other)  # who writes it waits
         await dao.close()  # the sessions' error
         importing = asyncio.create_task(imported(dao, config(mode=ImportMode.REPLACE_EXISTING), [item("s", 3)]))
 
         async def is_writing() -> bool:
-            wanted = {"ns": events.full_name, "command.insert": "events"}
+            wanted = {"ns": stored.full_name, "command.insert": "events"}
             return await (await mongo.admin.aggregate([{"$currentOp": {}}, {"$match": wanted}])).to_list() != []
 
         await eventually(is_writing, "the events are being written")
@@ -44,4 +46,29 @@ async def test_a_failed_chunk_leaves_no_write_behind(dao: MongoClickstreamDao, m
             await importing
 
         assert not failed_before
-        assert 3 == await events.count_documents({})
+        assert 3 == await stored.count_documents({})
+
+
+async def test_a_write_that_comes_late_replaces_nothing_newer(
+    dao: MongoClickstreamDao, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import fails where what it is to replace was replaced since it looked, and leaves the newer content."""
+
+    async def replaced_with(text: str) -> None:
+        await imported(dao, config(mode=ImportMode.REPLACE_EXISTING), [ImportItem(None, [event("s", "e", text)])])
+
+    async def overtaken(*arguments: Any, **more: Any) -> Any:
+        found = await known_events(*arguments, **more)
+        monkeypatch.setattr(events, "known_events", known_events)
+        await replaced_with("newer")
+        return found
+
+    await dao.register_session(session("s"))
+    await replaced_with("old")
+    monkeypatch.setattr(events, "known_events", overtaken)
+    with pytest.raises(StorageUnavailable):
+        await replaced_with("late")
+    found = await dao.get_session("s")
+
+    assert found is not None
+    assert [{"text": "newer"}] == [one.meta for one in found.events]

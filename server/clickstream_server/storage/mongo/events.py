@@ -168,18 +168,21 @@ class EventStore:
                 outcomes[found["index"]] = told_as(BulkWriteError({**details, "writeErrors": [found]}))
         known = sorted(found["index"] for found in errors if found["code"] == DUPLICATE_KEY)
         stored = await known_events(self._events, [new[place] for place in known])
+        replacing = []
         for place in known:
-            there = stored.get(event_key_of(new[place]))
+            event = new[place]
+            there = stored.get(event_key_of(event))
             if there is None:
                 # Another writer's insert is there and not yet durable: nothing can be promised. A retry will tell.
                 outcomes[place] = storage_unavailable()
                 continue
-            outcomes[place] = event_outcome(new[place], there, replace=replace)
+            outcomes[place] = event_outcome(event, there, replace=replace)
             if outcomes[place] is WriteOutcome.INSERTED:
-                stored[event_key_of(new[place])] = new[place]  # what the next one of this key is compared with
-        replaced = [new[place] for place in known if outcomes[place] is WriteOutcome.INSERTED]
-        if replaced:
-            await self._events.bulk_write([ReplaceOne({"_id": event["_id"]}, event) for event in replaced])
+                replacing.append(ReplaceOne({"_id": event["_id"], "content_hash": there["content_hash"]}, event))
+                stored[event_key_of(event)] = event  # what the next one of this key is compared with
+        if replacing and (await self._events.bulk_write(replacing)).matched_count < len(replacing):
+            # Somebody replaced one since the look: a call that nobody waits for any more must not undo that.
+            raise storage_unavailable()
         return outcomes
 
     async def foretell(self, new: Sequence[Document], so_far: Foretold, *, replace: bool) -> list[WriteOutcome]:
