@@ -22,14 +22,20 @@ from clickstream import (
     ShuttingDown,
     StorageUnavailable,
 )
+from clickstream.wire import session_to_pb
 from clickstream_server.app import opened_dao
+from clickstream_server.clock import now_micros
 from clickstream_server.config import Settings
 from clickstream_server.deadlines import deadline
+from clickstream_server.limits import Limits
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.errors import UnexpectedDriverError
 from clickstream_server.storage.mongo.gatherer import Gatherer
 from clickstream_server.storage.mongo.getter import Getter
+from clickstream_server.storage.mongo.numbering import Intent, Numbering
 from clickstream_server.storage.mongo.pusher import Pusher
+from clickstream_server.storage.mongo.registrar import Registrar
+from clickstream_server.storage.mongo.sent import session_document
 from harness import PATIENCE_S
 
 CALLS = 60
@@ -132,14 +138,25 @@ async def test_a_session_that_cannot_be_stored_fails_alone(dao: MongoClickstream
     assert list(range(1, CALLS)) == sorted(numbers)
 
 
-async def test_sessions_that_grow_in_the_database_are_stored(dao: MongoClickstreamDao, stored: Any) -> None:
-    """Groups whose content takes six times its bytes in MongoDB are stored as any others."""
-    session = Session(session_id="s", search_query=[1] * 100_000)  # 0.2 MB of JSON, 1.1 MB of BSON
-    sessions = [session.model_copy(update={"session_id": f"s{n}"}) for n in range(17)]
-    results = await together(map(dao.register_session, sessions))
+async def test_sessions_that_grow_in_the_database_are_stored(
+    dao: MongoClickstreamDao, stored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups whose content takes six times its bytes in MongoDB, and more than a command may have, are stored whole."""
+    groups = []
 
-    assert all(isinstance(one, Registration) for one in results)
-    assert len(results) == await stored.sessions.count_documents({"search_query.99999": 1})
+    async def counted(self: Registrar, group: list[Numbering]) -> Any:
+        groups.append(len(group))
+        return await work(self, group)
+
+    work = Registrar.work
+    monkeypatch.setattr(Registrar, "work", counted)
+    sent = session_to_pb(Session(session_id="s", search_query=[1] * 100_000))  # 0.2 MB of JSON, 1.1 MB of BSON
+    document, size = session_document(sent, now_micros=now_micros(), limits=Limits())
+    calls = [Numbering(document | {"_id": f"s{n}"}, content_bytes=size, intent=Intent.REGISTER) for n in range(17)]
+    await dao._registrar.submit_all(calls)
+
+    assert [17] == groups
+    assert 17 == await stored.sessions.count_documents({"search_query.99999": 1})
 
 
 async def test_pushes_that_wait_are_bounded(

@@ -351,7 +351,7 @@ class Importer:
 
 
 async def _both(numbering: Coroutine[Any, Any, A], inserting: Coroutine[Any, Any, B]) -> tuple[A, B]:
-    """The results of both, or the first error once neither is under way.
+    """The results of both; or an error, the numbering's first, once neither is under way.
 
     What is told as failed may be sent again, and newer content after it: a write of the first time would replace that.
     """

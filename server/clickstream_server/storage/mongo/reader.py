@@ -99,7 +99,7 @@ class BatchReader:
                     yield replace(message, sessions=())
                 changed.clear()
                 page = await (self._shared_page if told else self._page_in_turn)(query)
-                if page.count and not told:
+                if page.count and not told and not changed.is_set():  # it was told meanwhile, waiting for its turn
                     self._watcher.is_deaf()
 
     async def _onward(self, page: _Page, query: BatchQuery, changed: Changed) -> AsyncGenerator[_Page, None]:

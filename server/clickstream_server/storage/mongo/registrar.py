@@ -32,6 +32,8 @@ from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numberi
 from clickstream_server.storage.mongo.transactions import in_transaction
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
+_ONE_COMMAND_BYTES_MAX = 2 * 1024 * 1024
+"""A command may have 16 MiB, and in BSON content grows to seven times its size at most, as that of [1,1,1] does."""
 _COLLECTING = {"status": SessionBatchStatus.COLLECTING.value}
 
 
@@ -108,8 +110,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
         if made.used:
             batch = await self._take_numbers(made.used, now, session)
             made.number(batch["_id"], batch["session_counter"] - made.used + 1)
-        # MongoDB takes messages of 48 MB, and content grows to six times its size in BSON, as [1,1,1] does.
-        at_once = sum(call.content_bytes for call in group) <= self.group_bytes_max
+        at_once = sum(call.content_bytes for call in group) <= _ONE_COMMAND_BYTES_MAX
         await _write(self._sessions, made.sessions, stored, session, at_once=at_once)
         await _write(self._events, made.events, stored_events, session, at_once=at_once)
         return made

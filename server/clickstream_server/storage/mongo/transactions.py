@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any, TypeVar
 
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import ExecutionTimeout, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 
@@ -91,7 +91,8 @@ async def past_abandoned(client: Any) -> AsyncIterator[None]:
 async def _end_abandoned(client: Any) -> None:
     """End transactions of this program that nobody goes on with: a killed server's would hold the batch for a minute.
 
-    (That is `transactionLifetimeLimitSeconds`.) One whose server is only slow is started again by that server.
+    (That is `transactionLifetimeLimitSeconds`.) One whose server is only slow is started again by that server. Whoever
+    writes learns for himself that the database is slow or away.
     """
     abandoned = {
         "type": "idleSession",
@@ -105,6 +106,8 @@ async def _end_abandoned(client: Any) -> None:
         sessions = [{"id": found["lsid"]["id"]} async for found in cursor]
         if sessions:
             await admin.command("killSessions", sessions, codec_options=CODEC)
+    except ExecutionTimeout:
+        pass
     except OperationFailure as error:  # it may not be allowed; then they end by themselves
         _log.warning(
             "cannot end what a killed server may have left open, which holds its batch for a minute: %s %s",
@@ -112,7 +115,7 @@ async def _end_abandoned(client: Any) -> None:
             error.code,
         )
     except PyMongoError:
-        pass  # the database is away: who writes learns that
+        pass
 
 
 def _has_duplicate_key(error: PyMongoError) -> bool:

@@ -49,11 +49,15 @@ class Changed:
         if self._behind_since is None:
             self._behind_since = time()
 
+    def is_set(self) -> bool:
+        """Whether it has changed since `clear`."""
+        return self._event.is_set()
+
     def took(self, page: MessagePage, *, complete: bool) -> None:
         """The reader's client has taken this page; `complete`: there was no more when it was read."""
         self._number = page.last_number
         if complete:
-            self._behind_since = time() if self._event.is_set() else None
+            self._behind_since = time() if self.is_set() else None
         elif page.sessions:  # what comes next was registered after this
             self._behind_since = page.sessions[-1].registered_at / 1_000_000
 
