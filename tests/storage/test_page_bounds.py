@@ -170,6 +170,24 @@ async def test_readers_that_share_a_cut_page_go_on_each_for_itself(
     assert [ids[: limit or None] for limit in limits] == found
 
 
+class PagesAtOnce:
+    """How many pages are read at a time at most, but for first ones, from here on."""
+
+    def __init__(self, dao: MongoClickstreamDao, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.most = self._now = 0
+        self._read_page = dao._reader._page
+        monkeypatch.setattr(dao._reader, "_page", self._page)
+
+    async def _page(self, query: BatchQuery, *arguments: Any) -> Any:
+        counts = bool(query.after_number)
+        self._now += counts
+        self.most = max(self.most, self._now)
+        try:
+            return await self._read_page(query, *arguments)
+        finally:
+            self._now -= counts
+
+
 @throws_away
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 async def test_many_readers_take_turns(
@@ -178,16 +196,6 @@ async def test_many_readers_take_turns(
     """However many read, few pages are read at a time; each gets all, also if others go away or stand still."""
     monkeypatch.setattr(reader, "_PAGES_AT_ONCE", 2)
     settings = Settings(mongodb_database=database, mongodb_driver=driver, message_bytes_max=MESSAGE_BYTES_MAX)
-    reading, most = 0, 0
-
-    async def counted(query: BatchQuery, *arguments: Any) -> Any:
-        nonlocal reading, most
-        reading += bool(query.after_number)  # first pages are read at once
-        most = max(most, reading)
-        try:
-            return await read_page(query, *arguments)
-        finally:
-            reading -= bool(query.after_number)
 
     async def ids(most_pages: int) -> list[str]:
         found: list[str] = []
@@ -204,13 +212,12 @@ async def test_many_readers_take_turns(
         async with aclosing(dao.get_batch_pages(batch_id)) as stands_still:
             await anext(stands_still)
             await anext(stands_still)
-            read_page = dao._reader._page
-            monkeypatch.setattr(dao._reader, "_page", counted)
+            at_once = PagesAtOnce(dao, monkeypatch)
             asked = [0, 1, 0, 2, 0, 3, 0]
             found = await asyncio.wait_for(asyncio.gather(*map(ids, asked)), PATIENCE_S)
 
     assert [[item.session.session_id for item in ITEMS]] * 4 == found[::2]
-    assert 2 == most
+    assert 2 == at_once.most
 
 
 @throws_away
@@ -221,16 +228,6 @@ async def test_followers_take_turns(
     """Of followers who are woken together but want different things, too, few read at a time, and each gets all."""
     monkeypatch.setattr(reader, "_PAGES_AT_ONCE", 2)
     settings = Settings(mongodb_database=database, mongodb_driver=driver, message_bytes_max=MESSAGE_BYTES_MAX)
-    reading, most = 0, 0
-
-    async def counted(*arguments: Any) -> Any:
-        nonlocal reading, most
-        reading += 1
-        most = max(most, reading)
-        try:
-            return await read_page(*arguments)
-        finally:
-            reading -= 1
 
     async def follow(limit: int) -> list[str]:
         async with aclosing(dao.get_batch_sessions("", follow=True, limit=limit)) as sessions:
@@ -244,14 +241,13 @@ async def test_followers_take_turns(
         await imported(dao, config(), ITEMS[:1])
         following = [asyncio.create_task(follow(limit)) for limit in limits]
         await eventually(waiting, "all follow")
-        read_page = dao._reader._page
-        monkeypatch.setattr(dao._reader, "_page", counted)
+        at_once = PagesAtOnce(dao, monkeypatch)
         await imported(dao, atomic(import_id="j"), ITEMS[1:])
         found = await asyncio.wait_for(asyncio.gather(*following), PATIENCE_S)
 
     ids = [item.session.session_id for item in ITEMS]
     assert [ids[:limit] for limit in limits] == found
-    assert 2 == most
+    assert 2 == at_once.most
 
 
 async def test_exports_go_on_after_a_page_that_was_cut(mongodb_uri: str, database: str, small_pages: None) -> None:
