@@ -23,9 +23,7 @@ from clickstream import (
     StorageUnavailable,
 )
 from clickstream.wire import session_to_pb
-from clickstream_server.app import opened_dao
 from clickstream_server.clock import now_micros
-from clickstream_server.config import Settings
 from clickstream_server.deadlines import deadline
 from clickstream_server.limits import Limits
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
@@ -40,13 +38,6 @@ from harness import PATIENCE_S
 
 CALLS = 60
 T = TypeVar("T")
-
-
-@pytest.fixture(params=["motor", "pymongo"])
-async def dao(request: pytest.FixtureRequest, mongodb_uri: str, database: str) -> AsyncIterator[MongoClickstreamDao]:
-    settings = Settings(mongodb_database=database, mongodb_driver=request.param)
-    async with opened_dao(mongodb_uri, settings) as opened:
-        yield opened
 
 
 @pytest.fixture

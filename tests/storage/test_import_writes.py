@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient
 
 from clickstream import ImportItem, ImportMode, ShuttingDown, StorageUnavailable
-from clickstream_server.app import opened_dao
-from clickstream_server.config import Settings
 from clickstream_server.storage.mongo import events
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.known import known_events
 from harness import eventually
 from importing import config, event, imported, item, session
-
-
-@pytest.fixture(params=["motor", "pymongo"])
-async def dao(request: pytest.FixtureRequest, mongodb_uri: str, database: str) -> AsyncIterator[MongoClickstreamDao]:
-    settings = Settings(mongodb_database=database, mongodb_driver=request.param)
-    async with opened_dao(mongodb_uri, settings) as opened:
-        yield opened
 
 
 async def test_a_failed_chunk_leaves_no_write_behind(dao: MongoClickstreamDao, mongodb_uri: str, database: str) -> None:
