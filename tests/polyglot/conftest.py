@@ -69,7 +69,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     cells: dict[tuple[str, str], str] = {}
     for outcome, word in {"passed": "ok", "failed": "FAILED", "error": "FAILED", "skipped": "skipped"}.items():
         for report in terminalreporter.stats.get(outcome, []):
-            for name, value in report.user_properties:
+            for name, value in getattr(report, "user_properties", ()):  # what was not collected has none
                 if name == "cell":
                     cells[tuple(value)] = word
                 elif name == "build":
