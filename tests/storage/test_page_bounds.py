@@ -56,10 +56,6 @@ def item(number: int) -> ImportItem:
 
 ITEMS = [item(number) for number in range(1, 61)]
 
-# Where a page is cut, what was begun after it is cancelled. PyMongo Async leaves a socket that it is just connecting
-# then to Python, which closes it and warns.
-throws_away = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +64,6 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "PAGE_SESSIONS", 10)
 
 
-@throws_away
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 @pytest.mark.parametrize(
     "asked",
@@ -106,7 +101,6 @@ async def mark(dao: MongoClickstreamDao, session: Session) -> None:
     await dao.mark_session_irrelevant(session.session_id)
 
 
-@throws_away
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 @pytest.mark.parametrize("follow", [False, True])
 @pytest.mark.parametrize("change", [move, mark])
@@ -142,7 +136,6 @@ async def test_nothing_is_lost_that_changes_while_pages_are_cut(
     assert [False] * (len(sealed) - 1) + [follow] == sealed
 
 
-@throws_away
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 async def test_readers_that_share_a_cut_page_go_on_each_for_itself(
     mongodb_uri: str, database: str, small_pages: None, driver: Any
@@ -188,7 +181,6 @@ class PagesAtOnce:
             self._now -= counts
 
 
-@throws_away
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 async def test_many_readers_take_turns(
     mongodb_uri: str, database: str, small_pages: None, monkeypatch: pytest.MonkeyPatch, driver: Any
@@ -220,7 +212,6 @@ async def test_many_readers_take_turns(
     assert 2 == at_once.most
 
 
-@throws_away
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 async def test_followers_take_turns(
     mongodb_uri: str, database: str, small_pages: None, monkeypatch: pytest.MonkeyPatch, driver: Any
