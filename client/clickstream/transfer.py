@@ -179,6 +179,6 @@ class TransferDao(ABC):
     ) -> AsyncGenerator[ExportPage, None]:
         """Export sessions with their events, in a fixed order; the last page has the trailer.
 
-        Going on with a page's `resume_token` and the same filter loses nothing and repeats nothing. Raises
-        BatchNotFound, and MessageTooLarge if one session has more events than can be carried at once.
+        Going on with a page's `resume_token`, the same filter and the same `events_limit` loses nothing and repeats
+        nothing. Raises BatchNotFound, and MessageTooLarge if one session has more events than can be carried at once.
         """

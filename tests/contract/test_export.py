@@ -306,12 +306,23 @@ async def test_a_limit_that_is_gone_on_from(transfer: TransferDao) -> None:
     assert trailer_of(whole) == trailer_of(pages)
 
 
-async def test_a_token_of_another_filter_is_refused(transfer: TransferDao) -> None:
-    """A token goes with its filter alone."""
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({}, {"chosen": ExportFilter(user_id="u")}),
+        ({}, {"events_limit": 1}),
+        ({"events_limit": 1}, {}),
+        ({"events_limit": 1}, {"events_limit": 2}),
+    ],
+)
+async def test_a_token_of_another_export_is_refused(
+    transfer: TransferDao, first: dict[str, Any], then: dict[str, Any]
+) -> None:
+    """A token goes with its filter and its limit of events: the account of the whole would be of neither."""
     await filled(transfer, many(10))
-    token = (await exported(transfer))[0].resume_token
+    token = (await exported(transfer, **first))[0].resume_token
     with pytest.raises(InvalidField) as raised:
-        await exported(transfer, ExportFilter(user_id="u"), resume_token=token)
+        await exported(transfer, **then, resume_token=token)
 
     assert ["resume_token"] == [violation.path for violation in raised.value.violations]
 

@@ -127,7 +127,7 @@ class Exporter:
         if chosen.batch_id:
             check_id("filter.batch_id", chosen.batch_id, self._limits)
         await self._check_batch(chosen.batch_id)
-        scan, key = scan_for(chosen), _filter_key(chosen)
+        scan, key = scan_for(chosen), _key_of(chosen, events_limit)
         place = _read_token(resume_token, key, len(scan.order)) if resume_token else _Place()
         read = partial(self._page, scan, events_limit=events_limit, chosen=chosen)
         pages = in_order(_read_on(read, scan, place.position, limit), partial(_encoded, scan=scan), in_flight=3)
@@ -224,9 +224,10 @@ def _answer(part: list[_Read], end: pb.ExportSessionsResponse) -> EncodedAnswer:
     return EncodedAnswer(b"".join([*(read.answer for read in part), end.SerializeToString()]), len(part))
 
 
-def _filter_key(chosen: ExportFilter) -> str:
-    """Tells whether a token belongs to a filter."""
-    return hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
+def _key_of(chosen: ExportFilter, events_limit: int | None) -> str:
+    """Tells whether a token belongs to a filter and a limit of events: the digest is over the events that are sent."""
+    asked = repr(chosen) if events_limit is None else repr((chosen, events_limit))
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 
 def _token(place: _Place, key: str) -> str:
@@ -256,7 +257,7 @@ def _read_token(token: str, key: str, steps: int) -> _Place:
     except (binascii.Error, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise InvalidField.at("resume_token", "is not a token that this service gave out") from error
     if not same_filter:
-        raise InvalidField.at("resume_token", "belongs to an export with another filter")
+        raise InvalidField.at("resume_token", "belongs to an export with another filter or events_limit")
     return place
 
 
