@@ -1,7 +1,7 @@
 """MessageDao: the interface that the service is made of, which takes and gives messages instead of models.
 
 What is stored goes to the wire without a model in between, and what is sent goes to the storage without one: models
-took two thirds of the server's time for a session (`make bench ARGS=export-sessions`) and three quarters of it for an
+took two thirds of the server's time for a session (`make bench ARGS=export`) and three quarters of it for an
 event (`ARGS=stream-events`). The interface's own methods are made of those with messages here.
 """
 

@@ -37,32 +37,41 @@ class ClickstreamServiceStub(object):
     3. Nothing appears behind a reader: when number n can be read, every number below it can.
     4. A released batch is sealed: after ReleaseBatch has answered, no registration lands in that batch.
 
-    Every error carries a `google.rpc.ErrorInfo` (domain `clickstream`) whose `reason` is stable and meant for programs:
+    Limits are given as they are unless the server is set otherwise. Every error of the service itself carries a
+    `google.rpc.ErrorInfo` (domain `clickstream`) whose `reason` is stable and meant for programs:
 
-    - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names each field and what is wrong with it.
+    - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names the fields and what is wrong with
+    each; of very many, the first 20.
     - NOT_FOUND: `SESSION_NOT_FOUND`, `BATCH_NOT_FOUND`, `NO_COLLECTING_BATCH`, with a `google.rpc.ResourceInfo`.
     - FAILED_PRECONDITION: `BATCH_ALREADY_COLLECTING`, `BATCH_STATUS_MISMATCH`.
     - RESOURCE_EXHAUSTED: `OVERLOADED`: the server has more to do than it takes on, nothing was stored; call again after
-    the delay of the `google.rpc.RetryInfo`. `MESSAGE_TOO_LARGE`: a message, in either direction, is 8 MiB at most
-    unless the server is set otherwise: let your client receive that much. (gRPC itself refuses far larger ones,
-    without details.)
+    the delay of the `google.rpc.RetryInfo`. Any call may end so, a stream also as it begins. `MESSAGE_TOO_LARGE`: a
+    message, in either direction, is 8 MiB at most unless the server is set otherwise: let your client receive that
+    much. (gRPC itself refuses far larger ones, without details.)
     - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
     - UNAUTHENTICATED: `MISSING_CREDENTIALS`, `INVALID_CREDENTIALS`: the server asks for a token, as metadata
     `authorization: Bearer TOKEN`. PERMISSION_DENIED: `METHOD_NOT_ALLOWED`: the token's roles do not allow this call.
     - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
     call's `x-request-id`.
 
+    Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored), CANCELLED
+    (by the caller; or the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke),
+    UNIMPLEMENTED.
+
     Every answer carries trailing metadata, errors included:
 
     - `x-request-id` names the call. Send one as metadata to choose it: 1 to 128 letters, digits and any of `-_.:/+=`.
     Without one, or with another, the server makes one up.
-    - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing header:
-    `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is waiting: for the
-    request, for the server to get to it, and for the sessions in front of this one to be numbered. `validate` reads
-    and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do not have it.
+    - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing
+    header: `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is
+    waiting: for the request, for the server to get to it, and for the sessions in front of this one to be numbered.
+    `validate` reads and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do
+    not have it.
 
-    Every RPC may be called again after UNAVAILABLE or DEADLINE_EXCEEDED without doing harm, except UpdateBatchStatus with
-    an `expected_status`: look at the batch first. Set a deadline on every call.
+    Every RPC may be called again after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours without doing
+    harm, except two: look first. UpdateBatchStatus with an `expected_status` may have done its work already.
+    UpdateSession writes its content over somebody else's newer update, and moves the session once more if its batch was
+    released in between. Set a deadline on every call.
     """
 
     def __init__(self, channel):
@@ -135,32 +144,41 @@ class ClickstreamServiceServicer(object):
     3. Nothing appears behind a reader: when number n can be read, every number below it can.
     4. A released batch is sealed: after ReleaseBatch has answered, no registration lands in that batch.
 
-    Every error carries a `google.rpc.ErrorInfo` (domain `clickstream`) whose `reason` is stable and meant for programs:
+    Limits are given as they are unless the server is set otherwise. Every error of the service itself carries a
+    `google.rpc.ErrorInfo` (domain `clickstream`) whose `reason` is stable and meant for programs:
 
-    - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names each field and what is wrong with it.
+    - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names the fields and what is wrong with
+    each; of very many, the first 20.
     - NOT_FOUND: `SESSION_NOT_FOUND`, `BATCH_NOT_FOUND`, `NO_COLLECTING_BATCH`, with a `google.rpc.ResourceInfo`.
     - FAILED_PRECONDITION: `BATCH_ALREADY_COLLECTING`, `BATCH_STATUS_MISMATCH`.
     - RESOURCE_EXHAUSTED: `OVERLOADED`: the server has more to do than it takes on, nothing was stored; call again after
-    the delay of the `google.rpc.RetryInfo`. `MESSAGE_TOO_LARGE`: a message, in either direction, is 8 MiB at most
-    unless the server is set otherwise: let your client receive that much. (gRPC itself refuses far larger ones,
-    without details.)
+    the delay of the `google.rpc.RetryInfo`. Any call may end so, a stream also as it begins. `MESSAGE_TOO_LARGE`: a
+    message, in either direction, is 8 MiB at most unless the server is set otherwise: let your client receive that
+    much. (gRPC itself refuses far larger ones, without details.)
     - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
     - UNAUTHENTICATED: `MISSING_CREDENTIALS`, `INVALID_CREDENTIALS`: the server asks for a token, as metadata
     `authorization: Bearer TOKEN`. PERMISSION_DENIED: `METHOD_NOT_ALLOWED`: the token's roles do not allow this call.
     - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
     call's `x-request-id`.
 
+    Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored), CANCELLED
+    (by the caller; or the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke),
+    UNIMPLEMENTED.
+
     Every answer carries trailing metadata, errors included:
 
     - `x-request-id` names the call. Send one as metadata to choose it: 1 to 128 letters, digits and any of `-_.:/+=`.
     Without one, or with another, the server makes one up.
-    - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing header:
-    `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is waiting: for the
-    request, for the server to get to it, and for the sessions in front of this one to be numbered. `validate` reads
-    and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do not have it.
+    - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing
+    header: `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is
+    waiting: for the request, for the server to get to it, and for the sessions in front of this one to be numbered.
+    `validate` reads and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do
+    not have it.
 
-    Every RPC may be called again after UNAVAILABLE or DEADLINE_EXCEEDED without doing harm, except UpdateBatchStatus with
-    an `expected_status`: look at the batch first. Set a deadline on every call.
+    Every RPC may be called again after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours without doing
+    harm, except two: look first. UpdateBatchStatus with an `expected_status` may have done its work already.
+    UpdateSession writes its content over somebody else's newer update, and moves the session once more if its batch was
+    released in between. Set a deadline on every call.
     """
 
     def RegisterSession(self, request, context):
@@ -174,7 +192,8 @@ class ClickstreamServiceServicer(object):
     def UpdateSession(self, request, context):
         """Replaces a known session's content and moves it to the collecting batch (made if there is none) with a new number;
         under its old number it is found no more. Its events stay with it. If this content is what it has in the collecting
-        batch already, nothing changes, so that a repeated call does no harm; a mark by MarkSessionIrrelevant stays then, too.
+        batch already, nothing changes; a mark by MarkSessionIrrelevant stays then, too. All of the content is replaced, so
+        send `created_at` along: unset, it becomes the server's clock now.
         Errors: INVALID_ARGUMENT; NOT_FOUND `SESSION_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -198,7 +217,8 @@ class ClickstreamServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """Returns a session with its events. Errors: INVALID_ARGUMENT; NOT_FOUND `SESSION_NOT_FOUND`.
+        """Returns a session with its events. Errors: INVALID_ARGUMENT; NOT_FOUND `SESSION_NOT_FOUND`; RESOURCE_EXHAUSTED
+        `MESSAGE_TOO_LARGE` if it does not fit into a message with its events (set `events_limit`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,8 +227,8 @@ class ClickstreamServiceServicer(object):
     def GetBatchSessions(self, request, context):
         """Streams a batch's sessions in the order of their numbers, many to a message. After a broken stream call again with
         `after_number` set to the `last_number` of the last answer that came: nothing is lost and nothing comes twice.
-        Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was asked
-        for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
+        Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was
+        asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
         `events_limit`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -240,7 +260,8 @@ class ClickstreamServiceServicer(object):
     def UpdateBatchStatus(self, request, context):
         """Sets a batch's status. Setting COLLECTING reopens the batch and clears its release. Setting the status that it has
         changes nothing. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`; FAILED_PRECONDITION
-        `BATCH_ALREADY_COLLECTING` if another batch collects, `BATCH_STATUS_MISMATCH` if the status is not the expected one.
+        `BATCH_ALREADY_COLLECTING` if another batch collects, `BATCH_STATUS_MISMATCH` if the status is not the expected
+        one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -319,32 +340,41 @@ class ClickstreamService(object):
     3. Nothing appears behind a reader: when number n can be read, every number below it can.
     4. A released batch is sealed: after ReleaseBatch has answered, no registration lands in that batch.
 
-    Every error carries a `google.rpc.ErrorInfo` (domain `clickstream`) whose `reason` is stable and meant for programs:
+    Limits are given as they are unless the server is set otherwise. Every error of the service itself carries a
+    `google.rpc.ErrorInfo` (domain `clickstream`) whose `reason` is stable and meant for programs:
 
-    - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names each field and what is wrong with it.
+    - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names the fields and what is wrong with
+    each; of very many, the first 20.
     - NOT_FOUND: `SESSION_NOT_FOUND`, `BATCH_NOT_FOUND`, `NO_COLLECTING_BATCH`, with a `google.rpc.ResourceInfo`.
     - FAILED_PRECONDITION: `BATCH_ALREADY_COLLECTING`, `BATCH_STATUS_MISMATCH`.
     - RESOURCE_EXHAUSTED: `OVERLOADED`: the server has more to do than it takes on, nothing was stored; call again after
-    the delay of the `google.rpc.RetryInfo`. `MESSAGE_TOO_LARGE`: a message, in either direction, is 8 MiB at most
-    unless the server is set otherwise: let your client receive that much. (gRPC itself refuses far larger ones,
-    without details.)
+    the delay of the `google.rpc.RetryInfo`. Any call may end so, a stream also as it begins. `MESSAGE_TOO_LARGE`: a
+    message, in either direction, is 8 MiB at most unless the server is set otherwise: let your client receive that
+    much. (gRPC itself refuses far larger ones, without details.)
     - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
     - UNAUTHENTICATED: `MISSING_CREDENTIALS`, `INVALID_CREDENTIALS`: the server asks for a token, as metadata
     `authorization: Bearer TOKEN`. PERMISSION_DENIED: `METHOD_NOT_ALLOWED`: the token's roles do not allow this call.
     - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
     call's `x-request-id`.
 
+    Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored), CANCELLED
+    (by the caller; or the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke),
+    UNIMPLEMENTED.
+
     Every answer carries trailing metadata, errors included:
 
     - `x-request-id` names the call. Send one as metadata to choose it: 1 to 128 letters, digits and any of `-_.:/+=`.
     Without one, or with another, the server makes one up.
-    - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing header:
-    `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is waiting: for the
-    request, for the server to get to it, and for the sessions in front of this one to be numbered. `validate` reads
-    and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do not have it.
+    - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing
+    header: `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is
+    waiting: for the request, for the server to get to it, and for the sessions in front of this one to be numbered.
+    `validate` reads and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do
+    not have it.
 
-    Every RPC may be called again after UNAVAILABLE or DEADLINE_EXCEEDED without doing harm, except UpdateBatchStatus with
-    an `expected_status`: look at the batch first. Set a deadline on every call.
+    Every RPC may be called again after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours without doing
+    harm, except two: look first. UpdateBatchStatus with an `expected_status` may have done its work already.
+    UpdateSession writes its content over somebody else's newer update, and moves the session once more if its batch was
+    released in between. Set a deadline on every call.
     """
 
     @staticmethod

@@ -66,7 +66,7 @@ class TransferServiceServicer(object):
         half-close and read on until the stream ends with OK: then everything is acknowledged.
 
         An invalid event never ends the stream. Errors: INVALID_ARGUMENT if a request breaks the rules of the stream;
-        UNAVAILABLE while the database is away or the server stops.
+        UNAVAILABLE while the database is away or the server stops; RESOURCE_EXHAUSTED `OVERLOADED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,11 +79,12 @@ class TransferServiceServicer(object):
 
         Sessions get their numbers in the collecting batch as registered ones do, in the order in which they come.
         Repeating an import is safe: what is stored already counts as a duplicate. After a broken stream open another one
-        and send what is not acknowledged.
+        and send its `config`, then what is not acknowledged: progress and summary count anew, for that stream.
 
         Past `max_failure_ratio` the import stops: chunks that are being written are still finished and acknowledged, the
         `summary` has `aborted` set, and the stream ends with ABORTED (reason `FAILURE_RATIO_EXCEEDED`). What was
-        acknowledged stays. Other errors: INVALID_ARGUMENT if a request breaks the rules of the stream, UNAVAILABLE.
+        acknowledged stays. Other errors: INVALID_ARGUMENT if a request breaks the rules of the stream; UNAVAILABLE;
+        RESOURCE_EXHAUSTED `OVERLOADED`, without a delay where a dry run is larger than the server can keep account of.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,11 +92,13 @@ class TransferServiceServicer(object):
 
     def ExportSessions(self, request, context):
         """Exports sessions joined with their events, in a fixed order, many to a message. The last answer carries the
-        `trailer`: an export without its trailer is incomplete. After a broken stream call again with the `resume_token` of
-        the last answer that came, the same filter and the same `events_limit`: nothing is lost, nothing comes twice, and the
-        trailer is that of the whole export. Each message is one moment of the database; a session that UpdateSession moves
-        while the export runs may come at both of its places. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if
-        one session with its events does not fit into a message (set `events_limit`).
+        `trailer`: an export without its trailer is incomplete. One that ends at its `limit` has one, too, of what came so
+        far. After a broken stream, or for what is past the `limit`, call again with the `resume_token` of the last answer
+        that came, the same filter and the same `events_limit`: nothing is lost, nothing comes twice, and the trailer is
+        that of the whole export. Each message is one moment of the database; a session that UpdateSession moves while the
+        export runs may come at both of its places. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`;
+        RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
+        `events_limit`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,39 +46,49 @@ const (
 //  3. Nothing appears behind a reader: when number n can be read, every number below it can.
 //  4. A released batch is sealed: after ReleaseBatch has answered, no registration lands in that batch.
 //
-// Every error carries a `google.rpc.ErrorInfo` (domain `clickstream`) whose `reason` is stable and meant for programs:
+// Limits are given as they are unless the server is set otherwise. Every error of the service itself carries a
+// `google.rpc.ErrorInfo` (domain `clickstream`) whose `reason` is stable and meant for programs:
 //
-//   - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names each field and what is wrong with it.
+//   - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names the fields and what is wrong with
+//     each; of very many, the first 20.
 //   - NOT_FOUND: `SESSION_NOT_FOUND`, `BATCH_NOT_FOUND`, `NO_COLLECTING_BATCH`, with a `google.rpc.ResourceInfo`.
 //   - FAILED_PRECONDITION: `BATCH_ALREADY_COLLECTING`, `BATCH_STATUS_MISMATCH`.
 //   - RESOURCE_EXHAUSTED: `OVERLOADED`: the server has more to do than it takes on, nothing was stored; call again after
-//     the delay of the `google.rpc.RetryInfo`. `MESSAGE_TOO_LARGE`: a message, in either direction, is 8 MiB at most
-//     unless the server is set otherwise: let your client receive that much. (gRPC itself refuses far larger ones,
-//     without details.)
+//     the delay of the `google.rpc.RetryInfo`. Any call may end so, a stream also as it begins. `MESSAGE_TOO_LARGE`: a
+//     message, in either direction, is 8 MiB at most unless the server is set otherwise: let your client receive that
+//     much. (gRPC itself refuses far larger ones, without details.)
 //   - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
 //   - UNAUTHENTICATED: `MISSING_CREDENTIALS`, `INVALID_CREDENTIALS`: the server asks for a token, as metadata
 //     `authorization: Bearer TOKEN`. PERMISSION_DENIED: `METHOD_NOT_ALLOWED`: the token's roles do not allow this call.
 //   - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
 //     call's `x-request-id`.
 //
+// Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored), CANCELLED
+// (by the caller; or the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke),
+// UNIMPLEMENTED.
+//
 // Every answer carries trailing metadata, errors included:
 //
 //   - `x-request-id` names the call. Send one as metadata to choose it: 1 to 128 letters, digits and any of `-_.:/+=`.
 //     Without one, or with another, the server makes one up.
-//   - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing header:
-//     `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is waiting: for the
-//     request, for the server to get to it, and for the sessions in front of this one to be numbered. `validate` reads
-//     and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do not have it.
+//   - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing
+//     header: `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is
+//     waiting: for the request, for the server to get to it, and for the sessions in front of this one to be numbered.
+//     `validate` reads and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do
+//     not have it.
 //
-// Every RPC may be called again after UNAVAILABLE or DEADLINE_EXCEEDED without doing harm, except UpdateBatchStatus with
-// an `expected_status`: look at the batch first. Set a deadline on every call.
+// Every RPC may be called again after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours without doing
+// harm, except two: look first. UpdateBatchStatus with an `expected_status` may have done its work already.
+// UpdateSession writes its content over somebody else's newer update, and moves the session once more if its batch was
+// released in between. Set a deadline on every call.
 type ClickstreamServiceClient interface {
 	// Puts a new session into the collecting batch, making that batch if there is none, with the next number. A known
 	// `session_id` changes nothing, uses up no number, and returns what is stored. Errors: INVALID_ARGUMENT.
 	RegisterSession(ctx context.Context, in *RegisterSessionRequest, opts ...grpc.CallOption) (*RegisterSessionResponse, error)
 	// Replaces a known session's content and moves it to the collecting batch (made if there is none) with a new number;
 	// under its old number it is found no more. Its events stay with it. If this content is what it has in the collecting
-	// batch already, nothing changes, so that a repeated call does no harm; a mark by MarkSessionIrrelevant stays then, too.
+	// batch already, nothing changes; a mark by MarkSessionIrrelevant stays then, too. All of the content is replaced, so
+	// send `created_at` along: unset, it becomes the server's clock now.
 	// Errors: INVALID_ARGUMENT; NOT_FOUND `SESSION_NOT_FOUND`.
 	UpdateSession(ctx context.Context, in *UpdateSessionRequest, opts ...grpc.CallOption) (*UpdateSessionResponse, error)
 	// Stores events, each once. One bad event never sinks the rest: the answer counts every event under one outcome and
@@ -87,12 +97,13 @@ type ClickstreamServiceClient interface {
 	// Marks a session as irrelevant, so that consumers who ask for `exclude_irrelevant` do not see it. Marking it again
 	// changes nothing. Errors: INVALID_ARGUMENT; NOT_FOUND `SESSION_NOT_FOUND`.
 	MarkSessionIrrelevant(ctx context.Context, in *MarkSessionIrrelevantRequest, opts ...grpc.CallOption) (*MarkSessionIrrelevantResponse, error)
-	// Returns a session with its events. Errors: INVALID_ARGUMENT; NOT_FOUND `SESSION_NOT_FOUND`.
+	// Returns a session with its events. Errors: INVALID_ARGUMENT; NOT_FOUND `SESSION_NOT_FOUND`; RESOURCE_EXHAUSTED
+	// `MESSAGE_TOO_LARGE` if it does not fit into a message with its events (set `events_limit`).
 	GetSession(ctx context.Context, in *GetSessionRequest, opts ...grpc.CallOption) (*GetSessionResponse, error)
 	// Streams a batch's sessions in the order of their numbers, many to a message. After a broken stream call again with
 	// `after_number` set to the `last_number` of the last answer that came: nothing is lost and nothing comes twice.
-	// Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was asked
-	// for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
+	// Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was
+	// asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
 	// `events_limit`).
 	GetBatchSessions(ctx context.Context, in *GetBatchSessionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetBatchSessionsResponse], error)
 	// Returns a batch. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`.
@@ -104,7 +115,8 @@ type ClickstreamServiceClient interface {
 	ReleaseBatch(ctx context.Context, in *ReleaseBatchRequest, opts ...grpc.CallOption) (*ReleaseBatchResponse, error)
 	// Sets a batch's status. Setting COLLECTING reopens the batch and clears its release. Setting the status that it has
 	// changes nothing. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`; FAILED_PRECONDITION
-	// `BATCH_ALREADY_COLLECTING` if another batch collects, `BATCH_STATUS_MISMATCH` if the status is not the expected one.
+	// `BATCH_ALREADY_COLLECTING` if another batch collects, `BATCH_STATUS_MISMATCH` if the status is not the expected
+	// one.
 	UpdateBatchStatus(ctx context.Context, in *UpdateBatchStatusRequest, opts ...grpc.CallOption) (*UpdateBatchStatusResponse, error)
 }
 
@@ -240,39 +252,49 @@ func (c *clickstreamServiceClient) UpdateBatchStatus(ctx context.Context, in *Up
 //  3. Nothing appears behind a reader: when number n can be read, every number below it can.
 //  4. A released batch is sealed: after ReleaseBatch has answered, no registration lands in that batch.
 //
-// Every error carries a `google.rpc.ErrorInfo` (domain `clickstream`) whose `reason` is stable and meant for programs:
+// Limits are given as they are unless the server is set otherwise. Every error of the service itself carries a
+// `google.rpc.ErrorInfo` (domain `clickstream`) whose `reason` is stable and meant for programs:
 //
-//   - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names each field and what is wrong with it.
+//   - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names the fields and what is wrong with
+//     each; of very many, the first 20.
 //   - NOT_FOUND: `SESSION_NOT_FOUND`, `BATCH_NOT_FOUND`, `NO_COLLECTING_BATCH`, with a `google.rpc.ResourceInfo`.
 //   - FAILED_PRECONDITION: `BATCH_ALREADY_COLLECTING`, `BATCH_STATUS_MISMATCH`.
 //   - RESOURCE_EXHAUSTED: `OVERLOADED`: the server has more to do than it takes on, nothing was stored; call again after
-//     the delay of the `google.rpc.RetryInfo`. `MESSAGE_TOO_LARGE`: a message, in either direction, is 8 MiB at most
-//     unless the server is set otherwise: let your client receive that much. (gRPC itself refuses far larger ones,
-//     without details.)
+//     the delay of the `google.rpc.RetryInfo`. Any call may end so, a stream also as it begins. `MESSAGE_TOO_LARGE`: a
+//     message, in either direction, is 8 MiB at most unless the server is set otherwise: let your client receive that
+//     much. (gRPC itself refuses far larger ones, without details.)
 //   - UNAVAILABLE: `STORAGE_UNAVAILABLE`, `SHUTTING_DOWN`, with a `google.rpc.RetryInfo`: call again after that delay.
 //   - UNAUTHENTICATED: `MISSING_CREDENTIALS`, `INVALID_CREDENTIALS`: the server asks for a token, as metadata
 //     `authorization: Bearer TOKEN`. PERMISSION_DENIED: `METHOD_NOT_ALLOWED`: the token's roles do not allow this call.
 //   - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
 //     call's `x-request-id`.
 //
+// Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored), CANCELLED
+// (by the caller; or the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke),
+// UNIMPLEMENTED.
+//
 // Every answer carries trailing metadata, errors included:
 //
 //   - `x-request-id` names the call. Send one as metadata to choose it: 1 to 128 letters, digits and any of `-_.:/+=`.
 //     Without one, or with another, the server makes one up.
-//   - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing header:
-//     `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is waiting: for the
-//     request, for the server to get to it, and for the sessions in front of this one to be numbered. `validate` reads
-//     and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do not have it.
+//   - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing
+//     header: `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is
+//     waiting: for the request, for the server to get to it, and for the sessions in front of this one to be numbered.
+//     `validate` reads and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do
+//     not have it.
 //
-// Every RPC may be called again after UNAVAILABLE or DEADLINE_EXCEEDED without doing harm, except UpdateBatchStatus with
-// an `expected_status`: look at the batch first. Set a deadline on every call.
+// Every RPC may be called again after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours without doing
+// harm, except two: look first. UpdateBatchStatus with an `expected_status` may have done its work already.
+// UpdateSession writes its content over somebody else's newer update, and moves the session once more if its batch was
+// released in between. Set a deadline on every call.
 type ClickstreamServiceServer interface {
 	// Puts a new session into the collecting batch, making that batch if there is none, with the next number. A known
 	// `session_id` changes nothing, uses up no number, and returns what is stored. Errors: INVALID_ARGUMENT.
 	RegisterSession(context.Context, *RegisterSessionRequest) (*RegisterSessionResponse, error)
 	// Replaces a known session's content and moves it to the collecting batch (made if there is none) with a new number;
 	// under its old number it is found no more. Its events stay with it. If this content is what it has in the collecting
-	// batch already, nothing changes, so that a repeated call does no harm; a mark by MarkSessionIrrelevant stays then, too.
+	// batch already, nothing changes; a mark by MarkSessionIrrelevant stays then, too. All of the content is replaced, so
+	// send `created_at` along: unset, it becomes the server's clock now.
 	// Errors: INVALID_ARGUMENT; NOT_FOUND `SESSION_NOT_FOUND`.
 	UpdateSession(context.Context, *UpdateSessionRequest) (*UpdateSessionResponse, error)
 	// Stores events, each once. One bad event never sinks the rest: the answer counts every event under one outcome and
@@ -281,12 +303,13 @@ type ClickstreamServiceServer interface {
 	// Marks a session as irrelevant, so that consumers who ask for `exclude_irrelevant` do not see it. Marking it again
 	// changes nothing. Errors: INVALID_ARGUMENT; NOT_FOUND `SESSION_NOT_FOUND`.
 	MarkSessionIrrelevant(context.Context, *MarkSessionIrrelevantRequest) (*MarkSessionIrrelevantResponse, error)
-	// Returns a session with its events. Errors: INVALID_ARGUMENT; NOT_FOUND `SESSION_NOT_FOUND`.
+	// Returns a session with its events. Errors: INVALID_ARGUMENT; NOT_FOUND `SESSION_NOT_FOUND`; RESOURCE_EXHAUSTED
+	// `MESSAGE_TOO_LARGE` if it does not fit into a message with its events (set `events_limit`).
 	GetSession(context.Context, *GetSessionRequest) (*GetSessionResponse, error)
 	// Streams a batch's sessions in the order of their numbers, many to a message. After a broken stream call again with
 	// `after_number` set to the `last_number` of the last answer that came: nothing is lost and nothing comes twice.
-	// Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was asked
-	// for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
+	// Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was
+	// asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
 	// `events_limit`).
 	GetBatchSessions(*GetBatchSessionsRequest, grpc.ServerStreamingServer[GetBatchSessionsResponse]) error
 	// Returns a batch. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`.
@@ -298,7 +321,8 @@ type ClickstreamServiceServer interface {
 	ReleaseBatch(context.Context, *ReleaseBatchRequest) (*ReleaseBatchResponse, error)
 	// Sets a batch's status. Setting COLLECTING reopens the batch and clears its release. Setting the status that it has
 	// changes nothing. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`; FAILED_PRECONDITION
-	// `BATCH_ALREADY_COLLECTING` if another batch collects, `BATCH_STATUS_MISMATCH` if the status is not the expected one.
+	// `BATCH_ALREADY_COLLECTING` if another batch collects, `BATCH_STATUS_MISMATCH` if the status is not the expected
+	// one.
 	UpdateBatchStatus(context.Context, *UpdateBatchStatusRequest) (*UpdateBatchStatusResponse, error)
 	mustEmbedUnimplementedClickstreamServiceServer()
 }

@@ -30,18 +30,18 @@ const (
 type SessionEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The event's id within its session, 256 characters at most. Empty: the server derives it from the event's content,
-	// so that the same event sent again is a duplicate; `created_at` is then required.
+	// so that the same event sent again is a duplicate; `created_at` is then required. Else not blank.
 	EventId string `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
 	// The session that it belongs to. Required, not blank, 256 characters at most. The event may come before its session.
 	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// What it was done to. Required for clicks, 256 characters at most. Empty elsewhere: the event is about the session
-	// as a whole.
+	// as a whole. Not blank where it is set.
 	ObjectId string `protobuf:"bytes,3,opt,name=object_id,json=objectId,proto3" json:"object_id,omitempty"`
-	// What was done: `click`, `purchase`, `add_to_cart` or a word of your own, 64 characters at most. Empty means `click`
-	// and comes back as that.
+	// What was done: `click`, `purchase`, `add_to_cart` or a word of your own, not blank, 64 characters at most. Empty
+	// means `click` and comes back as that.
 	EventType string `protobuf:"bytes,4,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
-	// When it was done. Unset: the server's clock (then `event_id` is required). At most 5 minutes in the future. Anything
-	// finer than a microsecond is cut off.
+	// When it was done. Unset: the server's clock (then `event_id` is required). At most 5 minutes in the future, and as
+	// old as the server is set to take: any age. Anything finer than a microsecond is cut off.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Anything about the event that is worth keeping: position, page, dwell time. JSON's meaning; 64 KiB and 32 levels
 	// at most.
@@ -131,7 +131,8 @@ func (x *SessionEvent) GetValue() *Money {
 	return nil
 }
 
-// Money is an exact amount. It is never a binary floating-point number on the way in, in the database or on the way out.
+// Money is an exact amount. It is never a binary floating-point number on the way in, in the database or on the way
+// out.
 type Money struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The three capital letters of ISO 4217: `EUR`, `USD`. Required.

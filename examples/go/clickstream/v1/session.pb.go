@@ -102,8 +102,8 @@ type Session struct {
 	SortBy *SortBy `protobuf:"bytes,6,opt,name=sort_by,json=sortBy,proto3" json:"sort_by,omitempty"`
 	// Who searched. Unset: unknown. If set: not blank, 256 characters at most.
 	UserId *string `protobuf:"bytes,7,opt,name=user_id,json=userId,proto3,oneof" json:"user_id,omitempty"`
-	// When the search was made. Unset: the server's clock when it was registered. At most 5 minutes in the future.
-	// Anything finer than a microsecond is cut off.
+	// When the search was made. Unset: the server's clock when it is registered or updated. At most 5 minutes in the
+	// future, and as old as the server is set to take: any age. Anything finer than a microsecond is cut off.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// True: consumers that ask for `exclude_irrelevant` do not see this session.
 	IsIrrelevant bool `protobuf:"varint,9,opt,name=is_irrelevant,json=isIrrelevant,proto3" json:"is_irrelevant,omitempty"`

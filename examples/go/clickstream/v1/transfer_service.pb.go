@@ -373,10 +373,11 @@ type ImportConfig struct {
 	Mode ImportMode `protobuf:"varint,2,opt,name=mode,proto3,enum=clickstream.v1.ImportMode" json:"mode,omitempty"`
 	// Whether a session and its events stand or fall together. Unspecified: each on its own.
 	Atomicity ImportAtomicity `protobuf:"varint,3,opt,name=atomicity,proto3,enum=clickstream.v1.ImportAtomicity" json:"atomicity,omitempty"`
-	// Stop once more than this share of the items failed, judged from 100 items on. An item failed if its session or one
-	// of its events is a conflict or was rejected. Between 0 and 1; 1 never stops. Unset: 0.1.
+	// Stop once more than this share of this stream's items failed, judged from 100 items on. An item failed if its
+	// session or one of its events is a conflict or was rejected. Between 0 and 1; 1 never stops. Unset: 0.1.
 	MaxFailureRatio *float64 `protobuf:"fixed64,4,opt,name=max_failure_ratio,json=maxFailureRatio,proto3,oneof" json:"max_failure_ratio,omitempty"`
-	// True: check everything and tell what would become of it, against what is stored now, and write nothing.
+	// True: check everything and tell what would become of it, against what is stored now, and write nothing. Of
+	// 20,000,000 ids of sessions and events at most; a larger dry run ends with `OVERLOADED`.
 	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -892,7 +893,8 @@ type ExportSessionsRequest struct {
 	EventsLimit *int32 `protobuf:"varint,2,opt,name=events_limit,json=eventsLimit,proto3,oneof" json:"events_limit,omitempty"`
 	// How many sessions to return at most, in this call. 0: all. Not negative.
 	Limit int64 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
-	// The `resume_token` of the last answer that came of a broken export with the same filter. Empty: from the start.
+	// The `resume_token` of the last answer that came of an export with the same filter and `events_limit`. Empty: from
+	// the start.
 	ResumeToken   string `protobuf:"bytes,4,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -970,7 +972,8 @@ type ExportFilter struct {
 	CreatedFrom *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created_from,json=createdFrom,proto3" json:"created_from,omitempty"`
 	// Sessions created before this time.
 	CreatedTo *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_to,json=createdTo,proto3" json:"created_to,omitempty"`
-	// Only events of one of these types, in the events, the counts and the totals. Sessions without any are exported, too.
+	// Only events of one of these types, in the events, the counts and the totals. Sessions without any are exported,
+	// too.
 	EventTypes []string `protobuf:"bytes,6,rep,name=event_types,json=eventTypes,proto3" json:"event_types,omitempty"`
 	// True: leave out the sessions that are marked irrelevant.
 	ExcludeIrrelevant bool `protobuf:"varint,7,opt,name=exclude_irrelevant,json=excludeIrrelevant,proto3" json:"exclude_irrelevant,omitempty"`
@@ -1176,7 +1179,7 @@ func (x *ExportedSession) GetTotals() []*Money {
 	return nil
 }
 
-// ExportTrailer tells what a complete export holds, from its very start if it was resumed.
+// ExportTrailer tells what an export holds, from its very start if it was resumed.
 type ExportTrailer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many sessions there were.
@@ -1185,9 +1188,10 @@ type ExportTrailer struct {
 	EventCount int64 `protobuf:"varint,2,opt,name=event_count,json=eventCount,proto3" json:"event_count,omitempty"`
 	// The exact sum of their totals, by currency code.
 	Totals []*Money `protobuf:"bytes,3,rep,name=totals,proto3" json:"totals,omitempty"`
-	// A digest that changes if a session or an event is missing, doubled or out of order. It starts as 32 zero bytes; each
-	// session makes it SHA-256 of the digest so far and of: `session_id`, `batch_id`, `session_number` and `event_count`
-	// as decimal text, then the `event_id` of each event sent, each of these in UTF-8 with a NUL byte behind it.
+	// A digest that changes if a session or an event is missing, doubled or out of order. It starts as 32 zero bytes;
+	// each session makes it SHA-256 of the digest so far and of: `session_id`, `batch_id`, `session_number` and
+	// `event_count` as decimal text, then the `event_id` of each event sent, each of these in UTF-8 with a NUL byte
+	// behind it.
 	Sha256        []byte `protobuf:"bytes,4,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
