@@ -67,7 +67,7 @@ tools: $(VENV)/.dev ## grpcurl and buf into .venv/bin, for docs/debugging.md (ne
 	@if ! command -v go >/dev/null; then echo "There is no Go here: grpcurl is not installed, and tests skip its lines."; \
 	elif ! GOBIN=$(CURDIR)/$(BIN) go install $(GRPCURL); then echo "grpcurl could not be installed: tests skip its lines."; fi
 
-bench: $(VENV)/.bench ## every row of docs/performance.md against its mark (half an hour; ARGS='get-session' for one)
+bench: $(VENV)/.bench ## every row of docs/performance.md against its mark (three quarters of an hour; ARGS='get-session' for one)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-quick: $(VENV)/.server ## the same with little of everything, in two minutes: a report, no measurement

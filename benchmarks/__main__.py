@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -11,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
+from benchmarks import at_size
 from benchmarks.figures import Folder
 from benchmarks.report import marks_table
 from benchmarks.system import DRIVERS
@@ -66,6 +68,8 @@ def _options() -> argparse.Namespace:
     options.work = options.work or list(MARKED)
     if unknown := set(options.work) - set(WORKS):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(WORKS)}")
+    if at_size.NAME in options.work and options.items and options.items < (least := at_size.least(quick=options.quick)):
+        parser.error(f"{at_size.NAME} needs --items of {least} or more")
     options.drivers = list(DRIVERS) if options.driver == "both" else [options.driver]
     return options
 
@@ -77,6 +81,8 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts this with `&` has it ignored
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         code = main()
     except KeyboardInterrupt:  # what it had started is stopped by now

@@ -20,8 +20,8 @@ from benchmarks.system import Service, System, running
 
 NAME = "at-size"
 ROUNDS = 3
-SIZES = (20_000, 200_000, 2_000_000)
-QUICK_SIZES = (1_000, 10_000)
+_SIZES = (20_000, 200_000, 2_000_000)
+_QUICK_SIZES = (1_000, 10_000)
 _BATCH = 20_000
 _LARGE_BATCH = 1_000_000
 _SHARE = 0.9
@@ -80,6 +80,17 @@ class Sized:
         }
 
 
+def sizes(largest: int | None, *, quick: bool) -> Sequence[int]:
+    """How many sessions the databases have; `largest` is the caller's choice, of `least` or more."""
+    usual = _QUICK_SIZES if quick else _SIZES
+    return (usual[0], largest) if largest else usual
+
+
+def least(*, quick: bool) -> int:
+    """So many the largest database has at least: a large batch beside one as large as the smallest database."""
+    return 2 * sizes(None, quick=quick)[0]
+
+
 async def run_at_size(
     folder: Path, driver: tuple[str, str], *, sizes: Sequence[int], rounds: int, progress: Callable[[str], None]
 ) -> list[Sized]:
@@ -90,13 +101,10 @@ async def run_at_size(
         filled = {}
         for service in system.services:
             size = names[service.name]
-            others = min(_BATCH, sizes[-1])
-            batch_sizes = (_large_batch(sizes) if size == sizes[0] else others, others)
+            batch = min(_BATCH, sizes[-1])
+            batch_sizes = (_large_batch(sizes) if size == sizes[0] else batch, batch)
             filled[service.name] = await asyncio.to_thread(fill, service.database, size, batch_sizes=batch_sizes)
             progress(f"{NAME}: {size:,} sessions are stored")
-        # What mongod has still to write back of these would take its time from what is measured: twice as much for an
-        # event, for minutes.
-        await asyncio.to_thread(system.mongo.admin.command, "fsync")
         found = []
         for number, (kind, items) in enumerate(_works(min(sizes)).items()):
             contest = kind(system)
@@ -110,8 +118,10 @@ async def run_at_size(
 
 
 def _large_batch(sizes: Sequence[int]) -> int:
-    """Half of the largest, so that there are batches of other sizes, too."""
-    return min(max(sizes) // 2, _LARGE_BATCH)
+    """About half of the largest; what is left of that is whole batches, as the works read the last one."""
+    largest, batch = max(sizes), min(_BATCH, *sizes)
+    others = largest - min(largest // 2, _LARGE_BATCH)
+    return largest - others // batch * batch
 
 
 def _works(smallest: int) -> dict[Any, int]:

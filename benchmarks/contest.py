@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
@@ -153,7 +154,7 @@ class Result:
 async def run_contest(
     contest: Contest, *, items: int, rounds: int, progress: Callable[[str], None], seed: int = 0
 ) -> Result:
-    """Warm up, then run all rounds. Each round begins with another contestant."""
+    """Warm up, then run all rounds. Each begins with another contestant, and none pays for what was left by another."""
     contestants, services = contest.contestants(), contest.system.services
     before = sum(service.refused() for service in services)
     runs: dict[str, list[Run]] = {contestant.name: [] for contestant in contestants}
@@ -185,6 +186,7 @@ async def _timed(system: System, contestant: Contestant, items: int) -> Run:
     def used() -> dict[str, float]:
         return {"client": client_cpu_s()} | {name: cpu_s(pid) for name, pid in processes.items() if pid is not None}
 
+    await asyncio.to_thread(system.write_back)
     pages = system.cache_pages()
     before, start = used(), perf_counter()
     calls = await contestant.run()

@@ -51,21 +51,25 @@ class GetBatch(_OfABatch):
     _PLAIN_SHARE = 10
 
     async def clickstream(self, service: Service) -> None:
-        sessions = events = 0
+        numbers, events = [], 0
         async for page in service.client.get_batch_pages(self.batch_id(service)):
-            sessions += len(page.sessions)
+            numbers += [found.session_number for found in page.sessions]
             events += sum(len(found.events) for found in page.sessions)
-        assert (self.wanted, self.wanted * EVENTS_PER_SESSION) == (sessions, events)
+        self._check_read(numbers, events)
 
     def others(self) -> list[Contestant]:
         return [Contestant(DIRECT, self._direct), Contestant(PLAIN, self._plain, share=1 / self._PLAIN_SHARE)]
 
     async def _direct(self) -> None:
-        sessions = events = 0
+        numbers, events = [], 0
         for page in by_hand.pages_of_batch(self.system.ours, self.batch_id(self.system.services[0])):
-            sessions += len(page)
+            numbers += [session["session_number"] for session in page]
             events += sum(len(session["events"]) for session in page)
-        assert (self.wanted, self.wanted * EVENTS_PER_SESSION) == (sessions, events)
+        self._check_read(numbers, events)
+
+    def _check_read(self, numbers: list[int], events: int) -> None:
+        assert numbers == list(range(1, self.wanted + 1)), "a session is missing, doubled or out of order"
+        assert events == self.wanted * EVENTS_PER_SESSION, events
 
     async def _plain(self) -> None:
         """A tenth of them: it takes very long, and no session is slower to read than another."""

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.contest import Result, Run
 from benchmarks.marks import at_most_ms
+from clickstream_server.embedded import die_with_parent
 
 NAME = "start"
 ROUNDS = 5
@@ -36,6 +37,7 @@ async def _start(folder: Path, driver: str) -> float:
         *(f"--data-dir={folder}", f"--mongodb-driver={driver}"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
+        preexec_fn=die_with_parent(),
     )
     try:
         assert process.stdout is not None

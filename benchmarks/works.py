@@ -112,9 +112,7 @@ async def _start(options: argparse.Namespace, folder: Path) -> Sequence[Any]:
 
 async def _at_size(options: argparse.Namespace, folder: Path) -> Sequence[Any]:
     (driver, *_), rounds = options.drivers, options.rounds or (2 if options.quick else at_size.ROUNDS)
-    sizes = at_size.QUICK_SIZES if options.quick else at_size.SIZES
-    if options.items:
-        sizes = (min(sizes), options.items)
+    sizes = at_size.sizes(options.items, quick=options.quick)
     named = (DRIVERS[driver], driver)
     return await at_size.run_at_size(folder, named, sizes=sizes, rounds=rounds, progress=_say)
 

@@ -170,7 +170,7 @@ class EmbeddedMongo:
                 env=_with_libcurl(self._data_dir),
                 start_new_session=True,  # Ctrl-C is for the server, which then stops mongod in its turn
                 pass_fds=(self._lock.fileno(),),  # the folder stays locked until mongod is gone, too
-                preexec_fn=_die_with_parent(),
+                preexec_fn=die_with_parent(),
             )
 
     async def _become_primary(self) -> None:
@@ -265,7 +265,7 @@ def _with_libcurl(data_dir: Path) -> dict[str, str]:
     return environment
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
     """Linux tells mongod to stop when the server dies, however that happens; see prctl(2)."""
     if sys.platform != "linux":
         return None

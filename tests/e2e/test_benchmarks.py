@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from benchmarks.system import children
 from doc_runner import ROOT
-from harness import PATIENCE_S
+from harness import PATIENCE_S, eventually, runs
 
 WORKS = {
     "register": {"Motor", "plain", "empty", "empty, one by one", "empty, our client"},
@@ -64,6 +68,73 @@ async def test_every_contestant_of_every_contest_does_all_of_its_work(tmp_path: 
     assert all(rate > 0 for work in figures.values() for rate in work["results"][0]["medians"].values())
     marks = (tmp_path / "marks.md").read_text()
     assert [] == [work for work in WORKS if f"| {work} |" not in marks]
+
+
+@pytest.mark.parametrize("work", ["stream-events", "start"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_benchmark_that_is_ended_leaves_no_process(tmp_path: Path, work: str, number: signal.Signals) -> None:
+    """However a benchmark ends, its servers and its MongoDB end with it; told to, it clears its folder away as well."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks", "--quick", work, "--rounds=100", f"--into={tmp_path / 'figures'}"),
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+    async def started() -> set[int]:
+        found = _descendants(process.pid)
+        said = b"".join(map(_command, found))
+        return found if b"clickstream_server" in said and b"--dbpath" in said else set()
+
+    try:
+        all_of_it = await eventually(started, "its server and its mongod run")
+        process.send_signal(number)
+        _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+    async def all_ended() -> bool:
+        return not any(map(runs, all_of_it))
+
+    await eventually(all_ended, "nothing of it runs")
+    if number == signal.SIGTERM:
+        assert process.returncode == 130, said.decode()
+        assert said.decode().splitlines()[-1].startswith("stopped")
+        assert not _left_in(tmp_path)
+
+
+def _left_in(folder: Path) -> list[Path]:
+    return list(folder.glob("clickstream-bench-*"))
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes() if runs(pid) else b""
+
+
+def _descendants(pid: int) -> set[int]:
+    if not runs(pid):
+        return set()
+    found = set(children(pid))
+    return found.union(*map(_descendants, found))
+
+
+@pytest.mark.parametrize("items", ["1999", "1"])
+async def test_a_size_that_nothing_can_be_compared_with_is_refused_at_once(items: str) -> None:
+    """at-size says which size it needs before it fills anything."""
+    code, said = await benchmarked("at-size", f"--items={items}")
+
+    assert code == 2
+    assert "at-size needs --items of 2000 or more" in said
+
+
+async def test_databases_of_a_chosen_size_are_measured(tmp_path: Path) -> None:
+    """at-size takes any size that is large enough, also one that is no multiple of its batches."""
+    code, said = await benchmarked("at-size", "--items=2001", "--rounds=1", f"--into={tmp_path}")
+
+    assert code == 0, said
+    assert "register, 2,001 stored" in (tmp_path / "marks.md").read_text()
 
 
 def test_pasting_replaces_what_was_measured_and_nothing_else(tmp_path: Path) -> None:
