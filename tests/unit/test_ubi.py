@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from typing import Any
 
 import pytest
 
+from clickstream_server.bulk.account import LogAccount
+from clickstream_server.bulk.rows import Refusal, Sendable
+from clickstream_server.bulk.sources import Lines
 from clickstream_server.bulk.ubi import lines
 from clickstream_server.bulk.ubi import mapping as ubi
+from clickstream_server.bulk.ubi.rows import UbiRows
 from clickstream_server.bulk.ubi.spool import Spool, spooling
 from clickstream_server.sample import sample_log
 
@@ -168,6 +172,19 @@ def test_text_that_cannot_be_stored_refuses_the_row(text: str) -> None:
         ubi.event_of(an_event(message=text))
     with pytest.raises(ubi.RowRefused):
         ubi.query_row(a_query(application=text))
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_a_query_id_that_cannot_be_stored_refuses_its_row_alone(*, atomic: bool) -> None:
+    """A lone surrogate in a query's id refuses the row that names it, and all others go on."""
+    log = "".join(f"{json.dumps(row)}\n" for row in (a_query(query_id="\ud800x"), {"query_id": "\ud800"}, a_query()))
+    account = LogAccount()
+
+    found = list(UbiRows(Lines(BufferedReader(BytesIO(log.encode())), None), account, atomic=atomic).read())
+
+    assert [1, 2] == [each.line for each in found if isinstance(each, Refusal)]
+    assert [3] == [each.rows[0].line for each in found if isinstance(each, Sendable)]
+    assert (3, 1, 2) == (account.counts.lines, account.query_rows, account.refused_rows)
 
 
 def test_events_that_differ_below_a_microsecond_stay_apart() -> None:

@@ -38,7 +38,7 @@ class Row:
 
     def refused(self, reason: str) -> RefusedRow:
         """The same row, if it cannot be used."""
-        return RefusedRow(self.line, self.text, reason, text_of(self.fields.get("query_id")))
+        return RefusedRow(self.line, self.text, reason, _named_query(self.fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def read_rows(stream: ByteLines, counts: LineCounts) -> Iterator[Row | RefusedRo
                 raise RowRefused(f"an action that is not one of a log: {found.name}")
             counts.actions += 1
         except RowRefused as refused:
-            yield RefusedRow(line, kept_text(raw, whole=whole), refused.reason, text_of(fields.get("query_id")))
+            yield RefusedRow(line, kept_text(raw, whole=whole), refused.reason, _named_query(fields))
     yield from _dangling(action, counts)
 
 
@@ -126,6 +126,16 @@ def _decoded(raw: bytes, *, whole: bool) -> str:
         return raw.decode().rstrip("\r\n")
     except UnicodeDecodeError:
         raise RowRefused("not UTF-8") from None
+
+
+def _named_query(fields: dict[str, Any]) -> str | None:
+    """The query that a row names, if there can be one of this id: there is none where it is not Unicode."""
+    query_id = text_of(fields.get("query_id"))
+    try:
+        (query_id or "").encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can escape; it can be kept nowhere
+        return None
+    return query_id
 
 
 def _action_of(line: int, text: str, fields: dict[str, Any]) -> _Action | None:
