@@ -7,13 +7,16 @@ import gzip
 import hashlib
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from clickstream_server.failures import StartFailure
 
 STDOUT = "-"
-_DESCRIPTORS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
+_OPEN_ALREADY = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
+_DESCRIPTORS = {STDOUT: 1, "/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/self|proc/thread-self)/fd/([0-9]{1,9})")
 _PIECE_BYTES = 1024 * 1024
 
 
@@ -29,11 +32,7 @@ class Output(io.RawIOBase):
         self._path = None if output == STDOUT else Path(output)
         self.part = Path(f"{output}.part") if has_part(output) else None
         try:
-            if self._path is None:
-                self._raw: Any = open(1, "wb", buffering=0, closefd=False)  # noqa: SIM115
-            else:
-                keep = resume_at is not None
-                self._raw = self._path.open("wb", buffering=0) if self.part is None else _locked(self.part, keep=keep)
+            self._raw: Any = _opened(output) if self.part is None else _locked(self.part, keep=resume_at is not None)
             if resume_at is not None:
                 self._read_again(resume_at)
         except OSError as error:
@@ -112,6 +111,15 @@ class _Whole:
         """Nothing is held back."""
 
 
+def _opened(output: str) -> Any:
+    """What is written to as it is. A file that is open already goes on where it stands, and keeps what it has."""
+    found = _DESCRIPTOR.fullmatch(output)
+    number = _DESCRIPTORS.get(output) if found is None else int(found[1])
+    if number is not None:
+        return open(number, "wb", buffering=0, closefd=False)
+    return Path(output).open("ab", buffering=0)  # another process may have it open, and wants none of it cut off
+
+
 def _locked(part: Path, *, keep: bool) -> Any:
     """The part, open for this export alone: two that write it at once would make one whole file of two halves."""
     raw = part.open("r+b" if keep else "ab", buffering=0)
@@ -133,7 +141,7 @@ def has_part(output: str) -> bool:
 
     Devices and named pipes have theirs, and so have files that are open already: /dev/stdout must not be replaced.
     """
-    if output == STDOUT or output.startswith(_DESCRIPTORS):
+    if output == STDOUT or output.startswith(_OPEN_ALREADY):
         return False
     return Path(output).is_file() or not Path(output).exists()
 
