@@ -5,10 +5,35 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from clickstream_server.bulk.outputs import Output
+
+TELLS_LOCK = """
+import fcntl
+import sys
+from clickstream_server.bulk.outputs import Output
+
+
+def told(event, arguments):
+    if event in {"os.rename", "os.remove"}:
+        with open(arguments[0], "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                print(event, "free")
+            except BlockingIOError:
+                print(event, "locked")
+
+
+output = Output(sys.argv[1])
+sys.addaudithook(told)
+output.commit()
+Output(sys.argv[1]).abandon(keep=False)
+"""
 WRITES = """
 import sys
 from clickstream_server.bulk.outputs import Output
@@ -34,3 +59,28 @@ def test_an_open_file_keeps_what_it_has(tmp_path: Path, mode: str, output: str) 
         subprocess.run(["sh", "-c", program, WRITES], stdout=out, check=True)
 
     assert b"before\nhead\nin\ntail\n" == file.read_bytes()
+
+
+def test_a_part_is_locked_until_it_has_its_name_or_is_gone(tmp_path: Path) -> None:
+    """Nobody else can write into the part of an export while it is renamed or removed."""
+    program = [sys.executable, "-c", TELLS_LOCK, str(tmp_path / "a")]
+
+    said = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+
+    assert ["os.rename locked", "os.remove locked"] == said.splitlines()
+
+
+def test_a_gzip_stream_that_is_given_up_has_no_end(tmp_path: Path) -> None:
+    """What reads a named pipe gets no whole stream of an export that failed, and so can tell."""
+    pipe = tmp_path / "a.csv.gz"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as threads:
+        reading = threads.submit(pipe.read_bytes)
+        output = Output(str(pipe))
+        output.write(b"a,b\n" * 1000)
+        output.abandon(keep=False)
+        del output
+        unpacker = zlib.decompressobj(wbits=31)
+        unpacker.decompress(reading.result())
+
+    assert not unpacker.eof

@@ -37,7 +37,8 @@ class Output(io.RawIOBase):
                 self._read_again(resume_at)
         except OSError as error:
             raise self._failed(error) from error
-        self._packer = _packer(self._path, _Whole(self._raw))
+        self._whole = _Whole(self._raw)
+        self._packer = _packer(self._path, self._whole)
 
     def writable(self) -> bool:
         return True
@@ -59,25 +60,20 @@ class Output(io.RawIOBase):
     def commit(self) -> None:
         """Everything is written: give the file its name. Raises StartFailure."""
         try:
-            if self._packer is not None and not isinstance(self._packer, _Whole):
+            if self._packer is not self._whole:
                 self._packer.close()
-            if self.part is not None:
-                os.fsync(self._raw.fileno())
-            self._raw.close()
             if self.part is not None and self._path is not None:
-                self.part.replace(self._path)
+                os.fsync(self._raw.fileno())
+                self.part.replace(self._path)  # before it is closed: then another export may write the part
+            self._raw.close()
         except OSError as error:
             raise self._failed(error) from error
 
     def abandon(self, *, keep: bool) -> None:
         """It is not complete. `keep`: leave the part, to go on with."""
-        if isinstance(self._packer, _Whole):
-            self._packer.dropped = True
-        else:
-            self._packer = None
-        self._raw.close()
         if self.part is not None and not keep:
-            self.part.unlink(missing_ok=True)
+            self.part.unlink(missing_ok=True)  # before it is closed, as above
+        self._raw.close()
 
     def _read_again(self, count: int) -> None:
         while self._count < count and (data := self._raw.read(min(_PIECE_BYTES, count - self._count))):
@@ -94,11 +90,13 @@ class Output(io.RawIOBase):
 
 
 class _Whole:
-    """A raw file whose write writes all of it, and nothing once it is dropped: gzip writes when it is collected."""
+    """A raw file whose write writes all of it, and nothing once that is closed.
+
+    For gzip writes its end when it is collected, which would make a whole stream of one that was given up.
+    """
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
-        self.dropped = False
 
     def write(self, data: Any) -> int:
         view = memoryview(data)
