@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import zlib
@@ -84,3 +85,29 @@ def test_a_gzip_stream_that_is_given_up_has_no_end(tmp_path: Path) -> None:
         unpacker.decompress(reading.result())
 
     assert not unpacker.eof
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_a_file_that_is_replaced_stays_as_private_as_it_was(tmp_path: Path, mode: int) -> None:
+    """The part, and the file that it becomes, can be read by those alone who could read the file before."""
+    file = tmp_path / "a"
+    file.touch()
+    file.chmod(mode)
+
+    output = Output(str(file))
+    while_written = (tmp_path / "a.part").stat().st_mode
+    output.commit()
+
+    assert [mode, mode] == [stat.S_IMODE(found) for found in (while_written, file.stat().st_mode)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_that_is_replaced_stays_its_owners(tmp_path: Path) -> None:
+    """Root's export into somebody's file leaves it theirs, so that they can still read it."""
+    file = tmp_path / "a"
+    file.touch()
+    os.chown(file, 4711, 4712)
+
+    Output(str(file)).commit()
+
+    assert (4711, 4712) == (file.stat().st_uid, file.stat().st_gid)

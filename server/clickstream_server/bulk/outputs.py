@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ class Output(io.RawIOBase):
         self._path = None if output == STDOUT else Path(output)
         self.part = Path(f"{output}.part") if has_part(output) else None
         try:
-            self._raw: Any = _opened(output) if self.part is None else _locked(self.part, keep=resume_at is not None)
+            self._raw: Any = (
+                _opened(output) if self.part is None else _locked(self.part, Path(output), keep=resume_at is not None)
+            )
             if resume_at is not None:
                 self._read_again(resume_at)
         except OSError as error:
@@ -118,9 +121,15 @@ def _opened(output: str) -> Any:
     return Path(output).open("ab", buffering=0)  # another process may have it open, and wants none of it cut off
 
 
-def _locked(part: Path, *, keep: bool) -> Any:
+def _locked(part: Path, file: Path, *, keep: bool) -> Any:
     """The part, open for this export alone: two that write it at once would make one whole file of two halves."""
-    raw = part.open("r+b" if keep else "ab", buffering=0)
+    before = file.stat() if file.exists() else None
+    mode = 0o666 if before is None else 0o600
+
+    def opened(path: str, flags: int) -> int:
+        return os.open(path, flags, mode)
+
+    raw = open(part, "r+b" if keep else "ab", buffering=0, opener=opened)  # noqa: SIM115  # it stays open
     try:
         fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
         taken = not os.path.samestat(os.fstat(raw.fileno()), part.stat())  # it got its name a moment ago
@@ -131,7 +140,24 @@ def _locked(part: Path, *, keep: bool) -> Any:
         raise StartFailure(f"another export is writing {part}")
     if not keep and raw.seekable():
         raw.truncate(0)
+    if before is not None:
+        _let_read_it(raw.fileno(), before)
     return raw
+
+
+def _let_read_it(descriptor: int, before: os.stat_result) -> None:
+    """Let those read the part who may read the file that it replaces, and nobody else: it holds personal data."""
+    mode = stat.S_IMODE(before.st_mode) & 0o777
+    now = os.fstat(descriptor)
+    if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
+        try:
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+        except (
+            OSError
+        ):  # not allowed, or not known there; then the part's group may be another: it may do what everybody may
+            mode = mode & 0o707 | (mode & 0o007) << 3
+    if stat.S_IMODE(now.st_mode) != mode:  # file systems without modes have one for all, and refuse another
+        os.fchmod(descriptor, mode)
 
 
 def has_part(output: str) -> bool:
