@@ -380,6 +380,7 @@ async def test_a_part_of_another_export_is_not_gone_on_with(client: ClickstreamC
     """--resume with other options than those of the part is refused."""
     (tmp_path / "a.jsonl.part").write_bytes(b"")
     content = {"export": "x", "token": "", "bytes": 0, "sessions": 0, "events": 0, "totals": [], "digest": ""}
+    content |= {"target": client.target, "sha256": ""}
     (tmp_path / "a.jsonl.part.resume").write_text(json.dumps(content))
 
     code, _, complaints = await exported(client, "--output", tmp_path / "a.jsonl", "--resume")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from clickstream_server.bulk.outputs import Output
+from clickstream_server.bulk.outputs import Output, Written
+from clickstream_server.failures import StartFailure
 
 TELLS_LOCK = """
 import fcntl
@@ -22,7 +24,7 @@ from clickstream_server.bulk.outputs import Output
 
 def told(event, arguments):
     if event in {"os.rename", "os.remove"}:
-        with open(arguments[0], "ab") as file:
+        with open(sys.argv[1] + ".part", "ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 print(event, "free")
@@ -63,12 +65,12 @@ def test_an_open_file_keeps_what_it_has(tmp_path: Path, mode: str, output: str) 
 
 
 def test_a_part_is_locked_until_it_has_its_name_or_is_gone(tmp_path: Path) -> None:
-    """Nobody else can write into the part of an export while it is renamed or removed."""
+    """Nobody else can write into the part of an export while it is renamed or removed, or its state is."""
     program = [sys.executable, "-c", TELLS_LOCK, str(tmp_path / "a")]
 
     said = subprocess.run(program, capture_output=True, text=True, check=True).stdout
 
-    assert ["os.rename locked", "os.remove locked"] == said.splitlines()
+    assert {"os.rename locked", "os.remove locked"} == set(said.splitlines())
 
 
 def test_a_gzip_stream_that_is_given_up_has_no_end(tmp_path: Path) -> None:
@@ -111,3 +113,27 @@ def test_a_file_that_is_replaced_stays_its_owners(tmp_path: Path) -> None:
     Output(str(file)).commit()
 
     assert (4711, 4712) == (file.stat().st_uid, file.stat().st_gid)
+
+
+def test_a_part_that_is_begun_anew_has_no_state(tmp_path: Path) -> None:
+    """What was kept of a part does not outlive it, whatever is written there next."""
+    (tmp_path / "a.part").write_bytes(b"before")
+    (tmp_path / "a.part.resume").write_text("how far it was")
+
+    output = Output(str(tmp_path / "a"))
+    output.write(b"PAR1")
+
+    assert ["a.part"] == [path.name for path in tmp_path.iterdir()]
+    output.abandon(keep=True)
+
+
+@pytest.mark.parametrize("content", [b"one\ntwo", b"one\n", b""])
+def test_only_what_was_left_is_gone_on_with(tmp_path: Path, content: bytes) -> None:
+    """A part with other bytes than those that were written, or fewer, is not gone on with, and stays as it is."""
+    part = tmp_path / "a.part"
+    part.write_bytes(content)
+
+    with pytest.raises(StartFailure, match="not as it was left"):
+        Output(str(tmp_path / "a"), behind=Written(7, hashlib.sha256(b"one\nTWO").hexdigest()))
+
+    assert content == part.read_bytes()

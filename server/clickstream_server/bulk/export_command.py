@@ -11,7 +11,6 @@ from contextlib import aclosing, suppress
 from dataclasses import astuple, dataclass
 from decimal import Decimal
 from hashlib import sha256
-from pathlib import Path
 from time import monotonic
 from typing import Any, Self
 
@@ -24,7 +23,7 @@ from clickstream.errors import ClickstreamError, MessageTooLarge, Unavailable
 from clickstream.export import ExportAccount, ExportFilter
 from clickstream.models import Money, SessionBatch, SessionWithEvents
 from clickstream_server.bulk.formats import WRITERS, Writer
-from clickstream_server.bulk.outputs import STDOUT, Output, compressed, has_part
+from clickstream_server.bulk.outputs import STDOUT, Output, Written, compressed, has_part, part_of, state_of
 from clickstream_server.bulk.progress import BulkProgress, bulk_progress
 from clickstream_server.bulk.report import shown
 from clickstream_server.bulk.waiting import interruptible
@@ -58,11 +57,11 @@ class ExportOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """How far an export is: the account, the token to go on with, the bytes in the file."""
+    """How far an export is: the account, the token to go on with, what is in the file."""
 
     account: ExportAccount
     token: str
-    count: int
+    written: Written
 
 
 class _Share:
@@ -88,9 +87,7 @@ def export(options: ExportOptions) -> int:
     if options.resume and not options.resumable:
         raise StartFailure("--resume goes on with a file of jsonl or csv that is not compressed")
     place = _kept_place(options) if options.resume else None
-    output = Output(options.output, resume_at=None if place is None else place.count)
-    if options.resumable and place is None:
-        _state_path(options).unlink(missing_ok=True)  # of an export that was given up
+    output = Output(options.output, behind=None if place is None else place.written)
     started = monotonic()
     try:
         writer = WRITERS[options.format](output, with_place=options.with_place)
@@ -103,8 +100,6 @@ def export(options: ExportOptions) -> int:
         raise StartFailure(f"{failure}. {_left(options, output)}") from failure
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted. {_left(options, output)}") from None
-    if options.resumable:
-        _state_path(options).unlink(missing_ok=True)
     come = account.session_count - (0 if place is None else place.account.session_count)
     _print_summary(output.name, account, digest, rate=come / max(monotonic() - started, 0.001))
     return 0
@@ -133,7 +128,7 @@ async def _exported(
                 account = account.after(page.sessions)
                 trailer = page.trailer
                 if options.resumable and trailer is None:
-                    _keep_place(options, _Place(account, page.resume_token, writer.output.tell()))
+                    _keep_place(options, _Place(account, page.resume_token, writer.output.written))
                 if page.sessions:
                     progress.reached(share.place_of(page.sessions[-1].session), account.session_count)
     if trailer is None:
@@ -147,22 +142,20 @@ async def _exported(
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 
-def _state_path(options: ExportOptions) -> Path:
-    return Path(f"{options.output}.part.resume")
-
-
 def _keep_place(options: ExportOptions, place: _Place) -> None:
     account = place.account
     content = {
+        "target": options.access.target,
         "export": options.key,
         "token": place.token,
-        "bytes": place.count,
+        "bytes": place.written.count,
+        "sha256": place.written.sha256,
         "sessions": account.session_count,
         "events": account.event_count,
         "totals": [[total.currency_code, total.text] for total in account.totals],
         "digest": account.digest.hex(),
     }
-    path = _state_path(options)
+    path = state_of(options.output)
     new = path.with_name(f"{path.name}.new")
     try:
         new.write_text(json.dumps(content))
@@ -175,26 +168,34 @@ def _keep_place(options: ExportOptions, place: _Place) -> None:
 
 def _kept_place(options: ExportOptions) -> _Place | None:
     """Where the export that is to be gone on with stands; None if it had not got anywhere. Raises StartFailure."""
-    path = _state_path(options)
+    path, part = state_of(options.output), part_of(options.output)
+    if not part.exists():  # somebody removed it
+        return None
     try:
         content: Any = json.loads(path.read_text())
         totals = tuple(
             Money.model_construct(currency_code=code, amount=Decimal(amount)) for code, amount in content["totals"]
         )
         account = ExportAccount(content["sessions"], content["events"], totals, bytes.fromhex(content["digest"]))
-        place, key = _Place(account, content["token"], content["bytes"]), content["export"]
+        place = _Place(account, content["token"], Written(content["bytes"], content["sha256"]))
+        key, target = content["export"], content["target"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise StartFailure(f"cannot go on: {path} cannot be read; export again without --resume") from error
     if key != options.key:
-        raise StartFailure(f"cannot go on: {options.output}.part is of an export with other options")
+        raise StartFailure(f"cannot go on: {part} is of an export with other options")
+    if target != options.access.target:  # another server would take the token, too, and go on with other sessions
+        raise StartFailure(
+            f"cannot go on: {part} came from {target}, not from {options.access.target}: if they are the same, give "
+            f"--target {target}; else export again without --resume"
+        )
     return place
 
 
 def _left(options: ExportOptions, output: Output) -> str:
     """Give up; say what is left."""
-    keep = options.resumable and output.part is not None and _state_path(options).exists()
+    keep = options.resumable and output.part is not None and output.state.exists()
     output.abandon(keep=keep)
     if keep:
         return f"What came so far stands in {output.part}; the same command with --resume goes on with it."

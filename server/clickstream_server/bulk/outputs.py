@@ -9,6 +9,7 @@ import io
 import os
 import re
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,39 @@ _DESCRIPTOR = re.compile(r"/(?:dev|proc/self|proc/thread-self)/fd/([0-9]{1,9})")
 _PIECE_BYTES = 1024 * 1024
 
 
-class Output(io.RawIOBase):
-    """Bytes on their way to a file. `sha256` is of what was written, before its compression; so is `tell`."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """So many bytes, and their digest in hexadecimal."""
 
-    def __init__(self, output: str, *, resume_at: int | None = None) -> None:
-        """Raises StartFailure. `resume_at`: go on behind so many bytes of the part that is there."""
+    count: int
+    sha256: str
+
+
+class Output(io.RawIOBase):
+    """Bytes on their way to a file. `sha256` is of what was written, before its compression; so is `tell`.
+
+    `part`: what has no name yet. `state`: what its writer may keep beside it, to go on with; it goes when the part is
+    begun anew, and with the part.
+    """
+
+    def __init__(self, output: str, *, behind: Written | None = None) -> None:
+        """Raises StartFailure. `behind`: go on behind these bytes of the part that is there, which must be these."""
         super().__init__()
         self.sha256 = hashlib.sha256()
         self.name = "standard output" if output == STDOUT else output
         self._count = 0
         self._path = None if output == STDOUT else Path(output)
-        self.part = Path(f"{output}.part") if has_part(output) else None
+        self.part = part_of(output) if has_part(output) else None
+        self.state = state_of(output)
         try:
-            self._raw: Any = (
-                _opened(output) if self.part is None else _locked(self.part, Path(output), keep=resume_at is not None)
-            )
-            if resume_at is not None:
-                self._read_again(resume_at)
+            if self.part is None:
+                self._raw: Any = _opened(output)
+            else:
+                self._raw = _locked(self.part, Path(output), keep=behind is not None)
+                if behind is None:
+                    self.state.unlink(missing_ok=True)
+                else:
+                    self._read_again(behind)
         except OSError as error:
             raise self._failed(error) from error
         self._whole = _Whole(self._raw)
@@ -60,6 +77,11 @@ class Output(io.RawIOBase):
     def tell(self) -> int:
         return self._count
 
+    @property
+    def written(self) -> Written:
+        """What was written so far."""
+        return Written(self._count, self.sha256.hexdigest())
+
     def commit(self) -> None:
         """Everything is written: give the file its name. Raises StartFailure."""
         try:
@@ -67,7 +89,9 @@ class Output(io.RawIOBase):
                 self._packer.close()
             if self.part is not None and self._path is not None:
                 os.fsync(self._raw.fileno())
-                self.part.replace(self._path)  # before it is closed: then another export may write the part
+                # While it is locked: afterwards all of these may be another export's.
+                self.state.unlink(missing_ok=True)
+                self.part.replace(self._path)
             self._raw.close()
         except OSError as error:
             raise self._failed(error) from error
@@ -75,16 +99,20 @@ class Output(io.RawIOBase):
     def abandon(self, *, keep: bool) -> None:
         """It is not complete. `keep`: leave the part, to go on with."""
         if self.part is not None and not keep:
-            self.part.unlink(missing_ok=True)  # before it is closed, as above
+            self.state.unlink(missing_ok=True)  # before it is closed, as above
+            self.part.unlink(missing_ok=True)
         self._raw.close()
 
-    def _read_again(self, count: int) -> None:
-        while self._count < count and (data := self._raw.read(min(_PIECE_BYTES, count - self._count))):
+    def _read_again(self, behind: Written) -> None:
+        left = behind.count
+        while left and (data := self._raw.read(min(_PIECE_BYTES, left))):
             self.sha256.update(data)
-            self._count += len(data)
-        if self._count < count:
-            raise StartFailure(f"{self.part} is shorter than it was: export again without --resume")
-        self._raw.truncate(count)
+            left -= len(data)
+        self._count = behind.count - left
+        if self.written != behind:
+            self._raw.close()
+            raise StartFailure(f"{self.part} is not as it was left: export again without --resume")
+        self._raw.truncate(self._count)
 
     def _failed(self, error: OSError) -> StartFailure:
         if isinstance(error, BrokenPipeError):
@@ -158,6 +186,16 @@ def _let_read_it(descriptor: int, before: os.stat_result) -> None:
             mode = mode & 0o707 | (mode & 0o007) << 3
     if stat.S_IMODE(now.st_mode) != mode:  # file systems without modes have one for all, and refuse another
         os.fchmod(descriptor, mode)
+
+
+def part_of(output: str) -> Path:
+    """What a file is called until it is complete."""
+    return Path(f"{output}.part")
+
+
+def state_of(output: str) -> Path:
+    """What stands beside a part, to go on with."""
+    return Path(f"{output}.part.resume")
 
 
 def has_part(output: str) -> bool:
