@@ -184,9 +184,11 @@ class _Unpacker:
             data = self._rest or self._packed()
             self._rest = b""
             if self._member is None:
-                data = data.lstrip(b"\0") if not data.strip(b"\0") else data  # padding, as gzip allows it
                 if not data:
                     return b""
+                data = data.lstrip(b"\0")  # padding, as gzip allows it; another member may follow
+                if not data:
+                    continue
                 self._member = self._start()
             elif not data:
                 self.fault = "the compressed data ends too early: the file is cut off"
