@@ -1,8 +1,10 @@
-"""Files as lines: what compression allows."""
+"""Files as lines: what compression allows, and how the form of the rows is recognised."""
 
 from __future__ import annotations
 
 import gzip
+import json
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,12 @@ def read(content: bytes) -> tuple[list[bytes], str | None]:
         return lines, source.lines.fault
 
 
+def recognised(*rows: Any) -> Format:
+    content = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    with opened(Generated("a", content), lambda _: None) as source:
+        return source.format
+
+
 @pytest.mark.parametrize("until", [4 + PIECE_BYTES, 4 + 3 * PIECE_BYTES, 100, 4 + PIECE_BYTES + 1])
 def test_what_follows_padding_is_read(until: int) -> None:
     """Behind zeros, however many, another member is read; what is none is told."""
@@ -30,3 +38,24 @@ def test_what_follows_padding_is_read(until: int) -> None:
     assert ([b"one\n", b"two\n"], None) == read(padded + TWO)
     assert ([b"one\n"], "the compressed data is damaged from here on") == read(padded + b"two\n")
     assert ([b"one\n"], "the compressed data ends too early: the file is cut off") == read(padded + TWO[:9])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"query_id": "q", "action_name": "click", "session_id": "visit"},
+        {"query_id": "q", "user_query": "lamp", "session_id": "visit"},
+        {"query_id": "q", "user_query": "lamp", "session": "visit"},
+    ],
+)
+def test_a_log_is_recognised_whatever_else_its_rows_hold(row: dict[str, Any]) -> None:
+    """A row of a search log that names a visit is no session."""
+    assert Format.UBI == recognised(row)
+
+
+@pytest.mark.parametrize(
+    "row", [{"session": {}}, {"session": "s", "events": []}, {"session_id": "s"}, {"trailer": {}}, {"query": 1}, {}]
+)
+def test_anything_else_is_taken_for_sessions(row: dict[str, Any]) -> None:
+    """Rows that are none of a log are taken for sessions, and refused as such if they are none."""
+    assert Format.SESSIONS == recognised(row)

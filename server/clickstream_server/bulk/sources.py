@@ -248,8 +248,10 @@ def _recognised(lines: Lines) -> Format:
             continue
         if not isinstance(row, dict):
             continue
-        if row.keys() & {"session", "trailer", "session_id"}:
+        if isinstance(row.get("session"), dict) or "trailer" in row:
             return Format.SESSIONS
         if row.keys() & _UBI_FIELDS or (len(row) == 1 and row.keys() <= _ACTIONS):
             return Format.UBI
+        if row.keys() & {"session", "session_id"}:  # after the others: the rows of a log may have these, too
+            return Format.SESSIONS
     return Format.SESSIONS
