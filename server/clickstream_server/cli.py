@@ -160,6 +160,7 @@ async def _ping(given: argparse.Namespace) -> int:
     import grpc.aio
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from clickstream.errors import MissingCredentials
     from clickstream.resume import failure_of
 
     channel = access_of(given).channel([])
@@ -170,6 +171,8 @@ async def _ping(given: argparse.Namespace) -> int:
         why = advice(failure_of(error))
         print(f"clickstream: nobody serves on {given.target} ({error.code().name}){why}", file=sys.stderr)
         return 1
+    except MissingCredentials as error:  # before anything was sent
+        raise StartFailure(error.message) from error
     finally:
         await channel.close()
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)

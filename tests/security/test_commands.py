@@ -103,3 +103,23 @@ async def test_what_is_wrong_is_said_without_a_traceback(
     assert words in errors
     assert "Traceback" not in errors
     assert not any(token in errors for token in guarded.tokens.values())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ping"], ["replay", "--sample=3"], ["import", __file__], ["export"], ["tail"]],
+    ids=lambda found: found[0],
+)
+@pytest.mark.parametrize(
+    ("file", "words"), [("gone", "cannot be read: No such file or directory"), ("empty", "the token must be one word")]
+)
+async def test_a_token_file_without_a_token_is_one_clear_line(
+    tmp_path: Path, command: list[str], file: str, words: str
+) -> None:
+    """Every command says what is wrong with its token file, and does not reach for the server."""
+    (tmp_path / "empty").touch()
+    code, _, errors = await run_program(*command, "--target", "127.0.0.1:1", "--token-file", str(tmp_path / file))
+
+    assert 1 == code
+    (line,) = errors.splitlines()
+    assert words in line
