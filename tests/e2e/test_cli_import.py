@@ -259,10 +259,12 @@ async def test_too_many_failures_stop_the_import(
     file.write_bytes(lines_of(*(row(number) for number in range(100)), *rest))
 
     stopped, _, complaints = await imported(client, file)
+    at_once, _, of_a_part = await imported(client, file, "--max-failure-ratio", "0.005")
     allowed, _, _ = await imported(client, file, "--max-failure-ratio", "0.5")
 
-    assert (1, 2) == (stopped, allowed)
-    assert f"{said}, more than the allowed 10%" in complaints.splitlines()[-1]
+    assert (1, 1, 2) == (stopped, at_once, allowed)
+    assert f"{said}, more than the allowed 10% (" in complaints.splitlines()[-1]
+    assert ", more than the allowed 0.5% (" in of_a_part.splitlines()[-1]
 
 
 async def test_few_failures_early_in_a_file_do_not_stop_it(client: ClickstreamClient, tmp_path: Path) -> None:

@@ -187,6 +187,17 @@ def test_a_query_id_that_cannot_be_stored_refuses_its_row_alone(*, atomic: bool)
     assert (3, 1, 2) == (account.counts.lines, account.query_rows, account.refused_rows)
 
 
+def test_a_bounded_part_of_a_refused_query_is_kept() -> None:
+    """Of the rows of a query that is refused, as many are told as have room in 1 MiB."""
+    rows = [a_query(note="é" * 100_000) for _ in range(20)]
+    log = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in [*rows, {"query_id": "q"}])
+
+    found = UbiRows(Lines(BufferedReader(BytesIO(log.encode())), None), LogAccount(), atomic=True).read()
+    (refused,) = (each for each in found if isinstance(each, Refusal) and each.what == "query")
+
+    assert [1, 2, 3, 4, 5] == [row.line for row in refused.rows]
+
+
 def test_events_that_differ_below_a_microsecond_stay_apart() -> None:
     """A time finer than what is stored is kept in `meta`, so that two events are not taken for one."""
     first, second = (ubi.event_of(an_event(timestamp=f"2024-12-10T00:01:29.37812345{digit}Z")) for digit in "67")

@@ -152,7 +152,7 @@ class FileImport:
     def _aborted(self, judged: _Tally) -> ImportAborted:
         return ImportAborted(
             f"{judged.refused + judged.failed:,} of {judged.seen:,} rows failed, more than the "
-            f"allowed {self._config.max_failure_ratio:.0%} (--max-failure-ratio)"
+            f"allowed {self._config.max_failure_ratio * 100:g}% (--max-failure-ratio)"
         )
 
     # --- what goes out ----------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from clickstream_server.bulk.ubi.mapping import RowRefused
 from clickstream_server.bulk.ubi.spool import Spool, SpooledEvent, spooling
 
 _ROWS_OF_QUERY_BYTES_MAX = 1024 * 1024
-"""So much of a query's own rows is held, to be shown if it is refused."""
+"""So much of a query's own rows is held, to be shown if it is refused. The first is held in any case."""
 
 _NO_ROWS = "nothing in it is a row of a search log in the UBI format"
 
@@ -153,7 +153,7 @@ def _first_rows(spool: Spool, query_id: str) -> tuple[SourceRow, ...]:
     size = 0
     with closing(spool.rows_of(query_id)) as rows:
         for row in rows:
-            size += len(row.text)
+            size += len(row.text.encode())
             if found and size > _ROWS_OF_QUERY_BYTES_MAX:
                 break
             found.append(row)
