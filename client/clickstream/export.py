@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Context, Decimal
+from typing import Any
 
 from clickstream.models import Money, SessionEvent, SessionWithEvents
 
@@ -75,6 +76,27 @@ class ExportAccount:
             values.extend(totals)
             digest = hashlib.sha256(digest + hashed).digest()
         return ExportAccount(session_count, event_count, sum_by_currency(values), digest)
+
+
+def fields_from_account(account: ExportAccount) -> dict[str, Any]:
+    """The account as JSON, to be kept with a place in an export."""
+    return {
+        "sessions": account.session_count,
+        "events": account.event_count,
+        "totals": [[total.currency_code, total.text] for total in account.totals],
+        "digest": account.digest.hex(),
+    }
+
+
+def account_from_fields(fields: Mapping[str, Any]) -> ExportAccount:
+    """The account that was kept; what stands there besides is left alone.
+
+    Raises KeyError, TypeError, ValueError or ArithmeticError for what is none. Types are not all checked.
+    """
+    totals = tuple(
+        Money.model_construct(currency_code=code, amount=Decimal(amount)) for code, amount in fields["totals"]
+    )
+    return ExportAccount(fields["sessions"], fields["events"], totals, bytes.fromhex(fields["digest"]))
 
 
 @dataclass(frozen=True, slots=True)

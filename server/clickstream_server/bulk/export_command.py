@@ -9,7 +9,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from dataclasses import astuple, dataclass
-from decimal import Decimal
 from hashlib import sha256
 from time import monotonic
 from typing import Any, Self
@@ -20,8 +19,8 @@ from rich.text import Text
 from clickstream.access import Access
 from clickstream.client import ClickstreamClient
 from clickstream.errors import ClickstreamError, MessageTooLarge, Unavailable
-from clickstream.export import ExportAccount, ExportFilter
-from clickstream.models import Money, SessionBatch, SessionWithEvents
+from clickstream.export import ExportAccount, ExportFilter, account_from_fields, fields_from_account
+from clickstream.models import SessionBatch, SessionWithEvents
 from clickstream_server.bulk.formats import WRITERS, Writer
 from clickstream_server.bulk.outputs import STDOUT, Output, Written, compressed, has_part, part_of, state_of
 from clickstream_server.bulk.progress import BulkProgress, bulk_progress
@@ -143,17 +142,13 @@ async def _exported(
 
 
 def _keep_place(options: ExportOptions, place: _Place) -> None:
-    account = place.account
     content = {
         "target": options.access.target,
         "export": options.key,
         "token": place.token,
         "bytes": place.written.count,
         "sha256": place.written.sha256,
-        "sessions": account.session_count,
-        "events": account.event_count,
-        "totals": [[total.currency_code, total.text] for total in account.totals],
-        "digest": account.digest.hex(),
+        **fields_from_account(place.account),
     }
     path = state_of(options.output)
     new = path.with_name(f"{path.name}.new")
@@ -173,11 +168,7 @@ def _kept_place(options: ExportOptions) -> _Place | None:
         return None
     try:
         content: Any = json.loads(path.read_text())
-        totals = tuple(
-            Money.model_construct(currency_code=code, amount=Decimal(amount)) for code, amount in content["totals"]
-        )
-        account = ExportAccount(content["sessions"], content["events"], totals, bytes.fromhex(content["digest"]))
-        place = _Place(account, content["token"], Written(content["bytes"], content["sha256"]))
+        place = _Place(account_from_fields(content), content["token"], Written(content["bytes"], content["sha256"]))
         key, target = content["export"], content["target"]
     except FileNotFoundError:
         return None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clickstream_server.bulk.rows import BOM
+from clickstream_server.bulk.ubi.lines import ACTIONS
 from clickstream_server.failures import StartFailure
 
 STDIN = "-"
@@ -30,7 +31,6 @@ _OTHER_FORMS = {
 _PIECE_BYTES = 64 * 1024
 _ROWS_LOOKED_AT = 50
 _UBI_FIELDS = frozenset({"query_id", "action_name", "user_query", "query_response_id"})
-_ACTIONS = frozenset({"index", "create", "update", "delete"})
 
 
 class Format(Enum):
@@ -250,7 +250,7 @@ def _recognised(lines: Lines) -> Format:
             continue
         if isinstance(row.get("session"), dict) or "trailer" in row:
             return Format.SESSIONS
-        if row.keys() & _UBI_FIELDS or (len(row) == 1 and row.keys() <= _ACTIONS):
+        if row.keys() & _UBI_FIELDS or (len(row) == 1 and row.keys() <= ACTIONS):
             return Format.UBI
         if row.keys() & {"session", "session_id"}:  # after the others: the rows of a log may have these, too
             return Format.SESSIONS

@@ -11,7 +11,9 @@ from clickstream_server.bulk.rows import BOM, kept_text
 from clickstream_server.bulk.ubi.mapping import RowRefused, object_from_json, text_of
 
 LINE_BYTES_MAX = 8 * 1024 * 1024
-_ACTIONS = frozenset({"index", "create", "update", "delete"})
+"""As large as a message: a line is one query or one event, not a session with all its events as in our own form."""
+
+ACTIONS = frozenset({"index", "create", "update", "delete"})
 
 
 class ByteLines(Protocol):
@@ -143,7 +145,7 @@ def _action_of(line: int, text: str, fields: dict[str, Any]) -> _Action | None:
     if len(fields) != 1:
         return None
     ((name, target),) = fields.items()
-    if name not in _ACTIONS or not isinstance(target, dict):
+    if name not in ACTIONS or not isinstance(target, dict):
         return None
     index = target.get("_index")
     return _Action(line, text, name, index if isinstance(index, str) else "")

@@ -9,7 +9,6 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from decimal import Decimal
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -17,8 +16,15 @@ from pymongo import ASCENDING
 
 from clickstream import transfer_wire
 from clickstream.errors import BatchNotFound, InvalidField
-from clickstream.export import EMPTY_DIGEST, AccountRow, ExportAccount, ExportFilter, account_row
-from clickstream.models import Money
+from clickstream.export import (
+    EMPTY_DIGEST,
+    AccountRow,
+    ExportAccount,
+    ExportFilter,
+    account_from_fields,
+    account_row,
+    fields_from_account,
+)
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.values import micros_from_datetime
 from clickstream_server.limits import Limits, check_id
@@ -231,27 +237,15 @@ def _key_of(chosen: ExportFilter, events_limit: int | None) -> str:
 
 
 def _token(place: _Place, key: str) -> str:
-    account = place.account
-    content = {
-        "filter": key,
-        "position": place.position,
-        "sessions": account.session_count,
-        "events": account.event_count,
-        "totals": [[total.currency_code, total.text] for total in account.totals],
-        "digest": account.digest.hex(),
-    }
+    content = {"filter": key, "position": place.position, **fields_from_account(place.account)}
     return base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
 
 
 def _read_token(token: str, key: str, steps: int) -> _Place:
     try:
         content = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
-        totals = tuple(
-            Money.model_construct(currency_code=code, amount=Decimal(amount)) for code, amount in content["totals"]
-        )
-        account = ExportAccount(content["sessions"], content["events"], totals, bytes.fromhex(content["digest"]))
         same_filter = content["filter"] == key
-        place = _Place(content["position"], account)
+        place = _Place(content["position"], account_from_fields(content))
         if not _is_sound(place, steps):
             raise ValueError
     except (binascii.Error, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
