@@ -180,9 +180,7 @@ def _let_read_it(descriptor: int, before: os.stat_result) -> None:
     if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
         try:
             os.fchown(descriptor, before.st_uid, before.st_gid)
-        except (
-            OSError
-        ):  # not allowed, or not known there; then the part's group may be another: it may do what everybody may
+        except OSError:  # not allowed, or not known there: the group, which may be another, may do what everybody may
             mode = mode & 0o707 | (mode & 0o007) << 3
     if stat.S_IMODE(now.st_mode) != mode:  # file systems without modes have one for all, and refuse another
         os.fchmod(descriptor, mode)
