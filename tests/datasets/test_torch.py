@@ -80,6 +80,25 @@ async def test_ranks_share_a_batch(
     assert (0, RELEVANT) == (code, sorted(numbers(lines))), errors
 
 
+@pytest.mark.parametrize("loader", [{}, workers(2, "spawn")], ids=["none", "spawn"])
+async def test_ranks_share_a_data_set_made_before_them(
+    client: SyncClickstreamClient, batch_id: str, loader: dict[str, Any], tmp_path: Path
+) -> None:
+    """Ranks that get one data set from the process which spawns them share the batch, with workers and without."""
+    distributed = {"ranks": 2, "init": f"file://{tmp_path / 'init'}", "made_first": True}
+    lines, code, errors = await trained(client, batch_id, loader=loader, **distributed)
+
+    assert (0, RELEVANT) == (code, sorted(numbers(lines))), errors
+
+
+async def test_each_rank_has_its_epoch(client: SyncClickstreamClient, batch_id: str, tmp_path: Path) -> None:
+    """A rank that goes on to its next epoch takes none of the others along, though all got the same data set."""
+    distributed = {"ranks": 2, "init": f"file://{tmp_path / 'init'}", "made_first": True}
+    lines, code, errors = await trained(client, batch_id, own_epochs=[3, 4], epochs=[], **distributed)
+
+    assert (0, {0: 3, 1: 4}) == (code, {line["rank"]: line["epoch"] for line in lines}), errors
+
+
 def test_ranks_can_be_given(client: SyncClickstreamClient, batch_id: str) -> None:
     """A rank that is given is used, and one without a world size is refused."""
     parts = [BatchDataset(client, batch_id, rank=rank, world_size=3) for rank in range(3)]

@@ -30,11 +30,14 @@ def loader_class(todo: dict[str, Any]) -> type[DataLoader]:
     return StatefulDataLoader
 
 
-def main(target: str, batch_id: str, todo: dict[str, Any]) -> None:
+def made(target: str, batch_id: str, todo: dict[str, Any]) -> BatchDataset:
     client = SyncClickstreamClient(target)
     if todo.get("connect_first"):
         client.get_batch(batch_id)
-    dataset = BatchDataset(client, batch_id, **todo.get("dataset", {}))
+    return BatchDataset(client, batch_id, **todo.get("dataset", {}))
+
+
+def train(dataset: BatchDataset, todo: dict[str, Any]) -> None:
     loader = loader_class(todo)(dataset, batch_size=10, collate_fn=numbers_and_pid, **todo.get("loader", {}))
     if todo.get("load"):
         loader.load_state_dict(torch.load(todo["load"]))
@@ -51,15 +54,24 @@ def main(target: str, batch_id: str, todo: dict[str, Any]) -> None:
                 return
 
 
-def rank_main(rank: int, target: str, batch_id: str, todo: dict[str, Any]) -> None:
+def rank_main(rank: int, target: str, batch_id: str, todo: dict[str, Any], handed: BatchDataset | None) -> None:
     torch.distributed.init_process_group("gloo", init_method=todo["init"], rank=rank, world_size=todo["ranks"])
-    main(target, batch_id, todo)
+    dataset = handed or made(target, batch_id, todo)
+    if "own_epochs" in todo:
+        dataset.set_epoch(todo["own_epochs"][rank])
+        torch.distributed.barrier()
+        os.write(1, f"{json.dumps({'rank': rank, 'epoch': dataset.epoch, 'numbers': []})}\n".encode())
+    train(dataset, todo)
     torch.distributed.destroy_process_group()
 
 
+def main(target: str, batch_id: str, todo: dict[str, Any]) -> None:
+    if "ranks" not in todo:
+        train(made(target, batch_id, todo), todo)
+        return
+    handed = made(target, batch_id, todo) if todo.get("made_first") else None
+    torch.multiprocessing.spawn(rank_main, (target, batch_id, todo, handed), nprocs=todo["ranks"])
+
+
 if __name__ == "__main__":
-    given = json.loads(sys.argv[3])
-    if "ranks" in given:
-        torch.multiprocessing.spawn(rank_main, (sys.argv[1], sys.argv[2], given), nprocs=given["ranks"])
-    else:
-        main(sys.argv[1], sys.argv[2], given)
+    main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,8 +29,9 @@ class BatchDataset(BatchExamples, IterableDataset):  # type: ignore[misc]  # tor
         for examples in DataLoader(dataset, batch_size=64, collate_fn=list):
 
     All workers of all ranks together yield every example once, whatever their numbers. The rank is that of
-    torch.distributed, if that is initialized when the data set is iterated or sent to a worker, unless it is given.
-    `set_epoch` reaches workers that run already. With torchdata's StatefulDataLoader it can go on in mid-epoch.
+    torch.distributed, if that is initialized when the data set is iterated or sent to a worker, unless it is given; so
+    one that is made before the ranks are spawned may be handed to all of them. `set_epoch` reaches workers that run
+    already, and is of its rank alone. With torchdata's StatefulDataLoader it can go on in mid-epoch.
 
     The client must not have been used in this process before if workers are forked: they would raise ForkedProcess.
     """
@@ -56,15 +58,28 @@ class BatchDataset(BatchExamples, IterableDataset):  # type: ignore[misc]  # tor
             buffer_size=buffer_size,
             include_irrelevant=include_irrelevant,
         )
-        self._process = None if rank is None or world_size is None else (rank, world_size)
-        self._shared_epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._given_rank = None if rank is None or world_size is None else (rank, world_size)
+        self._trainer_rank: tuple[int, int] | None = None
+        """That of the process which has sent the data set here."""
+        self._share_epoch(0)
 
     @property
     def epoch(self) -> int:
         return int(self._shared_epoch)
 
     def set_epoch(self, epoch: int) -> None:
+        self._own_epoch()
         self._shared_epoch.fill_(epoch)
+
+    def _share_epoch(self, epoch: int) -> None:
+        """Have an epoch that this process shares with the workers that it starts from now on."""
+        self._shared_epoch = torch.full((), epoch, dtype=torch.int64).share_memory_()
+        self._epoch_pid = os.getpid()
+
+    def _own_epoch(self) -> None:
+        """In a rank that was handed the data set, leave the epoch of the others: one may be ahead of another."""
+        if get_worker_info() is None and self._epoch_pid != os.getpid():
+            self._share_epoch(self.epoch)
 
     def __iter__(self) -> Iterator[Example]:
         if get_worker_info() is None:
@@ -78,15 +93,18 @@ class BatchDataset(BatchExamples, IterableDataset):  # type: ignore[misc]  # tor
         return Shard(*self._rank(), *of_process)
 
     def _rank(self) -> tuple[int, int]:
-        if self._process is not None:
-            return self._process
-        if distributed.is_available() and distributed.is_initialized():
-            return distributed.get_rank(), distributed.get_world_size()
-        return 0, 1
+        return self._given_rank or _distributed_rank() or self._trainer_rank or (0, 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A spawned worker knows nothing of torch.distributed, so its rank goes along."""
-        return super().__getstate__() | {"_process": self._rank()}
+        """A spawned worker knows nothing of torch.distributed, so its trainer's rank, where it has one, goes along."""
+        self._own_epoch()
+        return super().__getstate__() | {"_trainer_rank": _distributed_rank() or self._trainer_rank}
+
+
+def _distributed_rank() -> tuple[int, int] | None:
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return None
 
 
 def _readable(examples: Iterator[Example]) -> Generator[Example, None, None]:
