@@ -43,7 +43,7 @@ class Background:
         self._client = client
         self._lock = threading.RLock()  # a signal handler may make a call, too, in the thread that holds it
         self._running: set[Future[Any]] = set()
-        self._closed = False
+        self._used = self._closed = False
 
     def run(self, call: Callable[[ClickstreamClient], Coroutine[Any, Any, T]]) -> T:
         """Make the call on the loop and wait for its answer."""
@@ -87,7 +87,7 @@ class Background:
             with self._lock:
                 already, self._closed = self._closed, True
                 running = list(self._running)
-            if already:
+            if already or not self._used:  # for an unused one no loop is started: it would be dead in a fork
                 return
             for future in running:
                 future.cancel()
@@ -101,6 +101,7 @@ class Background:
         with self._lock:
             if self._closed:
                 raise Cancelled(_CLOSED)
+            self._used = True
             future = asyncio.run_coroutine_threadsafe(call(self._client), _loop())
             self._running.add(future)
         future.add_done_callback(self._running.discard)

@@ -383,7 +383,10 @@ def child(client, sessions, answers):
 
 if __name__ == "__main__":
     client, sessions = SyncClickstreamClient(sys.argv[1]), None
-    if sys.argv[3] != "unused":
+    if sys.argv[3] == "others closed unused":
+        SyncClickstreamClient(sys.argv[1]).close()
+        SyncClickstreamClient(sys.argv[1])  # is closed when it is collected as garbage: at once
+    elif sys.argv[3] != "unused":
         client.list_batches()
     if sys.argv[3] == "streaming":
         sessions = client.get_batch_sessions("", follow=True)
@@ -404,6 +407,7 @@ if __name__ == "__main__":
     ("method", "state", "told"),
     [
         ("fork", "unused", ["1", "0 1"]),
+        ("fork", "others closed unused", ["1", "0 1"]),
         ("fork", "used", ["ForkedProcess", "0 1"]),
         ("fork", "streaming", ["ForkedProcess", "ForkedProcess", "0 1"]),
         ("spawn", "used", ["1", "0 1"]),
