@@ -50,6 +50,14 @@ def test_irrelevant_sessions_come_if_asked_for(client: SyncClickstreamClient, ba
     assert SESSIONS == batch_to_arrow(client, batch_id, include_irrelevant=True).read_all().num_rows
 
 
+def test_events_can_be_limited(client: SyncClickstreamClient, batch_id: str) -> None:
+    """With `events_limit` rows have so many events at most, and say how many are stored."""
+    table = batch_to_arrow(client, batch_id, events_limit=0).read_all()
+
+    assert [[]] * len(RELEVANT) == table["clicks"].to_pylist() == table["other_events"].to_pylist()
+    assert {1, 2} == set(table["event_count"].to_pylist())
+
+
 def test_a_collecting_batch_is_refused_at_once(own_client: SyncClickstreamClient) -> None:
     """A batch that collects raises BatchStatusMismatch before anything is read."""
     fill(own_client, [2])

@@ -14,7 +14,14 @@ import grpc.aio
 import pytest
 from made import IRRELEVANT, RELEVANT, SESSIONS, fill, session
 
-from clickstream import BatchNotFound, BatchStatusMismatch, SessionBatchStatus, SyncClickstreamClient
+from clickstream import (
+    BatchNotFound,
+    BatchStatusMismatch,
+    MessageTooLarge,
+    SessionBatchStatus,
+    SessionEvent,
+    SyncClickstreamClient,
+)
 from clickstream.datasets import BatchExamples, Example, IncompleteEpoch, Shard
 from clickstream.v1 import batch_pb2 as pb_batch
 from clickstream.v1 import clickstream_service_pb2 as pb
@@ -55,6 +62,52 @@ def test_irrelevant_sessions_come_if_asked_for(client: SyncClickstreamClient, ba
 
     assert list(range(1, SESSIONS + 1)) == sorted(numbers(examples))
     assert IRRELEVANT == {found["session_number"] for found in examples if found["is_irrelevant"]}
+
+
+def test_events_can_be_limited(client: SyncClickstreamClient, batch_id: str) -> None:
+    """With `events_limit` an example has its session's first events only, and says how many are stored."""
+    first = list(BatchExamples(client, batch_id, events_limit=1))
+    none = list(BatchExamples(client, batch_id, events_limit=0))
+    stored = [2 if number % 10 == 0 else 1 for number in RELEVANT]
+
+    assert RELEVANT == numbers(first) == numbers(none)
+    assert stored == [example["event_count"] for example in first] == [example["event_count"] for example in none]
+    assert {(1, 0)} == {(len(example["clicks"]), len(example["other_events"])) for example in first}
+    assert not any(example["clicks"] or example["other_events"] for example in none)
+    for wrong in (-1, 2**31):
+        with pytest.raises(ValueError, match="events_limit"):
+            BatchExamples(client, batch_id, events_limit=wrong)
+
+
+@ORDERS
+def test_a_pass_goes_on_past_a_session_that_is_too_large(own_client: SyncClickstreamClient, order: Any) -> None:
+    """A session with more events than a message holds ends a pass, which goes on from there with `events_limit`."""
+    fill(own_client, range(2, 40))
+    own_client.push_events(large_events(0, 80))
+    own_client.push_events(large_events(80, 160))
+    batch_id = own_client.release_batch("r").batch.batch_id
+    data = BatchExamples(own_client, batch_id, **order)
+    before = []
+    with pytest.raises(MessageTooLarge, match="smaller events_limit"):
+        before.extend(iter(data))
+    other = BatchExamples(own_client, batch_id, events_limit=2, **order)
+    other.load_state_dict(data.state_dict())
+    after = list(other)
+
+    assert list(range(1, 39)) == sorted(numbers(before) + numbers(after))
+    assert [(1, 1, 162)] == [
+        (len(found["clicks"]), len(found["other_events"]), found["event_count"])
+        for found in after
+        if found["session_id"] == "s-20"
+    ]
+
+
+def large_events(first: int, end: int) -> list[SessionEvent]:
+    """Events of a session, later than those that it has, of 60 KB each."""
+    about = {"session_id": "s-20", "event_type": "view", "meta": {"text": "x" * 60_000}}
+    return [
+        SessionEvent(event_id=f"v{number}", created_at="2026-01-06T09:00:00Z", **about) for number in range(first, end)
+    ]
 
 
 def test_a_shuffled_pass_is_one_order_of_all(client: SyncClickstreamClient, batch_id: str) -> None:

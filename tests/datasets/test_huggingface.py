@@ -29,6 +29,14 @@ def test_more_shards_than_sessions(client: SyncClickstreamClient, batch_id: str)
         batch_to_huggingface(client, batch_id, num_shards=0)
 
 
+def test_events_can_be_limited(client: SyncClickstreamClient, batch_id: str) -> None:
+    """With `events_limit` rows have so many events at most, and say how many are stored."""
+    limited = list(batch_to_huggingface(client, batch_id, events_limit=0))
+
+    assert list(BatchExamples(client, batch_id, events_limit=0)) == limited
+    assert {(0, 1), (0, 2)} == {(len(example["clicks"]), example["event_count"]) for example in limited}
+
+
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_nodes_share_a_batch(client: SyncClickstreamClient, batch_id: str, world_size: int) -> None:
     """Split by `datasets` over nodes, also where the shards do not divide, every session comes once."""

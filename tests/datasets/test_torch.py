@@ -108,6 +108,13 @@ def test_ranks_can_be_given(client: SyncClickstreamClient, batch_id: str) -> Non
         BatchDataset(client, batch_id, rank=1)
 
 
+def test_events_can_be_limited(client: SyncClickstreamClient, batch_id: str) -> None:
+    """With `events_limit` examples have so many events at most, and say how many are stored."""
+    examples = list(BatchDataset(client, batch_id, events_limit=0))
+
+    assert {(0, 1), (0, 2)} == {(len(example["clicks"]), example["event_count"]) for example in examples}
+
+
 # --- order ----------------------------------------------------------------------------------------------------------
 
 

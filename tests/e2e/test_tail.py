@@ -141,6 +141,32 @@ async def test_json_is_that_of_export(client: ClickstreamClient) -> None:
     assert exported.splitlines()[:-1] == tailed.splitlines()
 
 
+async def test_events_can_be_limited(client: ClickstreamClient) -> None:
+    """A session too large to be shown as JSON ends the tail with the option that helps; `--events-limit` shows it.
+
+    With that option a line has so many events at most; `event_count` says how many are stored.
+    """
+    batch_id = await register(client, 1, 2)
+    meta = {"text": "x" * 60_000}
+    events = [SessionEvent(session_id="s2", event_id=f"e{n:03}", object_id="o", meta=meta) for n in range(160)]
+    await client.push_events(events[:80])
+    await client.push_events(events[80:])
+    await client.release_batch("r")
+    arguments = ("tail", batch_id, "--target", client.target)
+    code, output, errors = await run_program(*arguments, "--json")
+    _, limited, _ = await run_program(*arguments, "--json", "--events-limit", "3")
+    _, lines, _ = await run_program(*arguments, "--events-limit", "3")
+
+    assert (1, [1]) == (code, [json.loads(line)["session_number"] for line in output.splitlines()])
+    assert "session 's2'" in errors
+    assert "with a smaller --events-limit (MESSAGE_TOO_LARGE)" in errors
+    shown = [json.loads(line) for line in limited.splitlines()]
+    assert [(1, 0, 0), (2, 3, 160)] == [
+        (found["session_number"], len(found["events"]), found["event_count"]) for found in shown
+    ]
+    assert "3+ clicks" in lines.splitlines()[1]
+
+
 # --- where it begins and ends ---------------------------------------------------------------------------------------
 
 
@@ -193,12 +219,12 @@ async def test_what_cannot_be_followed(client: ClickstreamClient) -> None:
 async def test_ctrl_c_says_how_to_go_on(client: ClickstreamClient) -> None:
     """Ctrl-C ends it with exit code 130 and the line that shows the rest."""
     batch_id = await register(client, 1, 2)
-    process = await start_program("tail", "--json", "--target", client.target)
+    process = await start_program("tail", "--json", "--events-limit", "9", "--target", client.target)
     assert [1, 2] == [json.loads(await next_line(process))["session_number"] for _ in range(2)]
     process.send_signal(signal.SIGINT)
     code, further, errors = await ended(process)
 
-    to_go_on = f"tail {batch_id} --after 2 --json --target {client.target}"
+    to_go_on = f"tail {batch_id} --after 2 --json --events-limit 9 --target {client.target}"
     assert (130, [], f"clickstream: interrupted; to go on: clickstream {to_go_on}\n") == (code, further, errors)
     await register(client, 3)
     await client.release_batch("r")

@@ -11,6 +11,8 @@ from clickstream.datasets.plan import Shard, Shuffle
 from clickstream.sync_client import SyncClickstreamClient
 
 BUFFER_SIZE = 4096
+EVENTS_LIMIT_MAX = 2**31 - 1
+"""What the field of the request can hold."""
 
 
 class BatchExamples(Iterable[Example]):
@@ -18,10 +20,12 @@ class BatchExamples(Iterable[Example]):
 
     Every iteration reads the batch anew. Nothing is asked of the server before, so it may be pickled or forked. Raises,
     when an iteration begins: BatchNotFound; BatchStatusMismatch while the batch collects. At its end: IncompleteEpoch
-    unless all of its numbers are accounted for.
+    unless all of its numbers are accounted for. In between: MessageTooLarge where a session with its events does not
+    fit into a message, which `events_limit` helps against; the checkpoint of that pass can be gone on from with one.
 
     `shuffle`: in an order that follows from `seed` and the epoch, see `Shuffle`; `buffer_size` sessions are held in
-    memory for it. Sessions that are marked irrelevant are left out unless `include_irrelevant`.
+    memory for it. Sessions that are marked irrelevant are left out unless `include_irrelevant`. `events_limit`: an
+    example has the first so many events of its session only (None: all); its `event_count` says how many are stored.
     """
 
     def __init__(
@@ -33,18 +37,22 @@ class BatchExamples(Iterable[Example]):
         seed: int = 0,
         buffer_size: int = BUFFER_SIZE,
         include_irrelevant: bool = False,
+        events_limit: int | None = None,
         shard: Shard = Shard(),  # noqa: B008  # it is immutable
     ) -> None:
         if not batch_id:
             raise ValueError("batch_id must not be empty: a data set is of one sealed batch")
         if buffer_size < 1:
             raise ValueError("buffer_size must be at least 1")
+        if events_limit is not None and not 0 <= events_limit <= EVENTS_LIMIT_MAX:
+            raise ValueError(f"events_limit must be from 0 to {EVENTS_LIMIT_MAX}")
         self._client = client
         self._batch_id = batch_id
         self._shuffle = shuffle
         self._seed = seed
         self._buffer_size = buffer_size
         self._include_irrelevant = include_irrelevant
+        self._events_limit = events_limit
         self._shard = shard
         self._epoch = 0
         self._loaded: State | None = None
@@ -86,6 +94,7 @@ class BatchExamples(Iterable[Example]):
             number=self.epoch,
             shuffle=Shuffle(self._seed, self.epoch, self._buffer_size) if self._shuffle else None,
             include_irrelevant=self._include_irrelevant,
+            events_limit=self._events_limit,
             state=loaded,
         )
         return self._latest

@@ -21,7 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class State(TypedDict):
-    """A checkpoint: how many numbers of its part a reader has dealt with, and all that this depends on. Plain JSON."""
+    """A checkpoint: how many numbers of its part a reader has dealt with, and all that this depends on. Plain JSON.
+
+    What the examples hold does not count, `events_limit` for one: a pass may go on with another.
+    """
 
     batch_id: str
     session_counter: int
@@ -73,10 +76,12 @@ class Epoch(Iterator[Example]):
         number: int,
         shuffle: Shuffle | None,
         include_irrelevant: bool,
+        events_limit: int | None,
         state: State | None,
     ) -> None:
         self._client = client
         self._include_irrelevant = include_irrelevant
+        self._events_limit = events_limit
         self._begun = _begun(sealed_batch(client, batch_id), number, shuffle, shard)
         self._places = shard.places(self._begun["session_counter"])
         self.account = EpochAccount(len(self._places), skipped=0 if state is None else self._checked(state))
@@ -151,7 +156,7 @@ class Epoch(Iterator[Example]):
         return example_of(session_with_events_from_pb(found))
 
     def _read(self, span: Span) -> Generator[SessionWithEvents, None, None]:
-        return read_span(self._client, self._begun["batch_id"], span)
+        return read_span(self._client, self._begun["batch_id"], span, self._events_limit)
 
     def _read_packed(self, span: Span) -> dict[int, bytes]:
         """The sessions by number, as they are held: serialized.

@@ -40,7 +40,10 @@ class Action(TypedDict):
 
 
 class Example(TypedDict):
-    """One session. `query`: text, or JSON text if `query_is_json`. `clicks` and `other_events`: in order of time."""
+    """One session. `query`: text, or JSON text if `query_is_json`. `clicks` and `other_events`: in order of time.
+
+    `event_count`: how many events are stored; more than stand here, and than count in `results`, if these were limited.
+    """
 
     session_id: str
     session_number: int
@@ -51,6 +54,7 @@ class Example(TypedDict):
     results: list[ShownResult]
     clicks: list[Action]
     other_events: list[Action]
+    event_count: int
     search_meta: str | None
     payload_filter: str | None
     sort_by: str | None
@@ -89,6 +93,7 @@ def example_of(found: SessionWithEvents) -> Example:
         "results": results,
         "clicks": clicks,
         "other_events": others,
+        "event_count": found.event_count,
         "search_meta": _json(session.search_meta),
         "payload_filter": _json(session.payload_filter),
         "sort_by": None if session.sort_by is None else _json(session.sort_by.model_dump(mode="json")),

@@ -14,7 +14,12 @@ from clickstream.sync_client import SyncClickstreamClient
 
 
 def batch_to_huggingface(
-    client: SyncClickstreamClient, batch_id: str, *, num_shards: int = 64, include_irrelevant: bool = False
+    client: SyncClickstreamClient,
+    batch_id: str,
+    *,
+    num_shards: int = 64,
+    include_irrelevant: bool = False,
+    events_limit: int | None = None,
 ) -> datasets.IterableDataset:
     """The examples of a sealed batch as an IterableDataset in so many shards, each a range of numbers.
 
@@ -31,13 +36,21 @@ def batch_to_huggingface(
             "client": client,
             "batch_id": batch_id,
             "include_irrelevant": include_irrelevant,
+            "events_limit": events_limit,
             "shards": [Shard(number, num_shards) for number in range(num_shards)],
         },
     )
 
 
 def _examples(
-    client: SyncClickstreamClient, batch_id: str, *, include_irrelevant: bool, shards: list[Shard]
+    client: SyncClickstreamClient,
+    batch_id: str,
+    *,
+    include_irrelevant: bool,
+    events_limit: int | None,
+    shards: list[Shard],
 ) -> Iterator[Example]:
     for shard in shards:
-        yield from BatchExamples(client, batch_id, include_irrelevant=include_irrelevant, shard=shard)
+        yield from BatchExamples(
+            client, batch_id, include_irrelevant=include_irrelevant, events_limit=events_limit, shard=shard
+        )

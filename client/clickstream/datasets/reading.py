@@ -38,14 +38,21 @@ def sealed_batch(client: SyncClickstreamClient, batch_id: str) -> SessionBatch:
     return batch
 
 
-def read_span(client: SyncClickstreamClient, batch_id: str, span: Span) -> Generator[SessionWithEvents, None, None]:
+def read_span(
+    client: SyncClickstreamClient, batch_id: str, span: Span, events_limit: int | None = None
+) -> Generator[SessionWithEvents, None, None]:
     """The sessions with these numbers that are still in the batch, in order, irrelevant ones too, as messages.
 
+    Each comes with its first `events_limit` events (None: all).
+
     A number that is missing was moved on by UpdateSession: the server says how far it has read, and it has read past
-    that number. Raises IncompleteEpoch if the stream ends, or repeats itself, before it has read as far as asked.
+    that number. Raises IncompleteEpoch if the stream ends, or repeats itself, before it has read as far as asked;
+    MessageTooLarge at a session that does not fit into a message with its events.
     """
     reached = span.first - 1
-    request = pb.GetBatchSessionsRequest(batch_id=batch_id, after_number=reached, limit=len(span.numbers))
+    request = pb.GetBatchSessionsRequest(
+        batch_id=batch_id, after_number=reached, limit=len(span.numbers), events_limit=events_limit
+    )
     with closing(client._batch_messages(request)) as pages:  # noqa: SLF001  # of the same package
         for page in pages:
             for found in page.sessions:

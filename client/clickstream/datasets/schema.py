@@ -42,6 +42,7 @@ EXAMPLE = pa.schema(
         _required("results", pa.list_(RESULT)),
         _required("clicks", pa.list_(ACTION)),
         _required("other_events", pa.list_(ACTION)),
+        _required("event_count", pa.int64()),
         pa.field("search_meta", pa.string()),
         pa.field("payload_filter", pa.string()),
         pa.field("sort_by", pa.string()),

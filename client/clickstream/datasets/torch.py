@@ -45,6 +45,7 @@ class BatchDataset(BatchExamples, IterableDataset):  # type: ignore[misc]  # tor
         seed: int = 0,
         buffer_size: int = BUFFER_SIZE,
         include_irrelevant: bool = False,
+        events_limit: int | None = None,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
@@ -57,6 +58,7 @@ class BatchDataset(BatchExamples, IterableDataset):  # type: ignore[misc]  # tor
             seed=seed,
             buffer_size=buffer_size,
             include_irrelevant=include_irrelevant,
+            events_limit=events_limit,
         )
         self._given_rank = None if rank is None or world_size is None else (rank, world_size)
         self._trainer_rank: tuple[int, int] | None = None

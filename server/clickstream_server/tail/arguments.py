@@ -28,6 +28,12 @@ def add_tail(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="an object a line, the same as of clickstream export --with-place"
     )
+    parser.add_argument(
+        "--events-limit",
+        metavar="N",
+        type=_events,
+        help="the first N events of a session only (default: with --json all, which has to fit into a message)",
+    )
     parser.set_defaults(run=_tail)
     return parser
 
@@ -38,7 +44,21 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _events(text: str) -> int:
+    if (count := _count(text)) >= 2**31:
+        raise argparse.ArgumentTypeError("must be less than 2,147,483,648")
+    return count
+
+
 def _tail(given: argparse.Namespace) -> int:
     from clickstream_server.tail.command import TailOptions, tail
 
-    return tail(TailOptions(access_of(given), given.batch, after=given.after, last=given.last, as_json=given.json))
+    options = TailOptions(
+        access_of(given),
+        given.batch,
+        after=given.after,
+        last=given.last,
+        as_json=given.json,
+        events_limit=given.events_limit,
+    )
+    return tail(options)

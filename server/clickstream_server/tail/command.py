@@ -13,7 +13,7 @@ from select import select
 
 from clickstream.access import Access
 from clickstream.client import DEFAULT_TARGET, ClickstreamClient
-from clickstream.errors import BatchNotFound, ClickstreamError, NoCollectingBatch, Unavailable
+from clickstream.errors import BatchNotFound, ClickstreamError, MessageTooLarge, NoCollectingBatch, Unavailable
 from clickstream.models import SessionBatch, SessionBatchStatus, SessionPage
 from clickstream.resume import Patience
 from clickstream_server.bulk.waiting import interruptible
@@ -35,6 +35,7 @@ class TailOptions:
     after: int
     last: int | None
     as_json: bool
+    events_limit: int | None
 
 
 def tail(options: TailOptions) -> int:
@@ -91,6 +92,7 @@ class _Follower:
                 *("clickstream", "tail", *([self._batch_id] if self._batch_id else [])),
                 *("--after", str(self._after)),
                 *(["--json"] if options.as_json else []),
+                *([] if options.events_limit is None else ["--events-limit", str(options.events_limit)]),
                 *options_of(options.access, DEFAULT_TARGET),
             ]
         )
@@ -108,7 +110,9 @@ class _Follower:
 
     async def _read(self, client: ClickstreamClient, patience: Patience) -> None:
         """Write what comes until the batch is sealed."""
-        limit = None if self._options.as_json else EVENTS_COUNTED_MAX
+        limit = self._options.events_limit
+        if limit is None and not self._options.as_json:
+            limit = EVENTS_COUNTED_MAX
         pages = client.get_batch_pages(self._batch_id, after_number=self._after, events_limit=limit, follow=True)
         async with aclosing(pages):
             async for page in pages:
@@ -148,4 +152,7 @@ def say(text: str) -> None:
 def _said(target: str, error: ClickstreamError) -> str:
     if isinstance(error, Unavailable) and not error.reason:
         return f"nobody answers at {target}{advice(error)}"
-    return f"{error.message} ({error.reason or error.code.name}){advice(error)}"
+    message = error.message
+    if isinstance(error, MessageTooLarge):  # it names the field of the request
+        message = message.replace("events_limit", "--events-limit")
+    return f"{message} ({error.reason or error.code.name}){advice(error)}"
