@@ -11,7 +11,16 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from browser import Browser
-from clickstream import ClickstreamClient, Money, Order, SearchResultItem, Session, SessionEvent, SortBy
+from clickstream import (
+    ClickstreamClient,
+    Money,
+    Order,
+    SearchResultItem,
+    Session,
+    SessionBatchStatus,
+    SessionEvent,
+    SortBy,
+)
 from clickstream_server.embedded import EmbeddedMongo
 from harness import ServerProcess, eventually
 from sites import Site, opened_site
@@ -108,6 +117,30 @@ async def test_no_batch_is_lost_from_sight(site: Site, browser: Browser) -> None
     await keys(21, 0)
     await release(22)
     await keys(22, 0)
+
+
+async def test_older_batches_change_too(site: Site, browser: Browser) -> None:
+    """Batches that are older than the newest 20 take their new status without a reload: in the list, and each alone."""
+    ids = []
+    for number in range(45):
+        done = await site.client.register_session(Session(session_id=f"s-{number}"))
+        await site.client.release_batch(f"r-{number}")
+        ids.append(done.session.batch_id)
+    await browser.open(site.url)
+    await shows(browser, f"[data-batch='{ids[-1]}']", "released")
+    for last in (ids[5], ids[0]):
+        await browser.click("main button.plain")
+        await shows(browser, f"[data-batch='{last}']", "released")
+
+    await site.client.update_batch_status(ids[0], SessionBatchStatus.COMPLETED)
+    await site.client.update_batch_status(ids[24], SessionBatchStatus.ARCHIVED)
+    await shows(browser, f"[data-batch='{ids[0]}']", "completed")
+    await shows(browser, f"[data-batch='{ids[24]}']", "archived")
+
+    await browser.click(f"[data-batch='{ids[0]}'] a")
+    await shows(browser, ".facts", "completed")
+    await site.client.update_batch_status(ids[0], SessionBatchStatus.ARCHIVING)
+    await shows(browser, ".facts", "archiving")
 
 
 async def test_the_rate_is_live(site: Site, browser: Browser) -> None:

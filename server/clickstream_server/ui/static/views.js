@@ -8,6 +8,7 @@ import { sessionItem, sessionPage } from "./session.js";
 import { token } from "./token.js";
 
 const PAGE = 25;
+const RENEW_EVERY_MS = 3000; // what the overview has not, older batches, is asked for anew less often
 const DEFAULT_ADDRESS = "127.0.0.1:50051";
 
 /** The server's answer, or an Error with words for people; its `status` is 0 if no server answered. */
@@ -43,6 +44,8 @@ export class OverviewView {
     this.older = []; // those after the newest, without a gap, once somebody has asked for them
     this.olderToken = "";
     this.olderWanted = false;
+    this.renewFrom = ""; // where the next part of the older ones begins that is asked for anew; empty: at the first
+    this.renewedAt = 0;
     this.body = h("tbody", { id: "batches" });
     this.table = h(
       "table",
@@ -74,6 +77,7 @@ export class OverviewView {
     setText(this.explained, perSecond === null ? "Counting …" : `${counted(samples.reduce((sum, sample) => sum + sample[2], 0), "session")} ${span(samples)}`);
     this.chart.update(samples);
     this.takeNewest(found);
+    if (this.older.length) this.renewOlder(found.next_page_token);
     const batches = [...this.newest, ...this.older];
     const collecting = found.collecting;
     if (collecting && !batches.some((batch) => batch.batch_id === collecting.batch_id)) batches.unshift(collecting);
@@ -88,6 +92,17 @@ export class OverviewView {
     if (this.olderWanted && follows) this.older.unshift(...this.newest.filter((batch) => !ids.has(batch.batch_id)));
     else [this.older, this.olderToken, this.olderWanted] = [[], token, false];
     this.newest = batches;
+  }
+
+  /** Ask for a part of the older ones anew, each in its turn: their statuses change, too. `first`: where they begin. */
+  async renewOlder(first) {
+    if (performance.now() - this.renewedAt < RENEW_EVERY_MS) return;
+    this.renewedAt = performance.now();
+    const found = await ask("batches", { page_token: this.renewFrom || first }).catch(() => null);
+    if (!found) return; // the overview says what is the matter
+    const anew = new Map(found.batches.map((batch) => [batch.batch_id, batch]));
+    this.older = this.older.map((batch) => anew.get(batch.batch_id) ?? batch);
+    this.renewFrom = anew.has(this.older.at(-1)?.batch_id) ? "" : found.next_page_token;
   }
 
   show(batches, address) {
@@ -178,6 +193,7 @@ export class BatchView {
     this.id = id;
     this.afterNumber = afterNumber;
     this.title = `Batch ${id}`;
+    this.renewedAt = 0;
     this.element = h("div", {});
   }
 
@@ -251,7 +267,19 @@ export class BatchView {
   update(found) {
     if (!this.batch) return;
     const now = [found.collecting, ...found.batches].find((batch) => batch?.batch_id === this.id);
-    if (!now) return;
+    if (now) this.take(now);
+    else this.renew();
+  }
+
+  /** The overview has the newest batches only. */
+  async renew() {
+    if (performance.now() - this.renewedAt < RENEW_EVERY_MS) return;
+    this.renewedAt = performance.now();
+    const found = await ask("batch", { id: this.id, after_number: this.batch.session_counter, limit: 1 }).catch(() => null);
+    if (found) this.take(found.batch);
+  }
+
+  take(now) {
     setText(this.size, count(now.session_counter));
     if (now.status !== this.batch.status) {
       this.state.replaceChildren(pill(now.status));
