@@ -56,6 +56,7 @@ class Background:
             raise carried.error from None
         finally:
             future.cancel()  # when the wait was interrupted, by Ctrl-C say, the call ends, too
+            del future  # its error has this frame, which held it until the garbage collector comes
 
     def post(self, act: Callable[[], object]) -> None:
         """Do this on the loop soon, and do not wait for it."""
@@ -79,6 +80,7 @@ class Background:
             yield from exchange.answers()
         finally:
             future.cancel()
+            del future  # as above
 
     def close(self) -> None:
         """Close the connection. Calls that still run end with Cancelled."""
@@ -162,12 +164,13 @@ class _Exchange(Generic[S, T]):
                 case _Answer(item):
                     _loop().call_soon_threadsafe(self._room.release)
                     yield item
-                case _Ended(Carried(error=error)):
-                    raise error
                 case _Ended(error):
-                    if error is not None:
-                        raise error
-                    return
+                    if error is None:
+                        return
+                    try:
+                        raise error.error if isinstance(error, Carried) else error
+                    finally:
+                        del error  # as above
 
 
 @dataclass(frozen=True, slots=True)

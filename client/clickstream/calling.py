@@ -54,23 +54,26 @@ class Caller:
         until = monotonic() + self._deadline_s
         wait_s = 0.0
         refusal: Overloaded | None = None
-        while pace.admits():
-            try:
-                answer = await started(method, request, until - monotonic())
-            except grpc.aio.AioRpcError as error:
-                refusal = _refusal_of(error, pace)
-                wait_s = max(2 * wait_s, refusal.retry_after_s or 0.0)
-                if not pace.repeats or monotonic() + 1.5 * wait_s >= until:
-                    raise refusal from error
-            except asyncio.CancelledError as error:
-                if is_task_cancelled():
-                    raise
-                raise call_cancelled() from error
-            else:
-                pace.accepted()
-                return answer
-            await asyncio.sleep(random.uniform(wait_s, 1.5 * wait_s))
-        raise refusal or self._held_back()
+        try:
+            while pace.admits():
+                try:
+                    answer = await started(method, request, until - monotonic())
+                except grpc.aio.AioRpcError as error:
+                    refusal = _refusal_of(error, pace)
+                    wait_s = max(2 * wait_s, refusal.retry_after_s or 0.0)
+                    if not pace.repeats or monotonic() + 1.5 * wait_s >= until:
+                        raise refusal from error
+                except asyncio.CancelledError as error:
+                    if is_task_cancelled():
+                        raise
+                    raise call_cancelled() from error
+                else:
+                    pace.accepted()
+                    return answer
+                await asyncio.sleep(random.uniform(wait_s, 1.5 * wait_s))
+            raise refusal or self._held_back()
+        finally:
+            del refusal  # its traceback has this frame, which held it until the garbage collector comes
 
     def _held_back(self) -> Exception:
         forks.check()
@@ -90,4 +93,7 @@ def _refusal_of(error: grpc.aio.AioRpcError, pace: Pace) -> Overloaded:
         return failure
     if failure.request_id and not isinstance(failure, Unavailable | DeadlineExceeded | ResourceExhausted):
         pace.accepted()  # whatever is wrong with it, the server dealt with it
-    raise failure from error
+    try:
+        raise failure from error
+    finally:
+        del failure  # as above

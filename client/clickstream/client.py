@@ -331,7 +331,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
                 yield transfer_wire.event_ack_from_pb(answer)
         except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
             if failed:
-                raise failed[0] from None
+                raise failed.pop() from None  # which then has no frame that holds it
             if isinstance(error, grpc.aio.AioRpcError):
                 raise failure_of(error) from error
             if is_task_cancelled():
@@ -407,7 +407,10 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             except grpc.aio.AioRpcError as error:
                 failure = failure_of(error)
                 if not patience.allows(failure):
-                    raise failure from error
+                    try:
+                        raise failure from error
+                    finally:
+                        del failure  # its traceback has this frame, which held it until the garbage collector comes
             except asyncio.CancelledError as error:
                 if is_task_cancelled():
                     raise

@@ -63,6 +63,7 @@ class ImportStream:
     async def run(self, chunks: AsyncIterable[ImportChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         """Yield progress and the summary; see `TransferDao.import_sessions`."""
         self._patience.renew()
+        failure: ClickstreamError | None = None
         feeding = asyncio.create_task(self._feed(chunks))
         try:
             while (end := self._end) is None and not self._too_many_failed():
@@ -72,7 +73,7 @@ class ImportStream:
                             yield answer
                     if self._end is not None or self._goes_on or self._outbox.left:
                         continue
-                    failure: ClickstreamError = Unavailable("the service ended the import without a summary")
+                    failure = Unavailable("the service ended the import without a summary")
                 except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
                     failure = lost_connection(error, closed=self._closed())
                 except grpc.aio.UsageError as error:
@@ -85,6 +86,7 @@ class ImportStream:
         finally:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
+            del failure, feeding  # what is raised has this frame, which held it until the garbage collector comes
         if aborted:  # said here, since gRPC may lose the status of a stream that is still written to
             raise too_many_failed(self._failed, self._now.processed, self._config.max_failure_ratio)
 

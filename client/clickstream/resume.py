@@ -120,7 +120,10 @@ class Patience:
         `awaited`: whether anything was to come.
         """
         if not self.allows(failure, awaited=awaited):
-            raise self._given_up(failure)
+            try:
+                raise self._given_up(failure)
+            finally:
+                del failure  # its traceback has this frame, which held it until the garbage collector comes
         await self.wait(failure)
 
     def allows(self, failure: ClickstreamError, *, awaited: bool = True) -> bool:
