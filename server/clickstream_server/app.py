@@ -35,7 +35,7 @@ from clickstream_server.security.gate import Gate
 from clickstream_server.security.opened import Security
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
-from clickstream_server.storage.mongo.driver import AT_ONCE_S, close, connect, without_credentials
+from clickstream_server.storage.mongo.driver import AT_ONCE_S, close, connect, escaped, without_credentials
 from clickstream_server.storage.mongo.readiness import until_usable
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 from clickstream_server.transfer_servicer import TransferServicer
@@ -227,7 +227,7 @@ async def connected_dao(
                 serverSelectionTimeoutMS=int(_CONNECT_S * 1000),
             )
     except (ConfigurationError, InvalidURI, ValueError, UserWarning) as error:
-        raise StartFailure(f"CLICKSTREAM_MONGODB_URI cannot be used: {error}") from error
+        raise StartFailure(f"CLICKSTREAM_MONGODB_URI cannot be used: {_said(error, uri)}") from error
     async with ending(partial(close, client), partial(close, client, AT_ONCE_S)):
         dao = MongoClickstreamDao(
             client,
@@ -238,6 +238,13 @@ async def connected_dao(
         )
         async with ending(dao.close, partial(dao.close, AT_ONCE_S)):
             yield dao, partial(until_usable, client, dao, uri)
+
+
+def _said(error: Exception, uri: str) -> str:
+    """What the driver says, unless part of the password may stand in it, taken for the name of a database."""
+    if escaped(uri):
+        return str(error)
+    return "in front of an @ there is a / or ?: in user and password write / as %2F and ? as %3F, elsewhere @ as %40"
 
 
 async def until(

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from inspect import isawaitable
 from struct import Struct
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import pymongo
 from bson import decode_all
@@ -197,9 +196,17 @@ def database_of(client: Any, name: str) -> Any:
 
 
 def without_credentials(uri: str) -> str:
-    """The URI as it may be shown and logged."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
+    """The URI as it may be shown and logged: without user, password and options.
+
+    The driver takes more than RFC 3986 has, a password with a bare `#` say. So nothing before an `@` is shown.
+    """
+    if not escaped(uri):
         return "the given URI"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    scheme, _, rest = uri.partition("?")[0].partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def escaped(uri: str) -> bool:
+    """Whether it is clear where user and password end: else what follows, which errors name, may be part of them."""
+    before, at, _ = uri.partition("://")[2].rpartition("@")
+    return not at or not {"/", "?"} & set(before)
