@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -130,6 +131,18 @@ def test_removing_a_line_leaves_all_else() -> None:
     before = f"# {GOOD}\n{GOOD}\n# end\n{other.text()}"
 
     assert f"# {GOOD}\n# end\n{other.text()}" == without(before.encode(), [LINE.key_id]).decode()
+
+
+@pytest.mark.parametrize(
+    "gap", [c for c in map(chr, range(sys.maxunicode + 1)) if c.isspace() and c != "\n"], ids=ascii
+)
+def test_whatever_is_read_as_a_token_can_be_revoked(gap: str) -> None:
+    """A line that counts, also one pasted with other spaces than plain ones, is gone when its token is revoked."""
+    other = new_token("other", [Role.ADMIN])[1]
+    content = f"\ufeff{gap}{gap.join(PARTS)}{gap}\n{other.text()}\n".encode()
+    assert {LINE.key_id, other.key_id} == set(read_lines(content))
+
+    assert {other.key_id} == set(read_lines(without(content, [LINE.key_id])))
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "x" * 65, "a\n", "#a", "a,b", "é", "-a"])

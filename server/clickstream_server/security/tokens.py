@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -29,6 +29,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}", re.ASCII)
 _KEY_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
 _HASH = re.compile(r"sha256:([0-9a-f]{32}):([0-9a-f]{64})", re.ASCII)
 _PARTS = ("NAME", "ROLES", "KEY-ID", "HASH", "EXPIRES")
+_KEY_ID_AT = _PARTS.index("KEY-ID")
+_BYTE_ORDER_MARK = "\ufeff"
+"""Some editors begin a file with it."""
 
 
 class TokensFault(ValueError):
@@ -90,13 +93,9 @@ def read_lines(content: bytes) -> dict[str, TokenLine]:
     """The tokens of a file by their key ids. Raises TokensFault."""
     if len(content) > FILE_BYTES_MAX:
         raise TokensFault(f"it has more than {FILE_BYTES_MAX} bytes")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise TokensFault("it is not UTF-8 text") from None
     found: dict[str, TokenLine] = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        if not (parts := line.split()) or parts[0].startswith("#"):
+    for number, (_, parts) in enumerate(_lines(content), 1):
+        if not parts:
             continue
         try:
             token = _read(parts)
@@ -116,13 +115,23 @@ def added(content: bytes, line: TokenLine) -> bytes:
 
 def without(content: bytes, key_ids: Iterable[str]) -> bytes:
     """The file's content without these tokens; all else, comments too, stays as it is."""
-    gone = {key_id.encode() for key_id in key_ids}
-    kept = [line for line in content.splitlines(keepends=True) if not _is_about(line.split(), gone)]
-    return b"".join(kept)
+    gone = set(key_ids)
+    kept = [line for line, parts in _lines(content) if len(parts) != len(_PARTS) or parts[_KEY_ID_AT] not in gone]
+    return "\n".join(kept).encode()
 
 
-def _is_about(parts: list[bytes], key_ids: set[bytes]) -> bool:
-    return len(parts) == len(_PARTS) and not parts[0].startswith(b"#") and parts[2] in key_ids
+def _lines(content: bytes) -> Iterator[tuple[str, list[str]]]:
+    """Each line without its end, and its parts: none of a comment. Raises TokensFault.
+
+    Reading and revoking both look at a file so: what one took for a token and the other did not could not be revoked.
+    """
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise TokensFault("it is not UTF-8 text") from None
+    for number, line in enumerate(text.split("\n")):
+        parts = (line if number else line.removeprefix(_BYTE_ORDER_MARK)).split()
+        yield line, [] if parts and parts[0].startswith("#") else parts
 
 
 def _read(parts: list[str]) -> TokenLine:
