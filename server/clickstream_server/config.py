@@ -52,7 +52,7 @@ def default_data_dir() -> Path:
 class Settings(BaseModel):
     """Every setting: a flag `--name-of-it` of `clickstream serve`, or `CLICKSTREAM_NAME_OF_IT`; a flag comes first."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # workers get them as JSON
 
     listen: str = Field("127.0.0.1:50051", description="address and port to serve on; port 0 takes a free one")
     workers: int = Field(1, ge=1, le=WORKERS_MAX, description="processes that serve, all on the one port")

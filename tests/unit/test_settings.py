@@ -1,0 +1,27 @@
+"""Settings as they are given, and as workers get them."""
+
+from __future__ import annotations
+
+import pytest
+
+from clickstream_server.config import Settings, load_settings
+from clickstream_server.failures import StartFailure
+
+SECONDS = [name for name, field in Settings.model_fields.items() if field.annotation in {float, float | None}]
+
+
+@pytest.mark.parametrize("name", SECONDS)
+@pytest.mark.parametrize("value", ["inf", "Infinity", "-inf", "nan", "1e999"])
+def test_seconds_are_a_number(name: str, value: str) -> None:
+    """Every setting of seconds refuses what is no finite number, which JSON cannot tell workers, by its name."""
+    with pytest.raises(StartFailure, match=f"CLICKSTREAM_{name.upper()} .*finite number"):
+        load_settings({}, {f"CLICKSTREAM_{name.upper()}": value})
+
+
+def test_workers_get_the_settings_as_they_are() -> None:
+    """Seconds at the ends of what is allowed are the same for workers."""
+    given = {"future_s_max": "1e308", "queue_s_max": "0", "slow_call_s": "5e-324", "age_s_max": "1e308"}
+    settings = load_settings(given, {})
+
+    assert settings == Settings.model_validate_json(settings.model_dump_json(exclude_unset=True))
+    assert given.keys() < set(SECONDS)
