@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import promql_parser
 import pytest
 import yaml
+
+from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
+from clickstream_server.config import Settings
+from clickstream_server.observe.observing import observing
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTED = re.compile(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|", re.MULTILINE)
@@ -71,6 +76,79 @@ def test_every_expression_asks_for_what_there_is(where: str, expression: str) ->
     for grouped in re.findall(r"\bby \(([^)]*)\)", expression):
         names = {label.strip() for label in grouped.split(",")}
         assert names <= set().union(*(series[name] for name, _ in selected(expression))), where
+
+
+METHODS = {
+    f"{service.full_name}/{method.name}": method
+    for described in (clickstream_service_pb2.DESCRIPTOR, transfer_service_pb2.DESCRIPTOR)
+    for service in described.services_by_name.values()
+    for method in service.methods
+}
+
+
+def chooses(selector: Any, labels: dict[str, str]) -> bool:
+    """Whether a selector takes a series with these labels; `$job` and `$instance` are all."""
+
+    def fits(matcher: Any) -> bool:
+        value, asked = labels.get(matcher.name, ""), matcher.value
+        if matcher.op in (promql_parser.MatchOp.Equal, promql_parser.MatchOp.NotEqual):
+            return (value == asked) is (matcher.op == promql_parser.MatchOp.Equal)
+        found = asked.startswith("$") or re.fullmatch(asked, value) is not None
+        return found is (matcher.op == promql_parser.MatchOp.Re)
+
+    return all(fits(matcher) for matcher in selector.matchers.matchers)
+
+
+def share_of(expression: str, labels: dict[str, str]) -> tuple[bool, bool]:
+    """Whether a series with these labels counts above and below the line of `sum(… unless …) / sum(…)`."""
+    found: list[Any] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            found.append(node)
+
+    promql_parser.walk(promql_parser.parse(expression), visit)
+    counted, left_out, of_all = found
+    return chooses(counted, labels) and not chooses(left_out, labels), chooses(of_all, labels)
+
+
+@pytest.mark.parametrize("where", ["Failed by us", "ClickstreamCallsFail"])
+def test_what_counts_as_failed(where: str) -> None:
+    """A call whose caller waited in vain failed, a stream that ended at its deadline did not; probes are no calls."""
+    expression = dict(expressions())[where]
+
+    for name, method in METHODS.items():
+        late = share_of(expression, {"method": name, "code": "DEADLINE_EXCEEDED", "reason": ""})
+        away = share_of(expression, {"method": name, "code": "UNAVAILABLE", "reason": "STORAGE_UNAVAILABLE"})
+        stops = share_of(expression, {"method": name, "code": "UNAVAILABLE", "reason": "SHUTTING_DOWN"})
+        assert ((not method.server_streaming, True), (True, True), (False, True)) == (late, away, stops), name
+    probe = {"method": "grpc.health.v1.Health/Check", "code": "UNKNOWN", "reason": ""}
+    assert (False, False) == share_of(expression, probe)
+
+
+async def test_an_alert_on_a_first_fault_has_something_to_count_from() -> None:
+    """What is to fire at any increase is told as 0 before, for each method: a series that begins at 1 never grew."""
+    async with observing(Settings(metrics_listen="127.0.0.1:0")) as observed:
+        told = {
+            sample: [dict(labels) for name, labels, value in family["samples"] if name == sample and value == 0]
+            for family in observed.counted()
+            for sample, _, _ in family["samples"]
+        }
+    on_any = [rule["expr"] for rule in rules() if re.search(r"\b(increase|rate)\(.*> 0$", rule["expr"])]
+
+    assert {"clickstream_rpc_requests_total", "clickstream_group_commit_failures_total"} == {
+        name for expression in on_any for name, _ in selected(expression)
+    }
+    for expression in on_any:
+        promql_parser.walk(promql_parser.parse(expression), partial(_must_be_told, told))
+
+
+def _must_be_told(told: dict[str, list[dict[str, str]]], node: Any) -> None:
+    if not isinstance(node, promql_parser.VectorSelector):
+        return
+    found = [labels for labels in told[node.name] if chooses(node, labels)]
+    assert found, node.name
+    assert {labels.get("method") for labels in found} in (set(METHODS), {None})
 
 
 def test_every_metric_of_the_service_is_shown() -> None:

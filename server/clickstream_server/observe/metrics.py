@@ -50,7 +50,8 @@ class MethodMetrics:
             self.sessions = rpcs.sessions.labels(method)
         else:
             self._ok, self._failed = rpcs.duration.labels(method, "ok"), rpcs.duration.labels(method, "error")
-        self._count("OK", "")
+        for code, reason in (("OK", ""), ("INTERNAL", "INTERNAL")):  # from 0, so that the first one is an increase
+            self._count(code, reason)
 
     def ended(self, code: str, reason: str, duration_s: float) -> None:
         """A call has come to its end, with this status."""
