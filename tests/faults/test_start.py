@@ -6,9 +6,10 @@ import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import aiohttp
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -17,6 +18,7 @@ from pymongo import AsyncMongoClient
 from clickstream import ClickstreamClient, Session, StorageUnavailable
 from clickstream_server.embedded import EmbeddedMongo, find_mongod
 from harness import PATIENCE_S, eventually, start_program
+from scraping import scrape
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -29,10 +31,10 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def starting(uri: str, workers: int) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def starting(uri: str, workers: int, *more: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """`clickstream serve`, which need not serve yet, and its address."""
     address = f"127.0.0.1:{free_port()}"
-    process = await start_program("serve", f"--listen={address}", f"--mongodb-uri={uri}", f"--workers={workers}")
+    process = await start_program("serve", f"--listen={address}", f"--mongodb-uri={uri}", f"--workers={workers}", *more)
     try:
         yield process, address
     finally:
@@ -80,6 +82,40 @@ async def test_a_server_waits_for_its_database(workers: int) -> None:
     assert "It is waited for" in said
     assert "hunter2" not in said
     assert raised.value.retry_after_s
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_that_it_waits_is_told(tmp_path: Path, workers: int) -> None:
+    """Metrics tell that a server without its database does not serve and does not stop, then that it serves."""
+    mongo = EmbeddedMongo(tmp_path)
+    uri = await mongo.start()
+    await mongo.stop()
+    listen = f"127.0.0.1:{free_port()}"
+
+    async def told() -> tuple[float, ...] | None:
+        """What is told of serving and of draining."""
+        with suppress(aiohttp.ClientConnectionError):
+            found = {
+                sample.name: sample.value
+                for metric in await scrape(f"http://{listen}/metrics")
+                for sample in metric.samples
+            }
+            return found.get("clickstream_health_serving", -1), found.get("clickstream_draining", -1)
+        return None
+
+    try:
+        async with starting(uri, workers, f"--metrics-listen={listen}") as (process, _):
+            await line_with(process.stderr, "no MongoDB answers")
+            assert (0, 0) == await eventually(told, "metrics are told")
+            await mongo.start()
+            await line_with(process.stdout, "serves on")
+
+            async def serves() -> bool:
+                return await told() == (1, 0)
+
+            await eventually(serves, "it is told that it serves")
+    finally:
+        await mongo.stop()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -63,9 +63,8 @@ class Observing:
         if self._metrics is None:
             return
         self._metrics.workers.set(1)
+        self.look_at_state(serving=serving, draining=draining)
         for name, text, read in (
-            ("clickstream_health_serving", "1 while the database takes calls, as health has it.", serving),
-            ("clickstream_draining", "1 once the server stops: new calls are refused.", draining),
             (
                 "clickstream_tls_certificate_expires_timestamp_seconds",
                 "When the server's certificate expires, since unix epoch in seconds; 0 without TLS.",
@@ -84,6 +83,16 @@ class Observing:
                 "For how long the stream that is longest behind has been so.",
                 lambda: max((lag.seconds for lag in dao.lags()), default=0),
             ),
+        ):
+            self._metrics.look_at(name, text, read)
+
+    def look_at_state(self, *, serving: Callable[[], bool], draining: Callable[[], bool]) -> None:
+        """Tell from now on whether calls are taken: of a supervisor, too, or nobody tells while no worker serves."""
+        if self._metrics is None:
+            return
+        for name, text, read in (
+            ("clickstream_health_serving", "1 while the database takes calls, as health has it.", serving),
+            ("clickstream_draining", "1 once the server stops: new calls are refused.", draining),
         ):
             self._metrics.look_at(name, text, read)
 

@@ -52,6 +52,15 @@ class Crew:
         self._serving: set[int] = set()
         self._keepers: list[asyncio.Task[None]] = []
 
+    @property
+    def serves(self) -> bool:
+        """Whether any worker does."""
+        return bool(self._serving)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
     def spawn(self) -> None:
         """Start the processes. They load what they need, and wait for `serve`."""
         self._keepers = [asyncio.create_task(self._keep(number)) for number in range(1, self._count + 1)]

@@ -33,8 +33,9 @@ async def until(stop: asyncio.Event, settings: Settings, announce: Callable[[Run
         port = stack.enter_context(reserved(settings.listen))
         observed = await stack.enter_async_context(observing(settings.model_copy(update={"traces": "off"})))
         workers = observed.workers()
-        metrics = await stack.enter_async_context(metrics_beside(settings, workers.collect))
         crew = Crew(settings.workers, workers, drain_s=settings.drain_s)
+        observed.look_at_state(serving=lambda: crew.serves, draining=lambda: crew.stopping)
+        metrics = await stack.enter_async_context(metrics_beside(settings, workers.collect))
         await stack.enter_async_context(ending(crew.stop, crew.kill))
         crew.spawn()  # they load their parts while MongoDB starts
         uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
