@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,27 @@ async def test_a_collector_that_is_away_does_no_harm(mongodb_uri: str, database:
             await client.register_session(Session(session_id=f"s-{n}"))
 
     assert 0 == await process.stop()
+
+
+async def test_a_collector_that_hangs_does_not_hold_up_a_stop(mongodb_uri: str, database: str) -> None:
+    """A server whose collector takes connections and never answers stops within seconds, whatever time it gives it."""
+    with socket.create_server(("127.0.0.1", 0)) as collector:
+        process = await ServerProcess.start(
+            mongodb_uri=mongodb_uri,
+            mongodb_database=database,
+            traces="otlp",
+            environment={
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.getsockname()[1]}",
+                "OTEL_EXPORTER_OTLP_TIMEOUT": "60",
+                "OTEL_BSP_SCHEDULE_DELAY": "50",
+            },
+        )
+        async with ClickstreamClient(process.address) as client:
+            await client.register_session(Session(session_id="s"))
+        connection, _ = await asyncio.to_thread(collector.accept)  # a span is on its way
+        with connection:
+            async with asyncio.timeout(15):
+                assert 0 == await process.stop()
 
 
 async def test_a_protocol_that_is_not_there_is_said_at_the_start(

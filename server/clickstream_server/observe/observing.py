@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from clickstream.models import WriteOutcome
 from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
+from clickstream_server.bulk.waiting import in_thread
 from clickstream_server.call_record import CallRecord
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
@@ -130,7 +131,8 @@ async def observing(settings: Settings) -> AsyncIterator[Observing]:
         yield Observing(settings, metrics, tracing)
     finally:
         if tracing is not None:
-            await asyncio.wait([asyncio.ensure_future(asyncio.to_thread(tracing.close))], timeout=_STOP_S)
+            # In a thread that nobody waits for: asyncio's own are joined when the event loop ends, without a bound.
+            await asyncio.wait([asyncio.ensure_future(in_thread(tracing.close))], timeout=_STOP_S)
 
 
 def _metrics(settings: Settings) -> ServerMetrics:
