@@ -83,6 +83,16 @@ class ServerProcess:
         found.page = next((line.split()[1] for line in output if line.startswith("page:")), "")
         return found
 
+    async def says(self, text: str) -> None:
+        """Wait until it has said this on stderr."""
+        assert self._process.stderr is not None
+        async with asyncio.timeout(PATIENCE_S):
+            while line := (await self._process.stderr.readline()).decode():
+                self.errors += line
+                if text in line:
+                    return
+        raise AssertionError(f"it ended without {text!r}: {self.errors}")
+
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 

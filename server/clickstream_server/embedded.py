@@ -26,6 +26,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from clickstream_server.config import Settings
+from clickstream_server.event_loop import cancelled
 from clickstream_server.failures import StartFailure
 from clickstream_server.process import ending
 
@@ -102,8 +103,7 @@ class EmbeddedMongo:
         What it acknowledged is on its disk, also if it is killed.
         """
         if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+            await cancelled(self._watching)  # it asks MongoDB while that starts again, with PyMongo Async
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -212,7 +212,10 @@ class EmbeddedMongo:
 
     def _look_at(self) -> str:
         """Where the reason stands, or what it is if that can be seen from here."""
-        free = shutil.disk_usage(self._data_dir).free
+        try:
+            free = shutil.disk_usage(self._data_dir).free
+        except OSError as error:  # whoever waits for mongod goes on: the folder may come back
+            return f"the data folder {self._data_dir} cannot be looked at: {error.strerror}"
         full = f"the disk with {self._data_dir} is full ({free >> 20} MiB left): make room; "
         return f"{full if free < _FULL_BELOW_BYTES else ''}see {self.log_file}"
 

@@ -26,6 +26,15 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return runner.run(_alone(work))
 
 
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    """Cancel the task and wait until it has ended: again if it missed that, as `_alone` says, and not for ever."""
+    for _ in range(_CANCELS):
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=_CANCELLED_S)
+        if done:
+            return
+
+
 async def _alone(work: Coroutine[Any, Any, T]) -> T:
     """Do the work, and then end what it left running.
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -288,6 +288,49 @@ async def test_a_mongod_that_dies_is_started_again(tmp_path: Path) -> None:
             assert 2 == (await client.register_session(Session(session_id="after"))).session.session_number
     finally:
         await server.stop()
+
+
+async def test_a_data_folder_may_be_away_for_a_while(tmp_path: Path) -> None:
+    """A mongod that dies while its data folder is gone is started again once it is back; the log says so."""
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    server = await ServerProcess.start(data_dir=folder)
+    try:
+        pid = mongod_pid(folder)
+        folder.rename(elsewhere)
+        os.kill(pid, signal.SIGKILL)
+        await server.says(f"the data folder {folder} cannot be looked at")
+        elsewhere.rename(folder)
+        async with ClickstreamClient(server.address) as client:
+
+            async def serves() -> bool:
+                with suppress(ClickstreamError):
+                    return bool(await client.register_session(Session(session_id="after")))
+                return False
+
+            await eventually(serves, "the database is back")
+    finally:
+        await server.stop()
+
+
+class MissesACancel(EmbeddedMongo):
+    """What watches mongod misses that it is cancelled, as PyMongo Async may before Python 3.12."""
+
+    async def _start_again(self, program: Path) -> None:
+        with suppress(asyncio.CancelledError):
+            await super()._start_again(program)
+        await super()._start_again(program)
+
+
+async def test_a_stop_does_not_hang_on_a_cancel_that_was_missed(tmp_path: Path) -> None:
+    """mongod is stopped also if what would start it again has missed that it should not."""
+    mongo = MissesACancel(tmp_path)
+    await mongo.start()
+    await asyncio.sleep(0)  # it begins to watch
+    pid = mongod_pid(tmp_path)
+
+    async with asyncio.timeout(PATIENCE_S):
+        await mongo.stop()
+    assert not runs(pid)
 
 
 @contextmanager
