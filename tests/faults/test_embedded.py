@@ -188,6 +188,15 @@ async def test_a_malformed_uri_is_said_to_be_one(uri: str) -> None:
     assert "CLICKSTREAM_MONGODB_URI" in await failure(f"--mongodb-uri={uri}")
 
 
+async def test_what_takes_two_lines_to_say_ends_workers_too() -> None:
+    """A start that fails in its workers with a text of two lines fails, and says it in one."""
+    uri = "mongodb://localhost/?readPreference=a%0Ab"
+    code, out, errors = await run_program("serve", "--listen=127.0.0.1:0", f"--mongodb-uri={uri}", "--workers=2")
+
+    assert (1, "") == (code, out)
+    assert errors.endswith("clickstream: CLICKSTREAM_MONGODB_URI cannot be used: a b is not a valid read preference\n")
+
+
 async def test_a_lone_server_is_refused(tmp_path: Path) -> None:
     """A mongod without replication is refused, and the message says what to do."""
     lone = EmbeddedMongo(tmp_path)

@@ -147,7 +147,7 @@ class Crew:
             if len(self._serving) == self._count and not self._all_serve.done():
                 self._all_serve.set_result(None)
         async for line in process.stdout:
-            if line.endswith(b"\n"):  # else it died while it told
+            if report == SERVING and line.endswith(b"\n"):  # else it died while it told
                 self._observer.heard(number, line)
         await exited
         self._observer.ended(number)

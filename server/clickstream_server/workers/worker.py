@@ -44,7 +44,7 @@ def main() -> int:
     try:
         event_loop.run(_serve(settings, supervisor, report_to))
     except StartFailure as failure:
-        _report(report_to, f"{FAILED} {failure}")
+        _report(report_to, f"{FAILED} {' '.join(str(failure).split())}")  # one line, whatever a driver has said
         return 1
     return 0
 
