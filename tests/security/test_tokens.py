@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from clickstream_server.security.roles import Role
+from clickstream_server.security.token_file import TokenFile
 from clickstream_server.security.tokens import (
     FILE_BYTES_MAX,
     NOBODY,
@@ -143,6 +145,24 @@ def test_whatever_is_read_as_a_token_can_be_revoked(gap: str) -> None:
     assert {LINE.key_id, other.key_id} == set(read_lines(content))
 
     assert {other.key_id} == set(read_lines(without(content, [LINE.key_id])))
+
+
+@pytest.mark.parametrize("seen", [b"", b"# ours\n"])
+def test_a_file_that_is_being_written_over_ends_nothing(tmp_path: Path, seen: bytes) -> None:
+    """A look between a file's emptying and its writing changes nothing; a file that stays empty lets nobody in."""
+    path = tmp_path / "tokens"
+    path.write_bytes(GOOD.encode())
+    tokens = TokenFile(path)
+    for _ in range(2):
+        for content in (seen, GOOD.encode()):
+            path.write_bytes(content)
+            tokens.look()
+            assert {LINE.key_id: LINE} == tokens.lines
+
+    path.write_bytes(seen)
+    tokens.look()
+    tokens.look()
+    assert {} == tokens.lines
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "x" * 65, "a\n", "#a", "a,b", "é", "-a"])

@@ -29,6 +29,7 @@ class TokenFile:
         except (OSError, TokensFault) as error:
             raise StartFailure(f"CLICKSTREAM_TOKENS_FILE: {_said(path, error)}") from error
         self._wrong = ""
+        self._emptied: bytes | None = None
         if not self.lines:
             _log.warning("%s holds no tokens: nobody is let in", path)
 
@@ -36,6 +37,7 @@ class TokenFile:
         """Take what the file says now. If it cannot be used, the tokens from before stay, and an error is logged.
 
         It is read whole every time: that it was written to, or another one put in its place, cannot be overlooked.
+        That nobody is let in any more counts once it is so twice: who writes over a file empties it first.
         """
         try:
             content = read_tokens(self._path)
@@ -44,7 +46,12 @@ class TokenFile:
             if (wrong := _said(self._path, error)) != self._wrong:
                 _log.error("%s; the tokens from before still count", wrong)
                 self._wrong = wrong
+            self._emptied = None
             return
+        if self.lines and not lines and content != self._emptied:
+            self._emptied = content
+            return
+        self._emptied = None
         if self._wrong or lines is not self.lines:
             _log.log(
                 logging.INFO if lines else logging.WARNING,
