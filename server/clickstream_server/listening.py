@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 
 import grpc
 import grpc.aio
@@ -81,8 +83,22 @@ def bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentia
     except RuntimeError:
         port = 0
     if port == 0:
-        raise StartFailure(f"cannot listen on {listen}: the port is in use, or the address is not this machine's")
+        raise StartFailure(
+            f"cannot listen on {listen}: the port is in use, or not this user's to take, or the address is "
+            "not this machine's"
+        )
     return port
+
+
+def why_not(error: OSError) -> str:
+    """Why an address could not be had."""
+    if isinstance(error, socket.gaierror):
+        return "there is no such address"
+    if error.errno == errno.EADDRINUSE:
+        return "the port is in use"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return "this user may not take the port (those below 1024 are the system's)"
+    return "the address is not this machine's"
 
 
 def local_address(listen: str, port: int) -> str:

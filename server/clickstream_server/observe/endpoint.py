@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -10,6 +9,7 @@ from time import monotonic
 from aiohttp import web
 
 from clickstream_server.failures import StartFailure
+from clickstream_server.listening import why_not
 from clickstream_server.observe.exposition import Family, written
 
 _STOP_S = 1.0
@@ -51,7 +51,6 @@ async def _listen(runner: web.AppRunner, listen: str) -> str:
     try:
         await web.TCPSite(runner, host, int(port)).start()
     except OSError as error:
-        why = "the port is in use" if error.errno == errno.EADDRINUSE else "the address is not this machine's"
-        raise StartFailure(f"cannot show metrics on {listen}: {why} (CLICKSTREAM_METRICS_LISTEN)") from error
+        raise StartFailure(f"cannot show metrics on {listen}: {why_not(error)} (CLICKSTREAM_METRICS_LISTEN)") from error
     bound_host, bound_port = runner.addresses[0][:2]
     return f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}/metrics"

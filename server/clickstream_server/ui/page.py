@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -12,6 +11,7 @@ from aiohttp import web
 from clickstream.dao import ClickstreamDao
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
+from clickstream_server.listening import why_not
 from clickstream_server.security.gate import Gate
 from clickstream_server.ui.api import PageApi, answering
 from clickstream_server.ui.guard import GATE, harden
@@ -57,8 +57,7 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> str:
     try:
         await web.TCPSite(runner, host, int(port)).start()
     except OSError as error:
-        in_use = error.errno == errno.EADDRINUSE
-        why = "the port is in use" if in_use else "the address is not this machine's"
+        why = why_not(error)
         if settings.ui_asked_for:
             raise StartFailure(
                 f"cannot show the page on {settings.ui_listen}: {why} (CLICKSTREAM_UI_LISTEN)"

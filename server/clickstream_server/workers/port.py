@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from time import monotonic, sleep
 
 from clickstream_server.failures import StartFailure
+from clickstream_server.listening import why_not
 
 _DYING_S_MAX = 2.0
 """The workers of a supervisor that was killed have the port for a moment more."""
@@ -34,7 +35,7 @@ def reserved(listen: str) -> Iterator[int]:
                 break
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or monotonic() > give_up_at:
-                    raise StartFailure(f"cannot listen on {listen}: {_reason(error)}") from error
+                    raise StartFailure(f"cannot listen on {listen}: {why_not(error)}") from error
             stack.close()
             sleep(_LOOK_AGAIN_S)
         yield port
@@ -73,9 +74,3 @@ def _take(holder: socket.socket, address: tuple[object, ...]) -> int:
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     port: int = holder.getsockname()[1]
     return port
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return "there is no such address"
-    return "the port is in use" if error.errno == errno.EADDRINUSE else str(error.strerror)
