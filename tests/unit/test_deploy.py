@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,17 @@ import yaml
 from clickstream_server.app import SERVICES
 from clickstream_server.config import ENV_PREFIX, Settings
 from clickstream_server.health import LIVENESS
+from clickstream_server.storage.mongo.driver import CLOSE_S_MAX
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 LAST_ANSWERS_S = 3
 """What `app._stop` takes beside `drain_s`."""
+LEAVE_S = 3 * CLOSE_S_MAX + 1
+"""What the last group commit, the readers, the connection and the driver's own tasks take of a database that hangs."""
+SPANS_S = 3
+"""What a collector of traces takes that hangs."""
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -142,12 +150,21 @@ def test_probes_ask_for_what_there_is() -> None:
 
 
 def test_nobody_is_killed_while_draining() -> None:
-    """Both orchestrators wait for longer than a stop takes: the drain, the last answers, the last group commit."""
+    """Both orchestrators wait for longer than a stop takes: the drain, the last answers, and others that hang."""
     before = container()["lifecycle"]["preStop"]["sleep"]["seconds"]
-    stop_s = default("drain_s") + LAST_ANSWERS_S + default("storage_timeout_s")
+    steps_s = [default("drain_s"), LAST_ANSWERS_S, LEAVE_S, SPANS_S]
+    stop_s = sum(steps_s)
+    told = re.search(r"More than all that a stop may take: (.*?\.)\n", _unwrapped("kubernetes/deployment.yaml"))
 
+    assert told is not None
+    assert [before, *steps_s] == list(map(int, re.findall(r"(\d+) s\b", told[1])))
     assert pod()["terminationGracePeriodSeconds"] > before + stop_s
     assert seconds(server()["stop_grace_period"]) > stop_s
+
+
+def _unwrapped(name: str) -> str:
+    """The file, with comments of several lines in one."""
+    return re.sub(r"\n *# ", " ", (DEPLOY / name).read_text())
 
 
 def test_everything_selects_the_pods() -> None:
@@ -247,3 +264,21 @@ def test_servers_get_no_more_than_they_need(place: str) -> None:
 def test_prepare_can_be_run() -> None:
     """The script is executable as it stands in the repository."""
     assert (DEPLOY / "compose" / "prepare").stat().st_mode & stat.S_IXUSR
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_prepare_says_why_there_is_no_certificate(tmp_path: Path, *, fails: bool) -> None:
+    """Where openssl cannot make the certificate, the script ends with what it said; where it can, it says nothing."""
+    folder = tmp_path / "deploy" / "compose"
+    folder.mkdir(parents=True)
+    script = shutil.copy(DEPLOY / "compose" / "prepare", folder)
+    openssl = tmp_path / "openssl"
+    makes = 'for name in key crt.new; do echo made >"secrets/tls.$name"; done'
+    openssl.write_text(f"#!/bin/sh\necho 'req: Unrecognized flag addext' >&2\n{'exit 1' if fails else makes}\n")
+    openssl.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run([script], env={"PATH": path}, capture_output=True, text=True, check=False)
+
+    said = "req: Unrecognized flag addext\nprepare: openssl made no certificate; version 1.1.1 and newer do\n"
+    assert ((1, said) if fails else (0, "")) == (done.returncode, done.stderr)
+    assert fails is not (folder / "secrets" / "tls.crt").exists()
