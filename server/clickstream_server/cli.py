@@ -13,11 +13,11 @@ from typing import Any
 
 from clickstream_server import event_loop
 from clickstream_server.bulk.arguments import SAMPLE_QUERIES, add_export, add_import, add_replay
-from clickstream_server.bulk.waiting import exit_past_threads
 from clickstream_server.failures import StartFailure
 from clickstream_server.reach import access_of, add_reach, advice
 from clickstream_server.security.command import add_token
 from clickstream_server.tail.arguments import add_tail
+from clickstream_server.waiting import exit_past_threads
 
 INTERRUPTED = 130
 

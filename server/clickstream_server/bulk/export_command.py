@@ -25,9 +25,9 @@ from clickstream_server.bulk.formats import WRITERS, Writer
 from clickstream_server.bulk.outputs import STDOUT, Output, Written, compressed, has_part, part_of, state_of
 from clickstream_server.bulk.progress import BulkProgress, bulk_progress
 from clickstream_server.bulk.report import shown
-from clickstream_server.bulk.waiting import interruptible
 from clickstream_server.failures import StartFailure
 from clickstream_server.reach import advice
+from clickstream_server.waiting import interruptible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

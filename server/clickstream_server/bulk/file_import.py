@@ -20,7 +20,7 @@ from clickstream_server.bulk.rows import WEIGHT_MAX, Refusal, Rows, Sendable, So
 from clickstream_server.bulk.session_rows import SessionRows
 from clickstream_server.bulk.sources import Format, Source
 from clickstream_server.bulk.ubi.rows import UbiRows
-from clickstream_server.bulk.waiting import in_thread
+from clickstream_server.waiting import in_thread
 
 CHUNK_ITEMS = 500
 CHUNK_PARTS = 9_000

@@ -20,10 +20,10 @@ from clickstream_server.bulk.progress import bulk_progress
 from clickstream_server.bulk.refusals import refusals_file
 from clickstream_server.bulk.report import print_import
 from clickstream_server.bulk.sources import STDIN, Format, Generated, opened
-from clickstream_server.bulk.waiting import interruptible
 from clickstream_server.failures import StartFailure
 from clickstream_server.reach import advice
 from clickstream_server.sample import sample_log
+from clickstream_server.waiting import interruptible
 
 SAFE_AGAIN = "Running the same command again is safe: what is stored by now counts as a duplicate then."
 NOT_ALL_STORED = 2

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from clickstream.models import WriteOutcome
 from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
-from clickstream_server.bulk.waiting import in_thread
 from clickstream_server.call_record import CallRecord
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
@@ -21,6 +20,7 @@ from clickstream_server.observe.calls import CallLog
 from clickstream_server.observe.exposition import Family, Workers, snapshot, told
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.observer import NOBODY, Command, Gathered, Kind, StorageObserver, Way
+from clickstream_server.waiting import in_thread
 
 if TYPE_CHECKING:  # each is a library to import, for those who asked for it
     from clickstream_server.observe.metrics import ServerMetrics

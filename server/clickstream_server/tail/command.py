@@ -16,10 +16,10 @@ from clickstream.client import DEFAULT_TARGET, ClickstreamClient
 from clickstream.errors import BatchNotFound, ClickstreamError, MessageTooLarge, NoCollectingBatch, Unavailable
 from clickstream.models import SessionBatch, SessionBatchStatus, SessionPage
 from clickstream.resume import Patience
-from clickstream_server.bulk.waiting import interruptible
 from clickstream_server.failures import StartFailure
 from clickstream_server.reach import advice, options_of
 from clickstream_server.tail.lines import EVENTS_COUNTED_MAX, JsonLines, Lines, TextLines
+from clickstream_server.waiting import interruptible
 
 _STDOUT = 1
 _PIECE_BYTES = 4096

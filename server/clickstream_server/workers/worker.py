@@ -17,11 +17,11 @@ from functools import partial
 from threading import Thread
 
 from clickstream_server import app, event_loop
-from clickstream_server.bulk.waiting import exit_past_threads
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.observe.logs import set_up_logging
 from clickstream_server.process import Serving, use_memory_well
+from clickstream_server.waiting import exit_past_threads
 from clickstream_server.workers.telling import Teller
 from clickstream_server.workers.words import FAILED, HANGS_AFTER_S, SERVING
 
