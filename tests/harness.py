@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -28,6 +29,13 @@ async def eventually(condition: Callable[[], Awaitable[Any]], what: str, patienc
             return found
         assert monotonic() < give_up_at, f"never came true: {what}"
         await asyncio.sleep(0.02)
+
+
+def free_address() -> str:
+    """An address that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 @asynccontextmanager

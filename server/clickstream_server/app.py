@@ -108,7 +108,7 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
         metrics = ""
         if not share_port:
             metrics = await stack.enter_async_context(metrics_beside(settings, observed.counted))
-        await health.begin()
+        health.begin()
         if settings.health_listen:
             await stack.enter_async_context(
                 health_served(settings.health_listen, health.servicer, share_port=share_port)

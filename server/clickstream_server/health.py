@@ -9,21 +9,21 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1 import health_pb2_grpc
 
 from clickstream.errors import ClickstreamError
 from clickstream_server.failures import StartFailure
+from clickstream_server.health_servicer import STATUS, HealthServicer
 
 LIVENESS = "liveness"
-_STATUS = health_pb2.HealthCheckResponse
 _LOOK_EVERY_S = 1.0
 _PING_S = 2.0
 _STOP_S_MAX = 1.0
 """With PyMongo Async a look may miss that it was cancelled: see `event_loop`."""
+_TELL_S_MAX = 0.5
+"""How long watchers may take to learn of the stop."""
 _log = logging.getLogger(__name__)
 
 
@@ -36,17 +36,17 @@ class HealthMonitor:
         self._task: asyncio.Task[None] | None = None
         self._serving: bool | None = None
         self._stopped = False
-        self.servicer: Any = health_aio.HealthServicer()
+        self.servicer = HealthServicer()
 
     @property
     def serving(self) -> bool:
         """Whether the database took calls when it was asked last."""
         return self._serving is True
 
-    async def begin(self) -> None:
+    def begin(self) -> None:
         """Before the first look: the process works, and nothing is to be sent to it yet."""
-        await self.servicer.set(LIVENESS, _STATUS.SERVING)
-        await self._say(_STATUS.NOT_SERVING)
+        self.servicer.set(LIVENESS, STATUS.SERVING)
+        self._say(STATUS.NOT_SERVING)
 
     async def start(self) -> None:
         """Look once, so that the first answer is true, then go on looking."""
@@ -56,10 +56,11 @@ class HealthMonitor:
     async def stop(self) -> None:
         """Say NOT_SERVING for good. Liveness goes on, so that nobody kills the process before its last call is done."""
         self._stopped = True
+        self._say(STATUS.NOT_SERVING)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=_STOP_S_MAX)
-        await self._say(_STATUS.NOT_SERVING)
+        await self.servicer.told(_TELL_S_MAX)
 
     async def _keep_looking(self) -> None:
         while not self._stopped:
@@ -79,15 +80,15 @@ class HealthMonitor:
             level = logging.INFO if serving and self._serving is None else logging.WARNING
             _log.log(level, "the database %s", "answers" if serving else "does not answer")
             self._serving = serving
-            await self._say(_STATUS.SERVING if serving else _STATUS.NOT_SERVING)
+            self._say(STATUS.SERVING if serving else STATUS.NOT_SERVING)
 
-    async def _say(self, status: int) -> None:
+    def _say(self, status: int) -> None:
         for name in self._names:
-            await self.servicer.set(name, status)
+            self.servicer.set(name, status)
 
 
 @asynccontextmanager
-async def health_served(listen: str, servicer: Any, *, share_port: bool = False) -> AsyncIterator[None]:
+async def health_served(listen: str, servicer: HealthServicer, *, share_port: bool = False) -> AsyncIterator[None]:
     """Serve health, and nothing else, on an address of its own, without TLS and tokens. Raises StartFailure.
 
     For probes that know neither, as Kubernetes' do not.

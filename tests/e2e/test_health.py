@@ -19,17 +19,11 @@ from clickstream_server.app import SERVICES
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.health import LIVENESS
-from harness import eventually, served, start_program
+from harness import eventually, free_address, served, start_program
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 DEADLINE_S = 20.0
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 async def said(address: str, service: str) -> int:

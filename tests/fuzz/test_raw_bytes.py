@@ -12,6 +12,25 @@ from pathlib import Path
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from http2 import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    OPENED,
+    PING,
+    PREFACE,
+    RST,
+    SETTINGS,
+    WINDOW_UPDATE,
+    connected,
+    ended,
+    frame,
+    headers,
+    literal,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_messages import EXAMPLES
@@ -19,28 +38,9 @@ from test_messages import EXAMPLES
 from clickstream import ClickstreamClient
 from harness import PATIENCE_S, ServerProcess
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS, PING, HEADERS, RST, GOAWAY, WINDOW_UPDATE, CONTINUATION, DATA = 4, 6, 1, 3, 7, 8, 9, 0
-END_HEADERS, END_STREAM = 4, 1
 MIB = 1024 * 1024
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """A frame of HTTP/2; see RFC 9113, 4.1."""
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
-
-
-def literal(name: str, value: str) -> bytes:
-    """A header field without indexing; see RFC 7541, 6.2.2. Both are shorter than 127 bytes."""
-    return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-
-
-def headers(path: str = "/clickstream.v1.ClickstreamService/GetBatch") -> bytes:
-    fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "a", "te": "trailers"}
-    return b"".join(literal(*field) for field in (fields | {"content-type": "application/grpc"}).items())
-
-
-OPENED = PREFACE + frame(SETTINGS, 0, 0)
 CALL = frame(HEADERS, END_HEADERS, 1, headers())
 MESSAGE = b"\x00" + struct.pack(">I", 3) + b"\x0a\x01b"
 
@@ -94,14 +94,9 @@ async def client(server: ServerProcess) -> AsyncIterator[ClickstreamClient]:
         yield client
 
 
-async def opened(server: ServerProcess) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    host, _, port = server.address.rpartition(":")
-    return await asyncio.open_connection(host, int(port))
-
-
 async def attack(server: ServerProcess, client: ClickstreamClient, data: bytes) -> None:
     """Send this over a connection of its own; while that is still open the server answers others."""
-    reader, writer = await opened(server)
+    reader, writer = await connected(server.address)
     try:
         with suppress(ConnectionError):
             writer.write(data)
@@ -113,15 +108,6 @@ async def attack(server: ServerProcess, client: ClickstreamClient, data: bytes) 
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
-
-
-async def ends_of_call(reader: asyncio.StreamReader) -> None:
-    """Read until the call that was opened first is answered: until headers come that end its stream."""
-    while True:
-        head = await reader.readexactly(9)
-        await reader.readexactly(int.from_bytes(head[:3]))
-        if head[3] == HEADERS and head[4] & END_STREAM:
-            return
 
 
 def rss_bytes(server: ServerProcess) -> int:
@@ -163,7 +149,7 @@ async def test_any_frames_harm_nobody(server: ServerProcess, client: Clickstream
 async def test_a_byte_at_a_time_harms_nobody(server: ServerProcess, client: ClickstreamClient) -> None:
     """Two hundred clients that send a call byte by byte keep nobody out; whoever goes on long enough is answered."""
     data = OPENED + CALL + frame(DATA, END_STREAM, 1, MESSAGE)
-    connections = [await opened(server) for _ in range(200)]
+    connections = [await connected(server.address) for _ in range(200)]
     before = rss_bytes(server)
     for place in range(len(data)):
         for _, writer in connections:
@@ -172,7 +158,7 @@ async def test_a_byte_at_a_time_harms_nobody(server: ServerProcess, client: Clic
             await client.list_batches(page_size=1)
     for reader, writer in connections:
         async with asyncio.timeout(PATIENCE_S):
-            await ends_of_call(reader)
+            await ended(reader)
         writer.close()
 
     assert rss_bytes(server) - before < 100 * MIB
@@ -183,7 +169,7 @@ async def test_thousands_of_connections_harm_nobody(server: ServerProcess, clien
     before = rss_bytes(server)
     connections = []
     for _ in range(2_000):
-        connections.append(await opened(server))
+        connections.append(await connected(server.address))
         connections[-1][1].write(OPENED)
     async with grpc.aio.insecure_channel(server.address) as channel:
         await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)

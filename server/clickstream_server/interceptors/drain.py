@@ -64,10 +64,14 @@ class Drain:
 
     def check(self, call: Call) -> None:
         """Raise if the call is not taken."""
-        # Health goes on answering, so that a probe learns of it instead of guessing from a refusal.
-        if self._refusal is not None and not call.method.startswith(HEALTH):
+        if self._refusal is not None and not self._is_answered(call):
             self._refused += 1
             raise copy(self._refusal)  # each call its own, with a traceback of its own
+
+    def _is_answered(self, call: Call) -> bool:
+        # Health goes on answering, so that a probe learns of it instead of guessing from a refusal. But who watches
+        # again once his stream was ended would hold up the stop: refused, he knows as much, and waits before the next.
+        return call.method.startswith(HEALTH) and not (call.streams and self.draining)
 
     def around(self, call: Call) -> AbstractContextManager[None]:
         """Take note of the call, or raise."""
