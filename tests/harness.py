@@ -61,7 +61,7 @@ class ServerProcess:
         self.address = address
         self.output = output
         self.errors = ""
-        self.page = ""
+        self.page = self.health_address = ""
 
     @property
     def pid(self) -> int:

@@ -10,6 +10,8 @@ SETTINGS, PING, HEADERS, RST, GOAWAY, WINDOW_UPDATE, CONTINUATION, DATA = 4, 6, 
 END_HEADERS, END_STREAM = 4, 1
 INITIAL_WINDOW_SIZE = 4
 """A setting."""
+_WINDOW, _FRAME_BYTES_MAX = 65_535, 16_384
+"""What counts until a setting says otherwise."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -45,6 +47,31 @@ async def next_frame(reader: asyncio.StreamReader) -> tuple[int, int, int, bytes
     """The next frame's kind, flags, stream and payload."""
     head = await reader.readexactly(9)
     return head[3], head[4], int.from_bytes(head[5:]), await reader.readexactly(int.from_bytes(head[:3]))
+
+
+async def stop_short(address: str, path: str, size: int) -> None:
+    """Send a call's request of so many bytes, but for the last one, as fast as it is taken, until the call is ended."""
+    reader, writer = await connected(address)
+    try:
+        writer.write(OPENED + frame(HEADERS, END_HEADERS, 1, headers(path)))
+        writer.write(frame(DATA, 0, 1, b"\x00" + struct.pack(">I", size)))
+        left, initial, room = size - 1, _WINDOW, {0: _WINDOW - 5, 1: _WINDOW - 5}
+        while True:
+            while part := min(left, _FRAME_BYTES_MAX, *room.values()):
+                writer.write(frame(DATA, 0, 1, bytes(part)))
+                left, room = left - part, {stream: found - part for stream, found in room.items()}
+                await writer.drain()
+            kind, flags, stream, payload = await next_frame(reader)
+            if kind == RST or (kind == HEADERS and flags & END_STREAM):
+                return
+            if kind == WINDOW_UPDATE:
+                room[stream] += int.from_bytes(payload)
+            elif kind == SETTINGS:
+                found = dict(struct.iter_unpack(">HI", payload)).get(INITIAL_WINDOW_SIZE, initial)
+                room[1] += found - initial
+                initial = found
+    finally:
+        writer.close()
 
 
 async def ended(reader: asyncio.StreamReader) -> None:

@@ -110,8 +110,10 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             metrics = await stack.enter_async_context(metrics_beside(settings, observed.counted))
         health.begin()
         if settings.health_listen:
+            # While the server drains, too; but what comes is read with the same care.
+            around = server_interceptors(Drain(admits=True), auth, limiter=limiter)
             await stack.enter_async_context(
-                health_served(settings.health_listen, health.servicer, share_port=share_port)
+                health_served(settings.health_listen, health.servicer, around, share_port=share_port)
             )
         await stack.enter_async_context(security.watched(auth.look_again))
         await start(server, handlers, interceptors)

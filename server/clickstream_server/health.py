@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import grpc.aio
@@ -16,6 +16,8 @@ from grpc_health.v1 import health_pb2_grpc
 from clickstream.errors import ClickstreamError
 from clickstream_server.failures import StartFailure
 from clickstream_server.health_servicer import STATUS, HealthServicer
+from clickstream_server.interceptors.call import HEALTH_BYTES_MAX
+from clickstream_server.listening import server_options
 
 LIVENESS = "liveness"
 _LOOK_EVERY_S = 1.0
@@ -88,12 +90,19 @@ class HealthMonitor:
 
 
 @asynccontextmanager
-async def health_served(listen: str, servicer: HealthServicer, *, share_port: bool = False) -> AsyncIterator[None]:
+async def health_served(
+    listen: str,
+    servicer: HealthServicer,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    *,
+    share_port: bool = False,
+) -> AsyncIterator[None]:
     """Serve health, and nothing else, on an address of its own, without TLS and tokens. Raises StartFailure.
 
     For probes that know neither, as Kubernetes' do not.
     """
-    server = grpc.aio.server(options=[("grpc.so_reuseport", int(share_port))])
+    options = server_options(message_bytes_max=HEALTH_BYTES_MAX, share_port=share_port)
+    server = grpc.aio.server(interceptors=interceptors, options=options)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     try:
         port = server.add_insecure_port(listen)

@@ -19,6 +19,7 @@ from clickstream_server.app import SERVICES
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.health import LIVENESS
+from clickstream_server.interceptors.call import HEALTH_BYTES_MAX
 from harness import eventually, free_address, served, start_program
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -44,6 +45,20 @@ async def test_the_health_port_answers_health_and_nothing_else(mongodb_uri: str,
             await wrong.list_batches()
 
     assert grpc.StatusCode.UNIMPLEMENTED == raised.value.code
+
+
+async def test_a_request_to_health_is_a_name(mongodb_uri: str, database: str) -> None:
+    """A request of more than a KiB is refused on both ports, whether it checks or watches."""
+    health = free_address()
+    async with served(mongodb_uri, database, health_listen=health) as client:
+        for address in (client.target, health):
+            async with grpc.aio.insecure_channel(address) as channel:
+                stub = health_pb2_grpc.HealthStub(channel)
+                long = health_pb2.HealthCheckRequest(service="s" * 2 * HEALTH_BYTES_MAX)
+                for call in (stub.Check(long, timeout=DEADLINE_S), aiter(stub.Watch(long, timeout=DEADLINE_S))):
+                    with pytest.raises(grpc.aio.AioRpcError) as raised:
+                        await (anext(call) if hasattr(call, "__anext__") else call)
+                    assert grpc.StatusCode.RESOURCE_EXHAUSTED == raised.value.code()
 
 
 async def test_a_server_that_drains_lives(mongodb_uri: str, database: str) -> None:

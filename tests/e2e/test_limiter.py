@@ -107,6 +107,7 @@ async def test_calls_past_the_bound_are_refused(mongo: Frozen) -> None:
         await eventually(lambda: _ended(calls, 7), "seven calls are refused")
         health = health_pb2_grpc.HealthStub(channel)
         assert (await health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)).status
+        assert (await health.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S).read()).status
         mongo.thaw()
         results = await done
         stored = await mongo.stored("calls")

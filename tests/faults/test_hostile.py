@@ -11,6 +11,9 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from http2 import stop_short
 
 from clickstream import ClickstreamClient, Session
 from clickstream.v1 import clickstream_service_pb2 as pb
@@ -18,7 +21,7 @@ from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
-from harness import PATIENCE_S, ServerProcess
+from harness import PATIENCE_S, ServerProcess, free_address
 
 MIB = 1024 * 1024
 READERS = 30
@@ -28,7 +31,10 @@ OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0), (
 
 @pytest.fixture
 async def server(mongodb_uri: str, database: str) -> AsyncIterator[ServerProcess]:
-    found = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database)
+    """A server, whose health can be asked for on a port of its own, too."""
+    health = free_address()
+    found = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database, health_listen=health)
+    found.health_address = health
     yield found
     await found.stop()
     assert "Traceback" not in found.errors
@@ -130,4 +136,21 @@ async def test_large_messages_at_once(server: ServerProcess) -> None:
 
     assert codes <= {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert found[-1] is None
+    assert watch.grown() < 300 * MIB
+
+
+@pytest.mark.parametrize("port", ["main", "health"])
+@pytest.mark.parametrize("name", ["Check", "Watch"])
+@pytest.mark.parametrize("size", [14 * MIB, 1024 * MIB])
+async def test_health_requests_that_stop_short(server: ServerProcess, size: int, name: str, port: str) -> None:
+    """Forty strangers whose requests to health have 14 MiB but for a byte, or go on and on, are soon sent away."""
+    address = server.address if port == "main" else server.health_address
+    watch = Watch(server)
+    async with asyncio.timeout(2 * PATIENCE_S), grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
+        strangers = asyncio.gather(*(stop_short(address, f"/grpc.health.v1.Health/{name}", size) for _ in range(40)))
+        await serves(server)
+        answer = await HealthStub(channel).Check(HealthCheckRequest())
+        await strangers
+
+    assert HealthCheckResponse.SERVING == answer.status
     assert watch.grown() < 300 * MIB

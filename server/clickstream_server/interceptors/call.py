@@ -12,6 +12,8 @@ from clickstream_server.call_record import CallRecord
 
 Context = grpc.aio.ServicerContext[Any, Any]
 HEALTH = "/grpc.health.v1.Health/"
+HEALTH_BYTES_MAX = 1024
+"""A request to health may have so many: it is a name, and may come from a stranger."""
 Handler = Any
 """A `grpc.RpcMethodHandler`: a named tuple at run time, which its types do not say."""
 

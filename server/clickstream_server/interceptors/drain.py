@@ -23,7 +23,7 @@ _MOMENT_S = 0.02
 class Drain:
     """Knows the calls that run; refuses all until `admit`, and others once it drains."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, admits: bool = False) -> None:
         self._streams: set[asyncio.Task[Any]] = set()
         self._running = 0
         self._idle = asyncio.Event()
@@ -32,6 +32,8 @@ class Drain:
             "the server has just started and waits for its database", retry_after_s=_RETRY_AFTER_S
         )
         self._refused = 0
+        if admits:
+            self.admit()
 
     @property
     def draining(self) -> bool:

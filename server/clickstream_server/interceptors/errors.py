@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from clickstream.errors import ClickstreamError, InternalError, MessageTooLarge, ShuttingDown, to_status
 from clickstream_server.call_record import Stage, enter
-from clickstream_server.interceptors.call import Call, Handler
+from clickstream_server.interceptors.call import HEALTH, HEALTH_BYTES_MAX, Call, Handler
 from clickstream_server.interceptors.trailers import Trailers, trailers
 from clickstream_server.interceptors.unreadable import unreadable
 
@@ -29,13 +29,14 @@ class Errors:
         self._message_bytes_max = message_bytes_max
         self._admit = admit
 
-    def prepared(self, handler: Handler) -> Handler:
+    def prepared(self, method: str, handler: Handler) -> Handler:
         """The handler, reading its requests so that one that cannot be read is answered by what it is."""
         read = handler.request_deserializer
         message = getattr(read, "__self__", None)
         if not (isinstance(message, type) and issubclass(message, Message)):
             return handler
-        handler = handler._replace(request_deserializer=_reader(message, self._message_bytes_max, self._admit))
+        bytes_max = HEALTH_BYTES_MAX if method.startswith(HEALTH) else self._message_bytes_max
+        handler = handler._replace(request_deserializer=_reader(message, bytes_max, self._admit))
         if not handler.request_streaming:
             return handler
         field = "stream_stream" if handler.response_streaming else "stream_unary"

@@ -33,7 +33,9 @@ def _nothing(_limit: str) -> None:
 
 
 class Limiter:
-    """Calls that answer once and streams are counted apart, so that neither starves the other. Health is exempt.
+    """Calls that answer once and streams are counted apart, so that neither starves the other.
+
+    Health is never refused for what else there is to do: of it, only requests that are large or do not come are.
 
     Stands innermost: what is refused for other reasons takes no room. `refused` is called with what there was too much
     of.
@@ -46,32 +48,39 @@ class Limiter:
         self._streams = 0
         self._call_bytes, self._stream_bytes = _Bytes(), _Bytes()
         self._receiving, self._receiving_of_streams = Receiving(), Receiving()
+        self._receiving_of_health = Receiving(short=True)
         self._ready = cycle([_overloaded(retry_after_s) for retry_after_s in sample(_RETRY_S, len(_RETRY_S))])
 
-    def prepared(self, handler: Handler) -> Handler:
+    def prepared(self, method: str, handler: Handler) -> Handler:
         """Have requests read inside of `around`: gRPC itself would read the only one of a call before that."""
         if handler.request_streaming:
             return handler
+        health = method.startswith(HEALTH)
         if handler.response_streaming:
-            stream = self._reading_stream(handler.unary_stream)
+            receiving = self._receiving_of_health if health else self._receiving_of_streams
+            # A watcher's name is short, and must not be refused for what readers hold.
+            stream = self._reading_stream(handler.unary_stream, receiving, None if health else self._stream_bytes)
             return handler._replace(request_streaming=True, unary_stream=None, stream_stream=stream)
-        return handler._replace(
-            request_streaming=True, unary_unary=None, stream_unary=self._reading(handler.unary_unary)
-        )
+        answer = self._reading(handler.unary_unary, self._receiving_of_health if health else self._receiving)
+        return handler._replace(request_streaming=True, unary_unary=None, stream_unary=answer)
 
-    def _reading(self, behaviour: Callable[[Any, Context], Coroutine[Any, Any, Any]]) -> Callable[..., Awaitable[Any]]:
+    def _reading(
+        self, behaviour: Callable[[Any, Context], Coroutine[Any, Any, Any]], receiving: Receiving
+    ) -> Callable[..., Awaitable[Any]]:
         async def answer(_: AsyncIterator[Any], context: Context) -> Any:
-            request = await self._request(context, self._receiving)
+            request = await self._request(context, receiving)
             return await behaviour(request, context)
 
         return answer
 
-    def _reading_stream(self, behaviour: Callable[[Any, Context], Any]) -> Callable[..., AsyncIterator[Any]]:
+    def _reading_stream(
+        self, behaviour: Callable[[Any, Context], Any], receiving: Receiving, counted: _Bytes | None
+    ) -> Callable[..., AsyncIterator[Any]]:
         async def stream(_: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            held = _Held(self._stream_bytes)
+            held = _Held(counted or _Bytes())
             _held.set(held)
             try:
-                request = await self._request(context, self._receiving_of_streams)
+                request = await self._request(context, receiving)
                 async with aclosing(behaviour(request, context)) as answers:
                     async for answer in answers:
                         yield answer

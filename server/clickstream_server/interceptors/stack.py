@@ -16,7 +16,7 @@ import grpc.aio
 from clickstream.errors import ClickstreamError
 from clickstream_server.call_record import begin_call, this_call
 from clickstream_server.interceptors.auth import Auth
-from clickstream_server.interceptors.call import HEALTH, Call, Context, Handler
+from clickstream_server.interceptors.call import Call, Context, Handler
 from clickstream_server.interceptors.drain import Drain
 from clickstream_server.interceptors.errors import Errors, end_with
 from clickstream_server.interceptors.limiter import Limiter
@@ -62,9 +62,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _wrapped(self, method: str, handler: Handler) -> Handler:
-        handler = self._errors.prepared(handler)
-        if not method.startswith(HEALTH):
-            handler = self._limiter.prepared(handler)
+        handler = self._limiter.prepared(method, self._errors.prepared(method, handler))
         handler = handler._replace(response_serializer=_or_encoded(handler.response_serializer))
         handler = self._observe.prepared(method, handler)
         sides = (handler.request_streaming, handler.response_streaming)
