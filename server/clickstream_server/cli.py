@@ -74,6 +74,12 @@ def _add_serve(commands: Any) -> None:
 def _add_ping(commands: Any) -> None:
     parser = commands.add_parser("ping", help="ask a server whether it serves", description="Ask whether it serves.")
     add_reach(parser)
+    parser.add_argument(
+        "--service",
+        metavar="NAME",
+        default="",
+        help="ask for this name of its health; liveness: whether its process works, whatever the database does",
+    )
     parser.add_argument("--timeout-s", type=float, default=5.0, help="seconds to wait (default %(default)s)")
     parser.set_defaults(run=_ping)
 
@@ -157,6 +163,7 @@ def _announce(running: Any) -> None:
 
 
 async def _ping(given: argparse.Namespace) -> int:
+    import grpc
     import grpc.aio
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -166,8 +173,11 @@ async def _ping(given: argparse.Namespace) -> int:
     channel = access_of(given).channel([])
     stub: Any = health_pb2_grpc.HealthStub(channel)
     try:
-        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=given.timeout_s)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=given.service), timeout=given.timeout_s)
     except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            print(f"clickstream: {given.target} has no health under the name {given.service}", file=sys.stderr)
+            return 1
         why = advice(failure_of(error))
         print(f"clickstream: nobody serves on {given.target} ({error.code().name}){why}", file=sys.stderr)
         return 1
@@ -176,7 +186,7 @@ async def _ping(given: argparse.Namespace) -> int:
     finally:
         await channel.close()
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    print(f"{given.target} is {status}")
+    print(f"{given.service + ' at ' if given.service else ''}{given.target} is {status}")
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
 
 

@@ -20,7 +20,7 @@ from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.health import LIVENESS
 from clickstream_server.interceptors.call import HEALTH_BYTES_MAX
-from harness import eventually, free_address, served, start_program
+from harness import eventually, free_address, run_program, served, start_program
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -114,11 +114,22 @@ async def test_a_server_that_waits_for_its_database_lives() -> None:
             await eventually(lambda: _answers(health), "the health port answers")
 
             assert [SERVING, NOT_SERVING] == [await said(health, name) for name in (LIVENESS, "")]
+            lives = await run_program("ping", f"--target={health}", f"--service={LIVENESS}")
+            assert (0, f"{LIVENESS} at {health} is SERVING\n", "") == lives
+            assert (1, f"{health} is NOT_SERVING\n", "") == await run_program("ping", f"--target={health}")
             assert process.returncode is None
         finally:
             if process.returncode is None:
                 process.kill()
             await process.communicate()
+
+
+async def test_ping_says_what_there_is_not(mongodb_uri: str, database: str) -> None:
+    """A name that the server's health does not have is told as such, and not as a server that is away."""
+    async with served(mongodb_uri, database) as client:
+        found = await run_program("ping", f"--target={client.target}", "--service=other")
+
+    assert (1, "", f"clickstream: {client.target} has no health under the name other\n") == found
 
 
 async def _answers(address: str) -> bool:

@@ -123,6 +123,16 @@ def test_the_images_ports_are_those_it_listens_on() -> None:
     assert ports["health_listen"] == int(asked[1])
 
 
+def test_the_image_asks_whether_it_lives() -> None:
+    """Who restarts a container that is unhealthy, as Swarm does, does not do so because MongoDB is away."""
+    asked = re.search(
+        r'^ +CMD \["clickstream", "ping", .*"--service", "([^"]+)"', (DEPLOY / "Dockerfile").read_text(), re.MULTILINE
+    )
+
+    assert asked is not None
+    assert LIVENESS == asked[1]
+
+
 def test_the_pods_ports_are_those_it_listens_on() -> None:
     """Container, services, probes and network policy name ports that the server listens on."""
     listens = ports_of(pod_environment())
