@@ -139,6 +139,19 @@ async def test_large_messages_at_once(server: ServerProcess) -> None:
     assert watch.grown() < 300 * MIB
 
 
+@pytest.mark.parametrize("name", ["RegisterSession", "GetBatchSessions"])
+async def test_requests_that_go_on_and_on(server: ServerProcess, name: str) -> None:
+    """Eight requests that say they have a gigabyte are given up long before, though no more than may be slow."""
+    watch = Watch(server)
+    method = f"/clickstream.v1.ClickstreamService/{name}"
+    async with asyncio.timeout(2 * PATIENCE_S):
+        senders = asyncio.gather(*(stop_short(server.address, method, 1024 * MIB) for _ in range(8)))
+        await serves(server)
+        await senders
+
+    assert watch.grown() < 500 * MIB
+
+
 @pytest.mark.parametrize("port", ["main", "health"])
 @pytest.mark.parametrize("name", ["Check", "Watch"])
 @pytest.mark.parametrize("size", [14 * MIB, 1024 * MIB])

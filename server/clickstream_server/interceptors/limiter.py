@@ -16,7 +16,7 @@ from clickstream.errors import ClickstreamError, InvalidField, Overloaded
 from clickstream_server.bounds import Bounds
 from clickstream_server.interceptors.call import HEALTH, Call, Context, Handler
 from clickstream_server.interceptors.load import Begun, Load
-from clickstream_server.interceptors.receiving import Receiving
+from clickstream_server.interceptors.receiving import SLOW_MAX, Receiving
 
 CALLS, STREAMS, BYTES, RECEIVING = "calls", "streams", "bytes", "receiving"
 """What there was too much of, for whoever counts refusals."""
@@ -24,6 +24,10 @@ _RETRY_S = [milliseconds / 1000 for milliseconds in range(250, 750, 5)]
 """Spread, so that those who were refused together do not come back together; few enough to be kept ready."""
 
 
+_GROWN_MESSAGES = 4 * SLOW_MAX
+"""While a request comes, the process may grow by so many of the largest: eight calls and eight streams, each twice."""
+_HEALTH_GROWN_BYTES = 128 * 1024 * 1024
+"""While one of health's comes, which has a few bytes, by so much: it may be others' requests that take it."""
 _EXEMPT = nullcontext()
 _held: ContextVar[_Held | None] = ContextVar("clickstream_request_held", default=None)
 
@@ -47,8 +51,10 @@ class Limiter:
         self._load = Load(self._bounds.calls_max, self._bounds.queue_s_max)
         self._streams = 0
         self._call_bytes, self._stream_bytes = _Bytes(), _Bytes()
-        self._receiving, self._receiving_of_streams = Receiving(), Receiving()
-        self._receiving_of_health = Receiving(short=True)
+        grown_bytes_max = _GROWN_MESSAGES * self._bounds.message_bytes_max
+        self._receiving, self._receiving_of_streams = Receiving(grown_bytes_max), Receiving(grown_bytes_max)
+        # Who asks for health may be a stranger: who is stuck is sent away at once.
+        self._receiving_of_health = Receiving(_HEALTH_GROWN_BYTES, stopping=True)
         self._ready = cycle([_overloaded(retry_after_s) for retry_after_s in sample(_RETRY_S, len(_RETRY_S))])
 
     def prepared(self, method: str, handler: Handler) -> Handler:

@@ -27,9 +27,6 @@ _SLOW_ROUNDS = 20
 """One that is missing for more rounds is slow to come."""
 _STUCK_ROUNDS = 100
 """One that is missing after so many gives way to others."""
-_HUGE_BYTES = 128 * 1024 * 1024
-"""Where requests are to be short: if the process has grown by so much meanwhile, the request is given up. gRPC looks at
-its bound for messages only when all of one is there: eight requests that went on for five seconds were 2.9 GB."""
 _STATM = Path("/proc/self/statm")
 """See proc(5). Other systems than Linux have none, and every request is taken to be large."""
 
@@ -44,13 +41,14 @@ class _Begun(NamedTuple):
 class Receiving:
     """The requests that are coming in. Past SLOW_MAX that are large or slow, some are given up.
 
-    Once it is `stopping`, all that are stuck are. If requests are to be `short`, all that are stuck always are, and
-    it takes less for that.
+    So are those of them in whose time the process grew by `grown_bytes_max`, however few they are: gRPC looks at its
+    bound for messages only when all of one is there, and eight requests that went on for five seconds were 2.9 GB.
+    Once it is `stopping`, all that are stuck are given up, too.
     """
 
-    def __init__(self, *, short: bool = False) -> None:
-        self.stopping = False
-        self._short = short
+    def __init__(self, grown_bytes_max: int, *, stopping: bool = False) -> None:
+        self.stopping = stopping
+        self._grown_bytes_max = grown_bytes_max
         self._coming: dict[asyncio.Timeout, _Begun] = {}
         """The oldest first."""
         self._now = _Begun(0, None)
@@ -79,10 +77,12 @@ class Receiving:
 
     def _give_up(self) -> None:
         slow = [patience for patience, begun in self._coming.items() if self._is_slow(begun)]
-        stuck = [patience for patience in slow if self._is_stuck(self._coming[patience])]
-        surplus = max(0, len(stuck) if self.stopping or self._short else 0, len(slow) - SLOW_MAX)
+        given_up = [patience for patience in slow if self._is_too_much(self._coming[patience])]
+        others = [patience for patience in slow if patience not in given_up]
+        stuck = [patience for patience in others if self._is_stuck(self._coming[patience])]
         # Those that are stuck first, so that nobody can keep the others out; then those that came last.
-        for patience in [*stuck, *reversed(slow[len(stuck) :])][:surplus]:
+        given_up += [*stuck, *reversed(others[len(stuck) :])][: max(0, len(others) - SLOW_MAX)]
+        for patience in given_up:
             del self._coming[patience]
             patience.reschedule(asyncio.get_running_loop().time())
 
@@ -90,14 +90,15 @@ class Receiving:
         return self._now.round - begun.round
 
     def _is_slow(self, begun: _Begun) -> bool:
-        rounds = self._rounds_of(begun)
         grown = self._grown_bytes(begun)
-        return rounds > (_LARGE_ROUNDS if grown is None or grown > _GROWN_BYTES else _SLOW_ROUNDS)
+        large = grown is None or grown > _GROWN_BYTES
+        return self._rounds_of(begun) > (_LARGE_ROUNDS if large else _SLOW_ROUNDS)
+
+    def _is_too_much(self, begun: _Begun) -> bool:
+        """Of one that is slow."""
+        return (self._grown_bytes(begun) or 0) > self._grown_bytes_max or (self.stopping and self._is_stuck(begun))
 
     def _is_stuck(self, begun: _Begun) -> bool:
-        """Of one that is slow."""
-        if self._short and ((self._grown_bytes(begun) or 0) > _HUGE_BYTES or self._rounds_of(begun) > _SLOW_ROUNDS):
-            return True
         return self._rounds_of(begun) > _STUCK_ROUNDS
 
     def _grown_bytes(self, begun: _Begun) -> int | None:
