@@ -176,7 +176,7 @@ def runs(pid: int) -> bool:
     """Whether there is such a process; one that ended and was not yet reaped does not run."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second: it ended while this was read
         return False
     return state != "Z"
 

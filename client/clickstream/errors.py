@@ -180,7 +180,10 @@ class ShuttingDown(Unavailable):
 
 
 class DeadlineExceeded(ClickstreamError):
-    """The deadline passed before the answer came. What was sent may have been stored; sending again is safe."""
+    """The deadline passed before the answer came. What was sent may have been stored; sending again is safe.
+
+    Except for an update of a session, or of a batch's status with an expected one: see docs/errors.md.
+    """
 
     code = StatusCode.DEADLINE_EXCEEDED
 

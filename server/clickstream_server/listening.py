@@ -98,7 +98,7 @@ def why_not(error: OSError) -> str:
         return "the port is in use"
     if error.errno in {errno.EACCES, errno.EPERM}:
         return "this user may not take the port (those below 1024 are the system's)"
-    return "the address is not this machine's"
+    return "the address is not this machine's" if error.errno == errno.EADDRNOTAVAIL else str(error.strerror or error)
 
 
 def local_address(listen: str, port: int) -> str:

@@ -99,6 +99,19 @@ async def test_each_rank_has_its_epoch(client: SyncClickstreamClient, batch_id: 
     assert (0, {0: 3, 1: 4}) == (code, {line["rank"]: line["epoch"] for line in lines}), errors
 
 
+async def test_an_epoch_reaches_workers_that_were_forked_before(
+    client: SyncClickstreamClient, batch_id: str, tmp_path: Path
+) -> None:
+    """Workers of a rank that was handed the data set take its next epoch, though they ran before it was first set."""
+    loader, shuffled = workers(2, "fork", persistent_workers=True), {"shuffle": True, "seed": 1}
+    handed = {"ranks": 1, "init": f"file://{tmp_path / 'init'}", "made_first": True}
+    lines, code, errors = await trained(client, batch_id, loader=loader, dataset=shuffled, epochs=[None, 2], **handed)
+    again, _, _ = await trained(client, batch_id, loader=loader, dataset=shuffled, epochs=[2])
+
+    assert (0, RELEVANT) == (code, sorted(numbers(lines, 2))), errors
+    assert numbers(lines, 2) == numbers(again, 2)
+
+
 def test_ranks_can_be_given(client: SyncClickstreamClient, batch_id: str) -> None:
     """A rank that is given is used, and one without a world size is refused."""
     parts = [BatchDataset(client, batch_id, rank=rank, world_size=3) for rank in range(3)]

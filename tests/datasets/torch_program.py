@@ -42,7 +42,7 @@ def train(dataset: BatchDataset, todo: dict[str, Any]) -> None:
     if todo.get("load"):
         loader.load_state_dict(torch.load(todo["load"]))
     for epoch in todo.get("epochs", [0]):
-        if not todo.get("load"):
+        if epoch is not None and not todo.get("load"):
             dataset.set_epoch(epoch)
         for step, (numbers, pid) in enumerate(loader):
             line = json.dumps({"epoch": epoch, "numbers": numbers, "pid": pid})

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,15 @@ def _left_in(folder: Path) -> list[Path]:
 
 
 def _command(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes() if runs(pid) else b""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _descendants(pid: int) -> set[int]:
-    if not runs(pid):
-        return set()
-    found = set(children(pid))
+    found: set[int] = set()
+    with suppress(FileNotFoundError, ProcessLookupError):
+        found = set(children(pid))
     return found.union(*map(_descendants, found))
 
 

@@ -76,10 +76,10 @@ async def watch_and_take_nothing(address: str, stack: AsyncExitStack) -> None:
 @pytest.mark.parametrize("port", ["main", "health"])
 async def test_a_watcher_that_takes_nothing_holds_up_nobody(tmp_path: Path, port: str) -> None:
     """With a watcher that takes no answer a server starts, follows its database, and stops long before its calls."""
-    addresses = {"main": free_address(), "health": free_address()}
     mongo = EmbeddedMongo(tmp_path)
     uri = await mongo.start()
     await mongo.stop()
+    addresses = {"main": free_address(), "health": free_address()}
     settings = Settings(
         listen=addresses["main"], ui_listen="off", health_listen=addresses["health"], mongodb_uri=uri, drain_s=LONG_S
     )

@@ -20,7 +20,7 @@ from clickstream import ClickstreamClient, InvalidField, Session, SessionEvent, 
 from clickstream_server import app
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
-from harness import ServerProcess, eventually
+from harness import PATIENCE_S, ServerProcess, eventually
 
 SERVICE = "clickstream.v1.ClickstreamService"
 SERVER, CLIENT = Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT
@@ -251,6 +251,7 @@ async def test_a_collector_that_hangs_does_not_hold_up_a_stop(mongodb_uri: str, 
         )
         async with ClickstreamClient(process.address) as client:
             await client.register_session(Session(session_id="s"))
+        collector.settimeout(PATIENCE_S)
         connection, _ = await asyncio.to_thread(collector.accept)  # a span is on its way
         with connection:
             async with asyncio.timeout(15):

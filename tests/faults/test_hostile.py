@@ -140,16 +140,19 @@ async def test_large_messages_at_once(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("name", ["RegisterSession", "GetBatchSessions"])
-async def test_requests_that_go_on_and_on(server: ServerProcess, name: str) -> None:
+async def test_requests_that_go_on_and_on(name: str, mongodb_uri: str, database: str) -> None:
     """Eight requests that say they have a gigabyte are given up long before, though no more than may be slow."""
+    server = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database, message_bytes_max=MIB)
     watch = Watch(server)
     method = f"/clickstream.v1.ClickstreamService/{name}"
     async with asyncio.timeout(2 * PATIENCE_S):
         senders = asyncio.gather(*(stop_short(server.address, method, 1024 * MIB) for _ in range(8)))
         await serves(server)
         await senders
+    grown = watch.grown()
+    await server.stop()
 
-    assert watch.grown() < 500 * MIB
+    assert grown < 500 * MIB
 
 
 @pytest.mark.parametrize("port", ["main", "health"])

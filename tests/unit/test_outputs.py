@@ -103,6 +103,23 @@ def test_a_file_that_is_replaced_stays_as_private_as_it_was(tmp_path: Path, mode
     assert [mode, mode] == [stat.S_IMODE(found) for found in (while_written, file.stat().st_mode)]
 
 
+def test_an_export_into_a_file_that_may_not_be_written_can_be_gone_on_with(tmp_path: Path) -> None:
+    """The part of an export that replaces a read-only file can be opened again; the file is read-only in the end."""
+    file = tmp_path / "a"
+    file.touch()
+    file.chmod(0o444)
+    output = Output(str(file))
+    output.write(b"first\n")
+    left = output.written
+    output.abandon(keep=True)
+
+    assert stat.S_IMODE((tmp_path / "a.part").stat().st_mode) == 0o644  # root may open it in any case
+    output = Output(str(file), behind=left)
+    output.write(b"second\n")
+    output.commit()
+    assert (b"first\nsecond\n", 0o444) == (file.read_bytes(), stat.S_IMODE(file.stat().st_mode))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_file_that_is_replaced_stays_its_owners(tmp_path: Path) -> None:
     """Root's export into somebody's file leaves it theirs, so that they can still read it."""

@@ -47,21 +47,27 @@ async def test_a_request_is_large_if_the_process_grows(
 
 async def test_a_request_that_fills_the_memory_is_given_up_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """However few there are: past its bound of growth a request is given up, and one that came after that is not."""
-    sizes = [100 * MIB]
-    monkeypatch.setattr(receiving, "_ROUND_S", 0.001)
-    monkeypatch.setattr(receiving, "_memory_bytes", lambda: sizes[-1])
+    reads: list[asyncio.Task[Any]] = []
     waiting = Receiving(100 * MIB)
-    first = asyncio.create_task(waiting.read(cast(Any, NeverComes())))
-    await asyncio.sleep(0)
-    sizes.append(201 * MIB)
 
-    async def second_has_begun() -> bool:
-        return waiting._now.memory_bytes == sizes[-1]
+    def memory_bytes() -> int:
+        if waiting._now.round == 0:
+            return 100 * MIB
+        if len(reads) == 1:
+            reads.append(asyncio.create_task(waiting.read(cast(Any, NeverComes()))))  # which begins after this look
+        return 201 * MIB
 
-    await eventually(second_has_begun, "the growth was seen")
-    second = asyncio.create_task(waiting.read(cast(Any, NeverComes())))
-    done, _ = await asyncio.wait([first, second], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
-    second.cancel()
+    async def looked_again() -> bool:
+        return waiting._now.round > given_up_in + 3
 
-    assert [first] == [*done]
-    assert isinstance(first.exception(), TimeoutError)
+    monkeypatch.setattr(receiving, "_ROUND_S", 0.001)
+    monkeypatch.setattr(receiving, "_memory_bytes", memory_bytes)
+    reads.append(asyncio.create_task(waiting.read(cast(Any, NeverComes()))))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(PATIENCE_S):
+            await reads[0]
+    given_up_in = waiting._now.round
+    await eventually(looked_again, "it was looked at the second one")
+
+    assert not reads[1].done()
+    reads[1].cancel()

@@ -63,25 +63,18 @@ class BatchDataset(BatchExamples, IterableDataset):  # type: ignore[misc]  # tor
         self._given_rank = None if rank is None or world_size is None else (rank, world_size)
         self._trainer_rank: tuple[int, int] | None = None
         """That of the process which has sent the data set here."""
-        self._share_epoch(0)
+        self._own_epoch = _shared(0)
+        """This process shares it with the workers that it forks, and sends it to those that it spawns."""
+        self._sent_epoch = self._own_epoch
+        self._sent_to: int | None = None
 
     @property
     def epoch(self) -> int:
-        return int(self._shared_epoch)
+        spawned_worker = get_worker_info() is not None and self._sent_to == os.getpid()
+        return int(self._sent_epoch if spawned_worker else self._own_epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        self._own_epoch()
-        self._shared_epoch.fill_(epoch)
-
-    def _share_epoch(self, epoch: int) -> None:
-        """Have an epoch that this process shares with the workers that it starts from now on."""
-        self._shared_epoch = torch.full((), epoch, dtype=torch.int64).share_memory_()
-        self._epoch_pid = os.getpid()
-
-    def _own_epoch(self) -> None:
-        """In a rank that was handed the data set, leave the epoch of the others: one may be ahead of another."""
-        if get_worker_info() is None and self._epoch_pid != os.getpid():
-            self._share_epoch(self.epoch)
+        self._own_epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[Example]:
         if get_worker_info() is None:
@@ -99,8 +92,17 @@ class BatchDataset(BatchExamples, IterableDataset):  # type: ignore[misc]  # tor
 
     def __getstate__(self) -> dict[str, Any]:
         """A spawned worker knows nothing of torch.distributed, so its trainer's rank, where it has one, goes along."""
-        self._own_epoch()
         return super().__getstate__() | {"_trainer_rank": _distributed_rank() or self._trainer_rank}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a worker the sender sets the epoch; a rank has one of its own, since one may be ahead of another."""
+        self.__dict__.update(state)
+        self._sent_epoch, self._sent_to = self._own_epoch, os.getpid()
+        self._own_epoch = _shared(int(self._sent_epoch))
+
+
+def _shared(epoch: int) -> torch.Tensor:
+    return torch.full((), epoch, dtype=torch.int64).share_memory_()
 
 
 def _distributed_rank() -> tuple[int, int] | None:

@@ -50,7 +50,7 @@ class Output(io.RawIOBase):
             if self.part is None:
                 self._raw: Any = _opened(output)
             else:
-                self._raw = _locked(self.part, Path(output), keep=behind is not None)
+                self._raw, self._mode = _locked(self.part, Path(output), keep=behind is not None)
                 if behind is None:
                     self.state.unlink(missing_ok=True)
                 else:
@@ -88,6 +88,7 @@ class Output(io.RawIOBase):
             if self._packer is not self._whole:
                 self._packer.close()
             if self.part is not None and self._path is not None:
+                _set_mode(self._raw.fileno(), self._mode)
                 os.fsync(self._raw.fileno())
                 # While it is locked: afterwards all of these may be another export's.
                 self.state.unlink(missing_ok=True)
@@ -149,8 +150,11 @@ def _opened(output: str) -> Any:
     return Path(output).open("ab", buffering=0)  # another process may have it open, and wants none of it cut off
 
 
-def _locked(part: Path, file: Path, *, keep: bool) -> Any:
-    """The part, open for this export alone: two that write it at once would make one whole file of two halves."""
+def _locked(part: Path, file: Path, *, keep: bool) -> tuple[Any, int | None]:
+    """The part, open for this export alone: two that write it at once would make one whole file of two halves.
+
+    With it the mode that the file is to have in the end, if it replaces another one.
+    """
     before = file.stat() if file.exists() else None
     mode = 0o666 if before is None else 0o600
 
@@ -168,13 +172,18 @@ def _locked(part: Path, file: Path, *, keep: bool) -> Any:
         raise StartFailure(f"another export is writing {part}")
     if not keep and raw.seekable():
         raw.truncate(0)
-    if before is not None:
-        _let_read_it(raw.fileno(), before)
-    return raw
+    if before is None:
+        return raw, None
+    mode = _owned_like(raw.fileno(), before)
+    _set_mode(raw.fileno(), mode | stat.S_IRUSR | stat.S_IWUSR)  # whoever writes it may have to open it again
+    return raw, mode
 
 
-def _let_read_it(descriptor: int, before: os.stat_result) -> None:
-    """Let those read the part who may read the file that it replaces, and nobody else: it holds personal data."""
+def _owned_like(descriptor: int, before: os.stat_result) -> int:
+    """Give the part to whom the file belongs that it replaces; return the mode that lets nobody else read it.
+
+    It holds personal data.
+    """
     mode = stat.S_IMODE(before.st_mode) & 0o777
     now = os.fstat(descriptor)
     if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
@@ -182,7 +191,12 @@ def _let_read_it(descriptor: int, before: os.stat_result) -> None:
             os.fchown(descriptor, before.st_uid, before.st_gid)
         except OSError:  # not allowed, or not known there: the group, which may be another, may do what everybody may
             mode = mode & 0o707 | (mode & 0o007) << 3
-    if stat.S_IMODE(now.st_mode) != mode:  # file systems without modes have one for all, and refuse another
+    return mode
+
+
+def _set_mode(descriptor: int, mode: int | None) -> None:
+    """Unless it is so already: file systems without modes have one for all, and refuse another."""
+    if mode is not None and stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
         os.fchmod(descriptor, mode)
 
 

@@ -26,8 +26,8 @@ _RETRY_S = [milliseconds / 1000 for milliseconds in range(250, 750, 5)]
 
 _GROWN_MESSAGES = 4 * SLOW_MAX
 """While a request comes, the process may grow by so many of the largest: eight calls and eight streams, each twice."""
-_HEALTH_GROWN_BYTES = 128 * 1024 * 1024
-"""While one of health's comes, which has a few bytes, by so much: it may be others' requests that take it."""
+_GROWN_BYTES_LEAST = 128 * 1024 * 1024
+"""By so much in any case: it may be something else that takes it."""
 _EXEMPT = nullcontext()
 _held: ContextVar[_Held | None] = ContextVar("clickstream_request_held", default=None)
 
@@ -51,10 +51,10 @@ class Limiter:
         self._load = Load(self._bounds.calls_max, self._bounds.queue_s_max)
         self._streams = 0
         self._call_bytes, self._stream_bytes = _Bytes(), _Bytes()
-        grown_bytes_max = _GROWN_MESSAGES * self._bounds.message_bytes_max
+        grown_bytes_max = max(_GROWN_BYTES_LEAST, _GROWN_MESSAGES * self._bounds.message_bytes_max)
         self._receiving, self._receiving_of_streams = Receiving(grown_bytes_max), Receiving(grown_bytes_max)
-        # Who asks for health may be a stranger: who is stuck is sent away at once.
-        self._receiving_of_health = Receiving(_HEALTH_GROWN_BYTES, stopping=True)
+        # Who asks for health may be a stranger: who is stuck is sent away even if nobody else waits.
+        self._receiving_of_health = Receiving(_GROWN_BYTES_LEAST, stopping=True)
         self._ready = cycle([_overloaded(retry_after_s) for retry_after_s in sample(_RETRY_S, len(_RETRY_S))])
 
     def prepared(self, method: str, handler: Handler) -> Handler:

@@ -78,7 +78,7 @@ class Receiving:
     def _give_up(self) -> None:
         slow = [patience for patience, begun in self._coming.items() if self._is_slow(begun)]
         given_up = [patience for patience in slow if self._is_too_much(self._coming[patience])]
-        others = [patience for patience in slow if patience not in given_up]
+        others = [patience for patience in slow if not self._is_too_much(self._coming[patience])]
         stuck = [patience for patience in others if self._is_stuck(self._coming[patience])]
         # Those that are stuck first, so that nobody can keep the others out; then those that came last.
         given_up += [*stuck, *reversed(others[len(stuck) :])][: max(0, len(others) - SLOW_MAX)]
