@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.system import children
 from doc_runner import ROOT
 from harness import PATIENCE_S, eventually, runs
 
@@ -119,7 +118,7 @@ def _command(pid: int) -> bytes:
 def _descendants(pid: int) -> set[int]:
     found: set[int] = set()
     with suppress(FileNotFoundError, ProcessLookupError):
-        found = set(children(pid))
+        found = set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
     return found.union(*map(_descendants, found))
 
 
