@@ -7,10 +7,11 @@ from abc import abstractmethod
 from functools import partial
 from typing import ClassVar
 
-from benchmarks.calls import GetSession, Register
+from benchmarks.calls import PLACE, GetSession, Register
 from benchmarks.contest import Contest, Contestant
 from benchmarks.fill import Filled, fill
-from benchmarks.loads import CHUNK_SESSIONS, import_all, in_flight
+from benchmarks.loads import CHUNK_SESSIONS, check_numbers, check_stored, import_all, in_flight
+from benchmarks.stored import event_document, session_document
 from benchmarks.system import Service, System
 from benchmarks.workload import items as make_items
 from clickstream import ImportItem
@@ -128,3 +129,10 @@ class ImportByEvents(_ByEvents):
         summary = await import_all(service.client, self._items[events], chunk_sessions=chunk)
         count = len(self._items[events])
         assert (count, count * events) == (summary.sessions.inserted, summary.events.inserted), summary
+
+    async def check_round(self) -> None:
+        items = [item for found in self._items.values() for item in found]
+        sessions = [session_document(item.session, batch_id="", number=0) for item in items]
+        check_stored(self.system.ours.sessions, sessions, but=PLACE)
+        check_stored(self.system.ours.events, [event_document(event) for item in items for event in item.events])
+        check_numbers(self.system.ours)

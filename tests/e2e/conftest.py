@@ -1,12 +1,15 @@
-"""No test leaves a server behind, not even one that failed."""
+"""A second server; and no test leaves one behind, not even one that failed."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
+from pymongo import AsyncMongoClient
 
-from harness import ServerProcess
+from clickstream import ClickstreamClient
+from harness import ServerProcess, served
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +17,13 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     yield
     for server in list(ServerProcess.alive):
         await server.kill()
+
+
+@pytest.fixture
+async def other(mongodb_uri: str) -> AsyncIterator[ClickstreamClient]:
+    """A server with another database, which is empty, and which nothing else happens to."""
+    name = f"test_{uuid4().hex[:12]}"
+    async with served(mongodb_uri, name) as found:
+        yield found
+    async with AsyncMongoClient(mongodb_uri) as mongo:
+        await mongo.drop_database(name)

@@ -14,12 +14,10 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from uuid import uuid4
 
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from pymongo import AsyncMongoClient
 
 from clickstream import ClickstreamClient, Money, SearchResultItem, Session, SessionEvent, SortBy
 from clickstream.transfer import ImportChunk, ImportConfig, ImportItem
@@ -32,16 +30,6 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 async def client(mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamClient]:
     async with served(mongodb_uri, database) as found:
         yield found
-
-
-@pytest.fixture
-async def other(mongodb_uri: str) -> AsyncIterator[ClickstreamClient]:
-    """A server with another database, which is empty."""
-    name = f"test_{uuid4().hex[:12]}"
-    async with served(mongodb_uri, name) as found:
-        yield found
-    async with AsyncMongoClient(mongodb_uri) as mongo:
-        await mongo.drop_database(name)
 
 
 def session(number: int) -> Session:

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from pymongo import AsyncMongoClient
@@ -31,16 +30,6 @@ SESSIONS = 3000
 async def client(mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamClient]:
     async with served(mongodb_uri, database) as found:
         yield found
-
-
-@pytest.fixture
-async def undisturbed(mongodb_uri: str) -> AsyncIterator[ClickstreamClient]:
-    """A server with another database, which is empty, and which nothing happens to."""
-    name = f"test_{uuid4().hex[:12]}"
-    async with served(mongodb_uri, name) as found:
-        yield found
-    async with AsyncMongoClient(mongodb_uri) as mongo:
-        await mongo.drop_database(name)
 
 
 def an_export(count: int, filler: str = "lamp") -> bytes:
@@ -120,16 +109,16 @@ async def all_is_there_once(target: str, file: Path, expected: bytes) -> None:
 
 
 @pytest.fixture(params=["jsonl", "ubi"])
-async def content(request: pytest.FixtureRequest, undisturbed: ClickstreamClient, tmp_path: Path) -> tuple[Path, bytes]:
+async def content(request: pytest.FixtureRequest, other: ClickstreamClient, tmp_path: Path) -> tuple[Path, bytes]:
     """A file to be imported, and what an export gives after it was imported without a fault."""
     file = tmp_path / "in"
     if request.param == "jsonl":
         file.write_bytes(an_export(SESSIONS))
         return file, file.read_bytes()
     file.write_bytes(a_log(SESSIONS))
-    code, _, complaints = await run_program("import", str(file), "--target", undisturbed.target)
+    code, _, complaints = await run_program("import", str(file), "--target", other.target)
     assert 0 == code, complaints
-    return file, await exported(undisturbed.target, tmp_path / "expected")
+    return file, await exported(other.target, tmp_path / "expected")
 
 
 async def test_an_import_goes_on_at_a_server_that_was_killed_and_started_again(

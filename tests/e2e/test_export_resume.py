@@ -8,10 +8,8 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from pymongo import AsyncMongoClient
 
 from clickstream import ClickstreamClient, Session
 from clickstream.transfer import ImportChunk, ImportConfig, ImportItem
@@ -27,16 +25,6 @@ async def client(mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamCl
         async for _ in found.import_sessions(ImportConfig(import_id="fill"), chunks()):
             pass
         yield found
-
-
-@pytest.fixture
-async def other(mongodb_uri: str) -> AsyncIterator[ClickstreamClient]:
-    """A server with another database, which is empty."""
-    name = f"test_{uuid4().hex[:12]}"
-    async with served(mongodb_uri, name) as found:
-        yield found
-    async with AsyncMongoClient(mongodb_uri) as mongo:
-        await mongo.drop_database(name)
 
 
 async def chunks() -> AsyncIterator[ImportChunk]:
