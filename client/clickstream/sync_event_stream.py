@@ -43,6 +43,8 @@ class SyncEventStream:
         self._gathered: deque[tuple[SessionEvent, event_pb2.SessionEvent] | asyncio.Future[None]] = deque()
         """Events, and marks of those who wait until the loop has taken what stands before."""
         self._leaving = False
+        self._lost = False
+        """Whether the stream had ended before it took an event."""
         self._sent_bytes = self._taken_bytes = 0
         self._woken = False
         self._taking: asyncio.Task[None] | None = None
@@ -87,7 +89,8 @@ class SyncEventStream:
             self._sent_bytes += message.ByteSize()
         if len(self._gathered) >= self._most_events or self._sent_bytes - self._taken_bytes >= self._most_bytes:
             self._background.run(lambda _: self._taken())
-            self._raise_error()
+            if self._lost:
+                self._raise_error()
         elif not self._woken:
             self._woken = True
             self._background.post(self._take_soon)
@@ -148,8 +151,10 @@ class SyncEventStream:
                         first.set_result(None)
                 else:
                     event, message = first
-                    with suppress(Exception):  # the stream has ended, and tells those who send why
+                    try:
                         await self._stream.take(event, message)
+                    except Exception:  # the stream has ended, and tells those who send why
+                        self._lost = True
                     self._taken_bytes += message.ByteSize()
                 self._gathered.popleft()
 
