@@ -15,6 +15,7 @@ from benchmarks.bulk import ImportSessions, StreamEvents
 from benchmarks.calls import GetSession, PushEvents, Register, RegisterOne
 from benchmarks.contest import Contest, Result, run_contest
 from benchmarks.growing import GetBatchByEvents, GetSessionByCallers, ImportByEvents, RegisterByCallers
+from benchmarks.indexes import ImportByIndexes
 from benchmarks.reads import Export, GetBatch
 from benchmarks.system import DRIVERS, System, running, started
 from benchmarks.tables import Table
@@ -140,6 +141,7 @@ MARKED: dict[str, Work] = {kind.name: _contests(kind) for kind in CONTESTS} | {
 WORKS = MARKED | {
     "by-callers": _contests(RegisterByCallers, GetSessionByCallers),
     "by-events": _contests(GetBatchByEvents, ImportByEvents),
+    "by-indexes": _contests(ImportByIndexes),
     follow.NAME: Work(_on_a_system(_follow), report.follow_tables),
     behind.NAME: Work(_on_a_system(_behind), report.caught_up_tables),
     overload.NAME: Work(_on_a_system(_overload), report.overload_tables),
