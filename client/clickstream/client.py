@@ -219,7 +219,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         exclude_irrelevant: bool = False,
         follow: bool = False,
     ) -> AsyncGenerator[SessionPage, None]:
-        if follow and not batch_id:
+        if follow and not (batch_id or after_number):  # with a number, the service refuses it
             # Asked for once: taken up again after a lost connection, «the one that collects now» may be another batch.
             collecting = (await self.list_batches(statuses=[SessionBatchStatus.COLLECTING])).batches
             if not collecting:

@@ -21,7 +21,7 @@ func main() {
 	log.SetFlags(0)
 	target := flag.String("target", "127.0.0.1:50051", "address of the service")
 	batch := flag.String("batch", "", "the batch to follow; empty: the one that collects now")
-	after := flag.Int64("after", 0, "go on after this number")
+	after := flag.Int64("after", 0, "go on after this number of the batch, which must be named then")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

@@ -538,9 +538,10 @@ func (x *GetSessionResponse) GetSession() *SessionWithEvents {
 // GetBatchSessionsRequest is the request of GetBatchSessions.
 type GetBatchSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The batch to read. Required without `follow`; with `follow`, empty means the batch that collects now.
+	// The batch to read. With `follow`, empty means the batch that collects now. Required without `follow`, and with
+	// `after_number`: when a stream is taken up again, another batch may collect.
 	BatchId string `protobuf:"bytes,1,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
-	// Start after this session number. 0: from the beginning. Not negative.
+	// Start after this session number of the batch. 0: from the beginning. Not negative.
 	AfterNumber int64 `protobuf:"varint,2,opt,name=after_number,json=afterNumber,proto3" json:"after_number,omitempty"`
 	// How many sessions to return at most, in this call. 0: all. Not negative.
 	Limit int64 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
@@ -549,8 +550,9 @@ type GetBatchSessionsRequest struct {
 	// True: leave out the sessions that are marked irrelevant.
 	ExcludeIrrelevant bool `protobuf:"varint,5,opt,name=exclude_irrelevant,json=excludeIrrelevant,proto3" json:"exclude_irrelevant,omitempty"`
 	// True: on a batch that collects, keep the stream open and send sessions as they are committed, until the batch is
-	// sealed. While nothing comes, an answer without sessions is sent as a sign of life: at once if there is
-	// nothing to begin with, and every few seconds.
+	// sealed. A session comes with the events that it has by then; events that are pushed later do not bring it again, so
+	// read the batch once more where they matter. While nothing comes, an answer without sessions is sent as a sign of
+	// life: at once if there is nothing to begin with, and every few seconds.
 	Follow        bool `protobuf:"varint,6,opt,name=follow,proto3" json:"follow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

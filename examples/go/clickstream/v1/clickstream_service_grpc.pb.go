@@ -101,10 +101,10 @@ type ClickstreamServiceClient interface {
 	// `MESSAGE_TOO_LARGE` if it does not fit into a message with its events (set `events_limit`).
 	GetSession(ctx context.Context, in *GetSessionRequest, opts ...grpc.CallOption) (*GetSessionResponse, error)
 	// Streams a batch's sessions in the order of their numbers, many to a message. After a broken stream call again with
-	// `after_number` set to the `last_number` of the last answer that came: nothing is lost and nothing comes twice.
-	// Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was
-	// asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
-	// `events_limit`).
+	// `after_number` set to the `last_number` of the last answer that came, and `batch_id` to that of the sessions that
+	// came: nothing is lost and nothing comes twice. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or
+	// `NO_COLLECTING_BATCH` where the collecting batch was asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one
+	// session with its events does not fit into a message (set `events_limit`).
 	GetBatchSessions(ctx context.Context, in *GetBatchSessionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetBatchSessionsResponse], error)
 	// Returns a batch. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`.
 	GetBatch(ctx context.Context, in *GetBatchRequest, opts ...grpc.CallOption) (*GetBatchResponse, error)
@@ -307,10 +307,10 @@ type ClickstreamServiceServer interface {
 	// `MESSAGE_TOO_LARGE` if it does not fit into a message with its events (set `events_limit`).
 	GetSession(context.Context, *GetSessionRequest) (*GetSessionResponse, error)
 	// Streams a batch's sessions in the order of their numbers, many to a message. After a broken stream call again with
-	// `after_number` set to the `last_number` of the last answer that came: nothing is lost and nothing comes twice.
-	// Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was
-	// asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
-	// `events_limit`).
+	// `after_number` set to the `last_number` of the last answer that came, and `batch_id` to that of the sessions that
+	// came: nothing is lost and nothing comes twice. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or
+	// `NO_COLLECTING_BATCH` where the collecting batch was asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one
+	// session with its events does not fit into a message (set `events_limit`).
 	GetBatchSessions(*GetBatchSessionsRequest, grpc.ServerStreamingServer[GetBatchSessionsResponse]) error
 	// Returns a batch. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`.
 	GetBatch(context.Context, *GetBatchRequest) (*GetBatchResponse, error)

@@ -34,6 +34,9 @@ type TransferServiceClient interface {
 	// are durable. The server writes many requests at once and reads on while it writes; when the database is slower than
 	// the producer it stops reading, so that sending waits (gRPC's flow control) and memory stays bounded on both sides.
 	//
+	// Read answers while you send, in another thread or task: once they find no room the server stops reading, and who
+	// only sends waits for ever.
+	//
 	// Keep what is not acknowledged. After a broken stream open another one and send it again, with the same or with new
 	// sequences: what was stored unseen counts as a duplicate, so nothing is lost and nothing is stored twice. When done,
 	// half-close and read on until the stream ends with OK: then everything is acknowledged.
@@ -44,6 +47,8 @@ type TransferServiceClient interface {
 	// Imports sessions with their events: backfills of old logs, hand-overs from another store. The first request is the
 	// `config`, all others are `chunk`s. Each chunk is answered, in order, by a `progress` once it is durable; after the
 	// half-close comes the `summary`, and the stream ends with OK.
+	//
+	// Read answers while you send, as with StreamEvents.
 	//
 	// Sessions get their numbers in the collecting batch as registered ones do, in the order in which they come.
 	// Repeating an import is safe: what is stored already counts as a duplicate. After a broken stream open another one
@@ -128,6 +133,9 @@ type TransferServiceServer interface {
 	// are durable. The server writes many requests at once and reads on while it writes; when the database is slower than
 	// the producer it stops reading, so that sending waits (gRPC's flow control) and memory stays bounded on both sides.
 	//
+	// Read answers while you send, in another thread or task: once they find no room the server stops reading, and who
+	// only sends waits for ever.
+	//
 	// Keep what is not acknowledged. After a broken stream open another one and send it again, with the same or with new
 	// sequences: what was stored unseen counts as a duplicate, so nothing is lost and nothing is stored twice. When done,
 	// half-close and read on until the stream ends with OK: then everything is acknowledged.
@@ -138,6 +146,8 @@ type TransferServiceServer interface {
 	// Imports sessions with their events: backfills of old logs, hand-overs from another store. The first request is the
 	// `config`, all others are `chunk`s. Each chunk is answered, in order, by a `progress` once it is durable; after the
 	// half-close comes the `summary`, and the stream ends with OK.
+	//
+	// Read answers while you send, as with StreamEvents.
 	//
 	// Sessions get their numbers in the collecting batch as registered ones do, in the order in which they come.
 	// Repeating an import is safe: what is stored already counts as a duplicate. After a broken stream open another one
