@@ -198,7 +198,9 @@ def test_the_secrets_are_those_of_the_example() -> None:
         for secret in documents(KUBERNETES / "secrets.example.yaml")
     }
     mounts = {mount["name"]: mount["mountPath"] for mount in container()["volumeMounts"]}
-    folders = {mounts[volume["name"]]: volume["secret"]["secretName"] for volume in pod()["volumes"]}
+    folders = {
+        mounts[volume["name"]]: volume["secret"]["secretName"] for volume in pod()["volumes"] if "secret" in volume
+    }
     used: dict[str, set[str]] = {}
     for entry in container()["env"]:
         if reference := entry.get("valueFrom", {}).get("secretKeyRef"):
@@ -249,8 +251,21 @@ def test_foreign_images_are_pinned() -> None:
 
 
 @pytest.mark.parametrize("place", ["kubernetes", "compose"])
+def test_a_large_dry_run_has_room(place: str) -> None:
+    """Though all else is read-only, there is somewhere to write: a dry run keeps its account in a temporary file."""
+    if place == "kubernetes":
+        [mount] = [mount for mount in container()["volumeMounts"] if not mount.get("readOnly")]
+        assert ("/tmp", {"name": mount["name"], "emptyDir": {}}) == (
+            mount["mountPath"],
+            *(volume for volume in pod()["volumes"] if volume["name"] == mount["name"]),
+        )
+    else:
+        assert ["/tmp"] == [mount.partition(":")[0] for mount in server()["tmpfs"]]
+
+
+@pytest.mark.parametrize("place", ["kubernetes", "compose"])
 def test_servers_get_no_more_than_they_need(place: str) -> None:
-    """Not root, nothing to write to, no capabilities."""
+    """Not root, a read-only file system, no capabilities."""
     if place == "kubernetes":
         allowed = container()["securityContext"]
         assert (True, False, ["ALL"]) == (
