@@ -1,6 +1,6 @@
 """Trains a small click model on a sealed batch, and prints how well it foretells clicks that it has not seen.
 
-    python examples/train_click_model.py BATCH_ID [--target 127.0.0.1:50051]
+    python examples/train_click_model.py BATCH_ID [--target 127.0.0.1:50051] [--events-limit N]
 
 The model is position-based: a result is clicked if it is examined, which depends on its position only, and if it
 attracts, which depends on the object only. EM finds both (Chuklin, Markov, de Rijke: Click Models for Web Search, 2015,
@@ -17,7 +17,7 @@ from zlib import crc32
 
 import numpy as np
 
-from clickstream import ClickstreamError, SyncClickstreamClient
+from clickstream import ClickstreamError, MessageTooLarge, SyncClickstreamClient
 from clickstream.datasets import BatchExamples
 
 ROUNDS = 100
@@ -39,10 +39,10 @@ class Shown:
     sessions: int = 0
 
     @classmethod
-    def read(cls, target: str, batch_id: str) -> Shown:
+    def read(cls, target: str, batch_id: str, events_limit: int | None) -> Shown:
         shown, known = cls(), dict[str, int]()
         with SyncClickstreamClient(target) as client:
-            for example in BatchExamples(client, batch_id):
+            for example in BatchExamples(client, batch_id, events_limit=events_limit):
                 shown.sessions += 1
                 held_out = crc32(example["session_id"].encode()) % HELD_OUT_EVERY == 0
                 for position, result in enumerate(example["results"]):
@@ -87,9 +87,18 @@ def main() -> None:
     parser.add_argument("batch_id", help="a sealed batch")
     target = os.environ.get("CLICKSTREAM_TARGET", "127.0.0.1:50051")
     parser.add_argument("--target", default=target, help="the server (%(default)s)")
+    parser.add_argument(
+        "--events-limit",
+        type=int,
+        metavar="N",
+        help="the first N events of a session only, so that its later clicks do not count (default: all, which have to "
+        "fit into a message)",
+    )
     given = parser.parse_args()
     try:
-        shown = Shown.read(given.target, given.batch_id)
+        shown = Shown.read(given.target, given.batch_id, given.events_limit)
+    except MessageTooLarge as error:  # it names the field of the request
+        parser.exit(1, f"{error}\n".replace("events_limit", "--events-limit"))
     except (ClickstreamError, ValueError) as error:  # no such batch, one that still collects, no server
         parser.exit(1, f"{error}\n")
     positions, objects = np.array(shown.positions, int), np.array(shown.objects, int)

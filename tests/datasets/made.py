@@ -46,6 +46,14 @@ def events(number: int) -> list[SessionEvent]:
     return found
 
 
+def large_events(first: int, end: int) -> list[SessionEvent]:
+    """Events of a session, later than those that it has, of 60 KB each."""
+    about = {"session_id": "s-20", "event_type": "view", "meta": {"text": "x" * 60_000}}
+    return [
+        SessionEvent(event_id=f"v{number}", created_at="2026-01-06T09:00:00Z", **about) for number in range(first, end)
+    ]
+
+
 def fill(client: SyncClickstreamClient, numbers: Iterable[int]) -> None:
     """Import these sessions, so that they get numbers in this order."""
     items = [ImportItem(session(number), events(number)) for number in numbers]

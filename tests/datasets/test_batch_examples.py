@@ -12,14 +12,13 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from made import IRRELEVANT, RELEVANT, SESSIONS, fill, session
+from made import IRRELEVANT, RELEVANT, SESSIONS, fill, large_events, session
 
 from clickstream import (
     BatchNotFound,
     BatchStatusMismatch,
     MessageTooLarge,
     SessionBatchStatus,
-    SessionEvent,
     SyncClickstreamClient,
 )
 from clickstream.datasets import BatchExamples, Example, IncompleteEpoch, Shard
@@ -99,14 +98,6 @@ def test_a_pass_goes_on_past_a_session_that_is_too_large(own_client: SyncClickst
         (len(found["clicks"]), len(found["other_events"]), found["event_count"])
         for found in after
         if found["session_id"] == "s-20"
-    ]
-
-
-def large_events(first: int, end: int) -> list[SessionEvent]:
-    """Events of a session, later than those that it has, of 60 KB each."""
-    about = {"session_id": "s-20", "event_type": "view", "meta": {"text": "x" * 60_000}}
-    return [
-        SessionEvent(event_id=f"v{number}", created_at="2026-01-06T09:00:00Z", **about) for number in range(first, end)
     ]
 
 

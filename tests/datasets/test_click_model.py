@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from made import RELEASE_ID
+from made import RELEASE_ID, large_events
 
 from clickstream import (
     ImportChunk,
@@ -47,14 +47,19 @@ def search(number: int, random: Random) -> ImportItem:
     )
 
 
-async def trained(client: SyncClickstreamClient, batch_id: str) -> tuple[int, str, str]:
+async def trained(client: SyncClickstreamClient, batch_id: str, *options: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(PROGRAM), batch_id, "--target", client.target),
+        *(sys.executable, str(PROGRAM), batch_id, "--target", client.target, *options),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(PATIENCE_S):
-        output, errors = await process.communicate()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     return process.returncode or 0, output.decode(), errors.decode()
 
 
@@ -72,6 +77,24 @@ async def test_it_finds_the_truth(own_client: SyncClickstreamClient) -> None:
     assert model - baseline > 0.03
     examined = list(map(float, output.rpartition(":")[2].split()))
     assert all(abs(found - true) < 0.12 for found, true in zip(examined, EXAMINED, strict=True)), examined
+
+
+async def test_a_session_that_is_too_large_is_read_with_a_limit(own_client: SyncClickstreamClient) -> None:
+    """Where a session's events do not fit into a message, the program names the option with which it reads on."""
+    random = Random(2)
+    chunks = [ImportChunk(1, [search(number, random) for number in range(100)])]
+    for _ in own_client.import_sessions(ImportConfig(import_id="made"), chunks):
+        pass
+    for start in (0, 80):
+        own_client.push_events(large_events(start, start + 80))
+    batch_id = own_client.release_batch("r").batch.batch_id
+    refused = await trained(own_client, batch_id)
+    code, output, errors = await trained(own_client, batch_id, "--events-limit", "5")
+
+    assert (1, "") == refused[:2]
+    assert "smaller --events-limit" in refused[2]
+    assert (0, "") == (code, errors)
+    assert output.startswith("100 sessions, 500 results shown, ")
 
 
 async def test_too_little_is_said(own_client: SyncClickstreamClient) -> None:
