@@ -148,6 +148,24 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [] == [link for link in links if "://" not in link and not _leads_somewhere(page, link)]
 
 
+def test_every_decision_is_listed() -> None:
+    """The first page of the decisions leads to all others, in order."""
+    first, *others = sorted(ROOT.glob("docs/adr/*.md"))
+
+    assert [page.name for page in others] == re.findall(r"^- \[.*\]\((.*)\)$", first.read_text(), re.MULTILINE)
+
+
+def test_what_must_pass_is_run() -> None:
+    """Whatever CONTRIBUTING.md wants to pass before a change is run by .ci/run, but for what it says is not."""
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    wanted = re.findall(r"^make (\S+)", blocks_of(page)[0].text, re.MULTILINE)
+    left_out = re.findall(r"runs them, but for `make (\S+)`", page)
+    run = re.findall(r"^make (\S+)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+
+    assert {"test", "check"} <= set(wanted)
+    assert left_out == [target for target in wanted if target not in run]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_are_named_exist(page: Path) -> None:
     """Every source file that a page names in code type is a file of this repository, or of the page's own walk."""
