@@ -65,7 +65,7 @@ test-versions: $(VENV)/.dev ## the clients on the lowest and the newest versions
 
 tools: $(VENV)/.dev ## grpcurl and buf into .venv/bin, for docs/debugging.md (needs Go)
 	@if ! command -v go >/dev/null; then echo "There is no Go here: grpcurl is not installed, and tests skip its lines."; \
-	elif ! GOBIN=$(CURDIR)/$(BIN) go install $(GRPCURL); then echo "grpcurl could not be installed: tests skip its lines."; fi
+	elif ! GOBIN="$(CURDIR)/$(BIN)" go install $(GRPCURL); then echo "grpcurl could not be installed: tests skip its lines."; fi
 
 bench: $(VENV)/.bench ## every row of docs/performance.md against its mark (three quarters of an hour; ARGS='get-session' for one)
 	@$(BIN)/python -m benchmarks $(ARGS)

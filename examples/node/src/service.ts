@@ -18,8 +18,9 @@ const PASSING = [status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.CANCELLED]
 const SERVICE = "clickstream.v1.ClickstreamService";
 
 /**
- * gRPC tries a call again by itself, up to four times, and waits as long as the server asks it to. This is safe for
- * every method but UpdateBatchStatus with an expected status, which is therefore left out.
+ * gRPC tries a call again by itself, up to four times, and waits as long as the server asks it to. UpdateBatchStatus is
+ * left out: with an expected status, a second try fails if the first one did its work. Leave UpdateSession out as well
+ * where others update the same sessions: a second try writes over what they have written since. All else is safe.
  */
 const SERVICE_CONFIG = {
   loadBalancingConfig: [{ round_robin: {} }],
