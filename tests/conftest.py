@@ -1,4 +1,4 @@
-"""One mongod for each test process; a database of its own for each test."""
+"""One mongod for each test process; a database of its own for each test; and no test leaves a server behind."""
 
 from __future__ import annotations
 
@@ -11,9 +11,19 @@ from hypothesis import settings
 from pymongo import AsyncMongoClient
 
 from clickstream_server.embedded import EmbeddedMongo
+from harness import ServerProcess
 
 settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left_behind() -> AsyncIterator[None]:
+    """Whatever server processes a test has started end with it, also if it failed."""
+    before = set(ServerProcess.alive)
+    yield
+    for server in ServerProcess.alive - before:
+        await server.kill()
 
 
 @pytest.fixture(scope="session")

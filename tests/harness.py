@@ -13,12 +13,17 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar
 
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from clickstream import ClickstreamClient
 from clickstream_server import app
 from clickstream_server.config import Settings
 
 PATIENCE_S = 30.0
 """How long a condition is awaited before a test fails. Never a measure of speed."""
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def eventually(condition: Callable[[], Awaitable[Any]], what: str, patience_s: float = PATIENCE_S) -> Any:
@@ -31,11 +36,38 @@ async def eventually(condition: Callable[[], Awaitable[Any]], what: str, patienc
         await asyncio.sleep(0.02)
 
 
-def free_address() -> str:
-    """An address that nobody has now."""
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def free_address() -> str:
+    """An address that nobody has now."""
+    return f"127.0.0.1:{free_port()}"
+
+
+async def health_of(address: str, service: str = "") -> int | None:
+    """What health says there, over a connection of its own, under this name; None: nothing."""
+    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        try:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE_S
+            )
+        except grpc.aio.AioRpcError:
+            return None
+    return answer.status
+
+
+async def until_health(address: str, status: int, service: str = "") -> None:
+    """Wait until health says this."""
+
+    async def is_said() -> bool:
+        return status == await health_of(address, service)
+
+    await eventually(is_said, f"health of {address} is {status}")
 
 
 @asynccontextmanager
@@ -60,12 +92,25 @@ class ServerProcess:
         self._process = process
         self.address = address
         self.output = output
-        self.errors = ""
         self.page = self.health_address = ""
+        self._said = bytearray()
+        # Always: once a pipe is full that nobody reads, the server stands still in its next line.
+        self._hearing = asyncio.create_task(self._hear())
+        self._heard = 0
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def errors(self) -> str:
+        """What it has said on stderr so far."""
+        return self._said.decode(errors="replace")
+
+    async def _hear(self) -> None:
+        assert self._process.stderr is not None
+        while piece := await self._process.stderr.read(2**16):
+            self._said += piece
 
     @classmethod
     async def start(cls, *, environment: dict[str, str] | None = None, **settings: Any) -> ServerProcess:
@@ -92,14 +137,15 @@ class ServerProcess:
         return found
 
     async def says(self, text: str) -> None:
-        """Wait until it has said this on stderr."""
-        assert self._process.stderr is not None
-        async with asyncio.timeout(PATIENCE_S):
-            while line := (await self._process.stderr.readline()).decode():
-                self.errors += line
-                if text in line:
-                    return
-        raise AssertionError(f"it ended without {text!r}: {self.errors}")
+        """Wait until it has said this on stderr, behind what was waited for before."""
+
+        async def said_or_ended() -> bool:
+            return text in self.errors[self._heard :] or self._hearing.done()
+
+        await eventually(said_or_ended, f"it says {text!r}")
+        place = self.errors.find(text, self._heard)
+        assert place >= 0, f"it ended without {text!r}: {self.errors}"
+        self._heard = place + len(text)
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -117,13 +163,13 @@ class ServerProcess:
         return await self.exited()
 
     async def exited(self) -> int:
-        """Wait until it is gone; keep what it said on stderr; return the exit code."""
+        """Wait until it is gone, and all that it said on stderr is kept; return the exit code."""
+        assert self._process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
-            _, errors = await self._process.communicate()
-        self.errors += errors.decode()
+            await asyncio.gather(self._process.stdout.read(), asyncio.shield(self._hearing))
+            code = await self._process.wait()
         self.alive.discard(self)
-        assert self._process.returncode is not None
-        return self._process.returncode
+        return code
 
 
 async def start_program(*arguments: str, **environment: str) -> asyncio.subprocess.Process:

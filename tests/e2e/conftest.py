@@ -1,4 +1,4 @@
-"""A second server; and no test leaves one behind, not even one that failed."""
+"""A second server."""
 
 from __future__ import annotations
 
@@ -9,14 +9,7 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from clickstream import ClickstreamClient
-from harness import ServerProcess, served
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left_behind() -> AsyncIterator[None]:
-    yield
-    for server in list(ServerProcess.alive):
-        await server.kill()
+from harness import served
 
 
 @pytest.fixture

@@ -20,18 +20,19 @@ from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.health import LIVENESS
 from clickstream_server.interceptors.call import HEALTH_BYTES_MAX
-from harness import eventually, free_address, run_program, served, start_program
+from harness import (
+    NOT_SERVING,
+    SERVING,
+    eventually,
+    free_address,
+    health_of,
+    run_program,
+    served,
+    start_program,
+    until_health,
+)
 
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 DEADLINE_S = 20.0
-
-
-async def said(address: str, service: str) -> int:
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE_S)
-    return answer.status
 
 
 async def test_the_health_port_answers_health_and_nothing_else(mongodb_uri: str, database: str) -> None:
@@ -39,7 +40,9 @@ async def test_the_health_port_answers_health_and_nothing_else(mongodb_uri: str,
     health = free_address()
     async with served(mongodb_uri, database, health_listen=health) as client, ClickstreamClient(health) as wrong:
         names = ["", LIVENESS, *SERVICES]
-        assert [SERVING] * len(names) * 2 == [await said(at, name) for at in (client.target, health) for name in names]
+        assert [SERVING] * len(names) * 2 == [
+            await health_of(at, name) for at in (client.target, health) for name in names
+        ]
 
         with pytest.raises(ClickstreamError) as raised:
             await wrong.list_batches()
@@ -81,9 +84,11 @@ async def test_a_server_that_drains_lives(mongodb_uri: str, database: str) -> No
             registering = asyncio.create_task(client.register_session(Session(session_id="s")))
             await eventually(lambda: _waits(mongo), "the session waits for its number")
             stopping = asyncio.create_task(serving.aclose())
-            await eventually(lambda: _says(health, "", NOT_SERVING), "the server drains")
+            await until_health(health, NOT_SERVING)
 
-            assert [NOT_SERVING, NOT_SERVING, SERVING] == [await said(health, name) for name in (*SERVICES, LIVENESS)]
+            assert [NOT_SERVING, NOT_SERVING, SERVING] == [
+                await health_of(health, name) for name in (*SERVICES, LIVENESS)
+            ]
             assert not registering.done()
         finally:
             await mongo.admin.command("fsyncUnlock")
@@ -97,10 +102,6 @@ async def _waits(mongo: AsyncMongoClient) -> bool:
     return bool(await cursor.to_list())
 
 
-async def _says(address: str, service: str, status: int) -> bool:
-    return status == await said(address, service)
-
-
 async def test_a_server_that_waits_for_its_database_lives() -> None:
     """Who starts before MongoDB does is not sent calls, and not restarted over and over either."""
     health = free_address()
@@ -111,9 +112,9 @@ async def test_a_server_that_waits_for_its_database_lives() -> None:
             "serve", "--listen=127.0.0.1:0", f"--health-listen={health}", f"--mongodb-uri={uri}"
         )
         try:
-            await eventually(lambda: _answers(health), "the health port answers")
+            await until_health(health, SERVING, LIVENESS)
 
-            assert [SERVING, NOT_SERVING] == [await said(health, name) for name in (LIVENESS, "")]
+            assert [SERVING, NOT_SERVING] == [await health_of(health, name) for name in (LIVENESS, "")]
             lives = await run_program("ping", f"--target={health}", f"--service={LIVENESS}")
             assert (0, f"{LIVENESS} at {health} is SERVING\n", "") == lives
             assert (1, f"{health} is NOT_SERVING\n", "") == await run_program("ping", f"--target={health}")
@@ -130,14 +131,6 @@ async def test_ping_says_what_there_is_not(mongodb_uri: str, database: str) -> N
         found = await run_program("ping", f"--target={client.target}", "--service=other")
 
     assert (1, "", f"clickstream: {client.target} has no health under the name other\n") == found
-
-
-async def _answers(address: str) -> bool:
-    try:
-        await said(address, LIVENESS)
-    except grpc.aio.AioRpcError:
-        return False
-    return True
 
 
 async def test_a_health_port_that_is_taken_keeps_the_server_from_starting(mongodb_uri: str, database: str) -> None:

@@ -33,32 +33,11 @@ from clickstream_server.app import SERVICES
 from clickstream_server.config import Settings
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.health import HealthMonitor, health_served
-from harness import PATIENCE_S, eventually, free_address
+from harness import NOT_SERVING, PATIENCE_S, SERVING, eventually, free_address, until_health
 
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 LONG_S = 3600.0
 """So long may calls take that run: a stop that waits for that is never seen to end."""
-
-
-async def said(address: str, service: str = "") -> int | None:
-    """What health says there; None: nothing."""
-    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE_S
-            )
-        except grpc.aio.AioRpcError:
-            return None
-    return answer.status
-
-
-async def until_said(address: str, status: int) -> None:
-    async def is_said() -> bool:
-        return status == await said(address)
-
-    await eventually(is_said, f"{address} says {status}")
 
 
 async def watch_and_take_nothing(address: str, stack: AsyncExitStack) -> None:
@@ -87,14 +66,14 @@ async def test_a_watcher_that_takes_nothing_holds_up_nobody(tmp_path: Path, port
         stack.push_async_callback(mongo.stop)
         serving = await stack.enter_async_context(AsyncExitStack())
         starting = asyncio.create_task(serving.enter_async_context(app.running(settings)))
-        await until_said(addresses[port], NOT_SERVING)
+        await until_health(addresses[port], NOT_SERVING)
         await watch_and_take_nothing(addresses[port], stack)
         assert uri == await mongo.start()
         async with asyncio.timeout(PATIENCE_S):
             await starting
-        await until_said(addresses[port], SERVING)
+        await until_health(addresses[port], SERVING)
         await mongo.stop()
-        await until_said(addresses[port], NOT_SERVING)
+        await until_health(addresses[port], NOT_SERVING)
         gc.disable()  # in a server nothing may call it for long
         try:
             async with asyncio.timeout(PATIENCE_S):

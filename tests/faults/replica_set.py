@@ -7,7 +7,6 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
 from clickstream_server.embedded import _with_libcurl, find_mongod
-from harness import eventually, freeze
+from harness import eventually, free_port, freeze
 
 MEMBERS = 3
 NAME = "faults"
@@ -64,7 +63,7 @@ class Member:
     async def start(self) -> None:
         """Start it, and wait until it takes connections."""
         (self._folder / "db").mkdir(parents=True, exist_ok=True)
-        port = _free_port()
+        port = free_port()
         log = self._folder / "mongod.log"
         self._process = await asyncio.create_subprocess_exec(
             str(find_mongod("")),
@@ -190,13 +189,6 @@ class ReplicaSet:
         """How many elections there were."""
         told = await asyncio.gather(*(member.ask({"replSetGetStatus": 1}) for member in self.members))
         return max(one.get("term", 0) for one in told)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _die_with_parent() -> None:

@@ -184,7 +184,8 @@ async def test_a_follower_outlives_the_outage(outage: Outage) -> None:
             coming = asyncio.create_task(anext(sessions))
             await outage.begin()
             with pytest.raises(ClickstreamError):
-                await ClickstreamClient(client.target, deadline_s=1.0).get_batch("b")
+                async with ClickstreamClient(client.target, deadline_s=1.0) as hasty:
+                    await hasty.get_batch("b")
             await outage.end()
             await eventually(lambda: _stored(client, "after"), "a registration after the outage")
             async with asyncio.timeout(30):

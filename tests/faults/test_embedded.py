@@ -16,7 +16,7 @@ import pytest
 
 from clickstream import ClickstreamClient, ClickstreamError, Session, StorageUnavailable
 from clickstream_server.embedded import EmbeddedMongo, find_mongod
-from harness import PATIENCE_S, ServerProcess, eventually, mongod_pid, run_program, runs, start_program
+from harness import PATIENCE_S, ServerProcess, eventually, free_port, mongod_pid, run_program, runs, start_program
 
 
 async def register(server: ServerProcess, session_id: str) -> int:
@@ -33,12 +33,6 @@ async def failure(*arguments: str, **environment: str) -> str:
     assert 1 == len(lines), errors
     assert lines[0].startswith("clickstream: ")
     return lines[0]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # --- data stay, processes go ----------------------------------------------------------------------------------------

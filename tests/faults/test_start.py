@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
-import grpc.aio
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pymongo import AsyncMongoClient
 
 from clickstream import ClickstreamClient, Session, StorageUnavailable
 from clickstream_server.embedded import EmbeddedMongo, find_mongod
-from harness import PATIENCE_S, eventually, start_program
+from harness import NOT_SERVING, PATIENCE_S, SERVING, eventually, free_port, health_of, start_program, until_health
 from scraping import scrape
-
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @asynccontextmanager
@@ -41,23 +29,6 @@ async def starting(uri: str, workers: int, *more: str) -> AsyncIterator[tuple[as
         if process.returncode is None:
             process.kill()
         await process.communicate()
-
-
-async def health(address: str) -> int | None:
-    """What the server says of itself; None: nothing."""
-    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
-        except grpc.aio.AioRpcError:
-            return None
-    return answer.status
-
-
-async def until_health(address: str, status: int) -> None:
-    async def said() -> bool:
-        return status == await health(address)
-
-    await eventually(said, f"health is {status}")
 
 
 async def line_with(stream: asyncio.StreamReader, text: str) -> str:
@@ -130,7 +101,7 @@ async def test_it_serves_once_the_database_is_there(tmp_path: Path, workers: int
             assert uri == await mongo.start()
 
             assert address in await line_with(process.stdout, "serves on")
-            assert SERVING == await health(address)
+            assert SERVING == await health_of(address)
             assert 1 == (await client.register_session(Session(session_id="s"))).session.session_number
     finally:
         await mongo.stop()

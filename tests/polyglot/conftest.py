@@ -10,18 +10,14 @@ import pytest
 from polyglot.languages import LANGUAGES, Built, Language
 from polyglot.programs import Program
 
-from harness import ServerProcess
-
 READ_BY = ", read by "
 
 
 @pytest.fixture(autouse=True)
-async def nothing_left_behind() -> AsyncIterator[None]:
+async def no_program_left_behind() -> AsyncIterator[None]:
     yield
     for program in list(Program.alive):
         await program.kill()
-    for server in list(ServerProcess.alive):
-        await server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import pytest
 from guarded import Guarded
 
 from certificates import Authority
-from harness import ServerProcess
 
 
 @pytest.fixture
@@ -22,10 +21,3 @@ async def guarded(mongodb_uri: str, database: str, tmp_path: Path) -> AsyncItera
     """A server that asks for tokens."""
     async with Guarded.started(mongodb_uri, database, tmp_path / "tokens") as found:
         yield found
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left_behind() -> AsyncIterator[None]:
-    yield
-    for server in list(ServerProcess.alive):
-        await server.kill()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from pymongo.errors import OperationFailure
 
 from clickstream_server.embedded import _with_libcurl, find_mongod
 from clickstream_server.storage.mongo.indexes import BATCHES, EVENTS, INDEXES, SESSIONS, ensure_indexes
-from harness import PATIENCE_S, eventually
+from harness import PATIENCE_S, eventually, free_address
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
 DATABASE = "clickstream"
@@ -34,9 +33,7 @@ HASHED = {SESSIONS: {"_id": "hashed"}, EVENTS: {"_id.session_id": "hashed"}}
 @asynccontextmanager
 async def member(folder: Path, role: str) -> AsyncIterator[tuple[AsyncMongoClient, str]]:
     """A replica set of one mongod with this role in a cluster: a client of it, and its address as the cluster's."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = free_address()
     folder.mkdir()  # noqa: ASYNC240  # nothing else runs yet
     process = await asyncio.create_subprocess_exec(
         *(str(find_mongod("")), f"--{role}", "--replSet", role, "--dbpath", str(folder), "--logpath", f"{folder}/log"),

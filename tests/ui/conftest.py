@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 from browser import Browser, started_browser
-from harness import ServerProcess
 from sites import Site, opened_site
 
 
@@ -32,10 +31,3 @@ async def browser(one_browser: Browser) -> AsyncIterator[Browser]:
     yield one_browser
     await one_browser.open("about:blank")
     await one_browser.complaints()
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left_behind() -> AsyncIterator[None]:
-    yield
-    for server in list(ServerProcess.alive):
-        await server.kill()
