@@ -65,17 +65,21 @@ def generated(root: Path) -> dict[Path, bytes]:
 
 
 def main() -> None:
-    """Generate, or compare what would be generated with what is there."""
-    if "--check" not in sys.argv:
-        generate(ROOT)
-        generate_go()
-        return
+    """Compare what would be generated with what is there; say what differs, or put it right."""
     with tempfile.TemporaryDirectory() as scratch:
         generate(Path(scratch))
         fresh, there = generated(Path(scratch)), generated(ROOT)
-    wrong = sorted(str(path) for path in fresh.keys() | there.keys() if fresh.get(path) != there.get(path))
-    if wrong:
-        sys.exit(f"this does not match protos/: {', '.join(wrong)}; run `make generate`")
+    wrong = sorted(path for path in fresh.keys() | there.keys() if fresh.get(path) != there.get(path))
+    if "--check" in sys.argv:
+        if wrong:
+            sys.exit(f"this does not match protos/: {', '.join(map(str, wrong))}; run `make generate`")
+        return
+    for path in wrong:
+        if path in fresh:
+            (ROOT / path).write_bytes(fresh[path])
+        else:  # of a proto that is gone: protobuf takes no message twice
+            (ROOT / path).unlink()
+    generate_go()
 
 
 if __name__ == "__main__":
