@@ -218,6 +218,11 @@ def mongod_pid(data_dir: Path) -> int:
     return int((data_dir / "db" / "mongod.lock").read_text())
 
 
+def rss_bytes(pid: int) -> int:
+    """The memory that a process has in RAM now; see proc(5)'s statm."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def runs(pid: int) -> bool:
     """Whether there is such a process; one that ended and was not yet reaped does not run."""
     try:

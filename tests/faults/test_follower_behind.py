@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 
 from clickstream import ClickstreamClient, ImportChunk, ImportConfig, ImportItem, ImportSummary, Session
-from harness import ServerProcess
+from harness import ServerProcess, rss_bytes
 
 CHUNK = 250
 CHUNKS_BEFORE, CHUNKS = 8, 40
@@ -27,11 +25,6 @@ async def imported(client: ClickstreamClient, name: str, chunks: int) -> int:
     answers = [answer async for answer in client.import_sessions(ImportConfig(import_id=name), made())]
     assert isinstance(answers[-1], ImportSummary)
     return answers[-1].sessions.inserted
-
-
-def rss_bytes(pid: int) -> int:
-    """The memory that a process has in RAM now; see proc(5)'s statm."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def test_a_follower_that_fell_behind_catches_up(mongodb_uri: str, database: str) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -21,7 +19,7 @@ from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
-from harness import PATIENCE_S, ServerProcess, free_address
+from harness import PATIENCE_S, ServerProcess, free_address, rss_bytes
 
 MIB = 1024 * 1024
 READERS = 30
@@ -44,21 +42,18 @@ class Watch:
     """How much the server's memory has grown, at most, since this was made."""
 
     def __init__(self, server: ServerProcess) -> None:
-        self._statm = Path(f"/proc/{server.pid}/statm")
-        self._before = self._most = self._rss()
+        self._pid = server.pid
+        self._before = self._most = rss_bytes(self._pid)
         self._watching = asyncio.create_task(self._watch())
-
-    def _rss(self) -> int:
-        return int(self._statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     async def _watch(self) -> None:
         while True:
-            self._most = max(self._most, self._rss())
+            self._most = max(self._most, rss_bytes(self._pid))
             await asyncio.sleep(0.05)
 
     def grown(self) -> int:
         self._watching.cancel()
-        return max(self._most, self._rss()) - self._before
+        return max(self._most, rss_bytes(self._pid)) - self._before
 
 
 async def serves(server: ServerProcess) -> None:

@@ -7,7 +7,6 @@ import os
 import struct
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import grpc.aio
 import pytest
@@ -36,7 +35,7 @@ from hypothesis import strategies as st
 from test_messages import EXAMPLES
 
 from clickstream import ClickstreamClient
-from harness import PATIENCE_S, ServerProcess
+from harness import PATIENCE_S, ServerProcess, rss_bytes
 
 MIB = 1024 * 1024
 
@@ -110,18 +109,14 @@ async def attack(server: ServerProcess, client: ClickstreamClient, data: bytes) 
             await writer.wait_closed()
 
 
-def rss_bytes(server: ServerProcess) -> int:
-    return int(Path(f"/proc/{server.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_bytes_that_are_no_call_harm_nobody(server: ServerProcess, client: ClickstreamClient, name: str) -> None:
     """What a hostile or mistaken client sends leaves the server answering others, in bounded memory."""
-    before = rss_bytes(server)
+    before = rss_bytes(server.pid)
     for _ in range(3):
         await attack(server, client, ATTACKS[name])
 
-    assert rss_bytes(server) - before < 200 * MIB
+    assert rss_bytes(server.pid) - before < 200 * MIB
 
 
 FRAMES = st.builds(
@@ -150,7 +145,7 @@ async def test_a_byte_at_a_time_harms_nobody(server: ServerProcess, client: Clic
     """Two hundred clients that send a call byte by byte keep nobody out; whoever goes on long enough is answered."""
     data = OPENED + CALL + frame(DATA, END_STREAM, 1, MESSAGE)
     connections = [await connected(server.address) for _ in range(200)]
-    before = rss_bytes(server)
+    before = rss_bytes(server.pid)
     for place in range(len(data)):
         for _, writer in connections:
             writer.write(data[place : place + 1])
@@ -161,12 +156,12 @@ async def test_a_byte_at_a_time_harms_nobody(server: ServerProcess, client: Clic
             await ended(reader)
         writer.close()
 
-    assert rss_bytes(server) - before < 100 * MIB
+    assert rss_bytes(server.pid) - before < 100 * MIB
 
 
 async def test_thousands_of_connections_harm_nobody(server: ServerProcess, client: ClickstreamClient) -> None:
     """Two thousand idle connections cost bounded memory; calls and health are answered meanwhile."""
-    before = rss_bytes(server)
+    before = rss_bytes(server.pid)
     connections = []
     for _ in range(2_000):
         connections.append(await connected(server.address))
@@ -174,7 +169,7 @@ async def test_thousands_of_connections_harm_nobody(server: ServerProcess, clien
     async with grpc.aio.insecure_channel(server.address) as channel:
         await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
     await client.list_batches(page_size=1)
-    grown = rss_bytes(server) - before
+    grown = rss_bytes(server.pid) - before
     for _, writer in connections:
         writer.close()
 
