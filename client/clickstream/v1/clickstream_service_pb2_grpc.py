@@ -55,8 +55,8 @@ class ClickstreamServiceStub(object):
     call's `x-request-id`.
 
     Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored), CANCELLED
-    (by the caller; or the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke),
-    UNIMPLEMENTED.
+    (by the caller; or the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke: the
+    server closes one on which keepalive pings come more often than every 20 seconds), UNIMPLEMENTED.
 
     Every answer carries trailing metadata, errors included:
 
@@ -162,8 +162,8 @@ class ClickstreamServiceServicer(object):
     call's `x-request-id`.
 
     Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored), CANCELLED
-    (by the caller; or the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke),
-    UNIMPLEMENTED.
+    (by the caller; or the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke: the
+    server closes one on which keepalive pings come more often than every 20 seconds), UNIMPLEMENTED.
 
     Every answer carries trailing metadata, errors included:
 
@@ -358,8 +358,8 @@ class ClickstreamService(object):
     call's `x-request-id`.
 
     Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored), CANCELLED
-    (by the caller; or the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke),
-    UNIMPLEMENTED.
+    (by the caller; or the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke: the
+    server closes one on which keepalive pings come more often than every 20 seconds), UNIMPLEMENTED.
 
     Every answer carries trailing metadata, errors included:
 
