@@ -104,6 +104,20 @@ async def test_ids_of_full_length_are_taken(dao: ClickstreamDao) -> None:
     assert await dao.get_batch(FULL) is None
 
 
+@pytest.mark.parametrize("before", ["", "x", "xx", "xxx"])
+async def test_wide_ids_are_known_again(dao: ClickstreamDao, before: str) -> None:
+    """Long ids of several bytes a character, wherever MongoDB cuts them in its errors, come again as duplicates."""
+    wide = before + "\U0001f600" * 200
+    told = []
+    for _ in range(2):
+        done = await dao.register_session(Session(session_id=wide))
+        pushed = await dao.push_events([event(event_id=wide, session_id=wide, object_id=wide)])
+        released = await dao.release_batch(wide)
+        told.append((done.outcome, pushed.inserted, pushed.duplicates, released.already_released))
+
+    assert [(WriteOutcome.INSERTED, 1, 0, False), (WriteOutcome.DUPLICATE, 0, 1, True)] == told
+
+
 async def test_negative_numbers_are_refused(dao: ClickstreamDao) -> None:
     """A negative limit, size or number is refused by its name."""
     await dao.register_session(Session(session_id="s"))  # for the call that follows what collects

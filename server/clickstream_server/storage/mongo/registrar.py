@@ -35,6 +35,8 @@ from clickstream_server.storage.observer import NOBODY, StorageObserver
 _ONE_COMMAND_BYTES_MAX = 2 * 1024 * 1024
 """A command may have 16 MiB, and in BSON content grows to seven times its size at most, as that of [1,1,1] does."""
 _COLLECTING = {"status": SessionBatchStatus.COLLECTING.value}
+_ANSWER = CODEC.with_options(unicode_decode_error_handler="replace")
+"""MongoDB names a known id in its error, and cuts a long one off within a character."""
 
 
 def _new_batch_id(now: int) -> str:
@@ -184,6 +186,6 @@ async def _insert(collection: Any, new: list[Document], session: Any) -> None:
     Outside of one PyMongo's own is needed, which tries again when a connection was lost.
     """
     command = {"insert": collection.name, "documents": new}
-    answer = await settle(collection.database.command(command, session=session, codec_options=CODEC))
+    answer = await settle(collection.database.command(command, session=session, codec_options=_ANSWER))
     if "writeErrors" in answer:
         raise BulkWriteError(answer)
