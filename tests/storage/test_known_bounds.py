@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from pymongo import AsyncMongoClient
 
-from clickstream import ImportItem, ImportMode, PushResult, SessionEvent, WriteOutcome
+from clickstream import ImportConfig, ImportItem, ImportMode, PushResult, SessionEvent, WriteOutcome
 from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
@@ -108,6 +108,18 @@ async def test_an_event_that_comes_back_as_it_reads_is_a_duplicate(dao: MongoCli
     told = await dao.push_events([unset, read, read.model_copy(update={"object_id": "other"}), unset, read])
 
     assert (4, [2]) == (told.duplicates, [failure.index for failure in told.failures])
+
+
+@pytest.mark.parametrize("again", [config(), atomic(), config(dry_run=True)], ids=["item", "session", "dry run"])
+async def test_the_widest_events_are_known_again(dao: MongoClickstreamDao, again: ImportConfig) -> None:
+    """As many events as a chunk may have, with ids as wide as they fit into a message, come again as duplicates."""
+    wide = "\U0001f600"
+    sent = [event("", f"{number:04}" + wide * 180) for number in range(9_999)]
+    whole = ImportItem(session(wide * 256), sent)
+    await imported(dao, config(), [whole])
+    _, summary = await imported(dao, again, [whole])
+
+    assert (1, 9_999) == (summary.sessions.duplicates, summary.events.duplicates)
 
 
 @pytest.mark.parametrize("mode", ImportMode)

@@ -24,7 +24,7 @@ from clickstream_server.storage.mongo.documents import Document, EventKey, event
 from clickstream_server.storage.mongo.driver import CODEC, closed_early, document_sizes, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable, told_as
 from clickstream_server.storage.mongo.foretold import Foretold
-from clickstream_server.storage.mongo.known import known_events
+from clickstream_server.storage.mongo.known import KEYS_AT_ONCE, known_events
 from clickstream_server.storage.mongo.numbering import event_outcome
 from clickstream_server.storage.mongo.sent import event_document
 from clickstream_server.storage.mongo.transactions import past_abandoned
@@ -151,8 +151,11 @@ class EventStore:
 
     async def insert_each(self, new: Sequence[Document], *, replace: bool = False) -> list[WriteOutcome | Exception]:
         """As `insert`, but what fails for one event stands in its place. Raises what failed for all."""
+        outcomes: list[WriteOutcome | Exception] = []
         async with past_abandoned(self._events.database.client):
-            return await self._insert_each(new, replace=replace)
+            for at in range(0, len(new), KEYS_AT_ONCE):  # MongoDB's answer names each key that is known
+                outcomes += await self._insert_each(new[at : at + KEYS_AT_ONCE], replace=replace)
+        return outcomes
 
     async def _insert_each(self, new: Sequence[Document], *, replace: bool) -> list[WriteOutcome | Exception]:
         outcomes: list[WriteOutcome | Exception] = [WriteOutcome.INSERTED] * len(new)

@@ -19,6 +19,8 @@ K = TypeVar("K", bound=str | EventKey)
 
 WHOLE_BYTES_AT_ONCE = 2 * 1024 * 1024
 """About so many bytes of documents are held whole at a time, or one document if that is larger."""
+KEYS_AT_ONCE = 5_000
+"""So many keys fit into 16 MiB, a command's or its answer's, however wide they are: 512 characters of four bytes."""
 _HASH_AND_SIZE = {"content_hash": 1, "size": {"$bsonSize": "$$ROOT"}}
 
 
@@ -44,13 +46,12 @@ async def _known(
     for document in sent:
         ids[key := key_of(document)] = document["_id"]
         hashes.setdefault(key, set()).add(document["content_hash"])
-    if not ids:
-        return {}
-    found, others = dict[K, Document](), []
-    async for document in _documents(collection, list(ids.values()), session, _HASH_AND_SIZE):
-        found[key := key_of(document)] = of_hash_alone(document["_id"], document["content_hash"])
-        if hashes[key] != {document["content_hash"]}:
-            others.append(document)
+    found, others, asked = dict[K, Document](), [], list(ids.values())
+    for at in range(0, len(asked), KEYS_AT_ONCE):
+        async for document in _documents(collection, asked[at : at + KEYS_AT_ONCE], session, _HASH_AND_SIZE):
+            found[key := key_of(document)] = of_hash_alone(document["_id"], document["content_hash"])
+            if hashes[key] != {document["content_hash"]}:
+                others.append(document)
     for part in _parts(others):
         async for document in _documents(collection, part, session):
             reads_as = content_hash(canonical(document))
