@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Container, Sequence
 from datetime import UTC, datetime
 from itertools import chain, repeat
+from math import inf
 from typing import Any
 
 from pymongo import InsertOne, ReplaceOne, ReturnDocument
@@ -62,23 +63,41 @@ class Registrar(Gatherer[Numbering, Numbered]):
         names = (indexes.SESSIONS, indexes.EVENTS, indexes.BATCHES)
         self._sessions, self._events, self._batches = (within_hop(database)[name] for name in names)
         self._entrance = asyncio.Lock()
+        self._patience: dict[asyncio.Timeout, float] = {}
+        """Of those that wait for room, and when it ends at the latest: with their callers' time."""
         self._met_known = False
         """Whether the last group had ids that were known."""
 
     async def submit_in_turn(self, calls: Sequence[Numbering]) -> list[Numbered]:
         """As `submit_all`, but waits for room instead of raising Overloaded. Who comes first goes first.
 
-        Imports come in here, and leave half of what may wait to others.
+        Imports come in here, and leave half of what may wait to others. They wait as long as sessions get their
+        numbers, however many are in front of them.
         """
-        count, size = len(calls), sum(call.content_bytes for call in calls)
         try:
-            async with asyncio.timeout(budget_s(self._timeout_s)), self._entrance:
-                while self._waiting and not self._leaves_half(count, size):
-                    self._taken.clear()
-                    await self._taken.wait()
+            async with asyncio.timeout(budget_s(self._timeout_s)) as patience:
+                self._patience[patience] = asyncio.get_running_loop().time() + budget_s(inf)
+                try:
+                    await self._room_for(calls)
+                finally:
+                    del self._patience[patience]
         except TimeoutError as error:
             raise storage_unavailable() from error
         return await self.submit_all(calls)
+
+    async def _room_for(self, calls: Sequence[Numbering]) -> None:
+        count, size = len(calls), sum(call.content_bytes for call in calls)
+        async with self._entrance:
+            while self._waiting and not self._leaves_half(count, size):
+                self._taken.clear()
+                await self._taken.wait()
+
+    def _be_patient(self) -> None:
+        """Sessions got their numbers: who waits for room has as much time again."""
+        until = asyncio.get_running_loop().time() + self._timeout_s
+        for patience, latest in self._patience.items():
+            if not patience.expired():
+                patience.reschedule(min(until, latest))
 
     def _leaves_half(self, count: int, size: int) -> bool:
         waiting, waiting_bytes = self.waiting
@@ -96,6 +115,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
                 observer=self._observer,
             )
         self._met_known = made.met_known
+        self._be_patient()
         return made.results()
 
     async def _number(self, group: list[Numbering], session: Any, *, look_up: bool, changes: bool) -> Plan:
