@@ -60,7 +60,8 @@ class ImportConfig:
 
     def stops_at(self, failed: int, processed: int) -> bool:
         """Whether so many failed items, of so many processed, are too many."""
-        return processed >= _JUDGED_FROM_ITEMS and failed > self.max_failure_ratio * processed
+        # Divided, since 0.29 * 100 is less than 29.
+        return processed >= _JUDGED_FROM_ITEMS and failed / processed > self.max_failure_ratio
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,8 @@ async def test_past_the_failure_ratio_it_stops(transfer: TransferDao, contents: 
         (0.1, 90, 10, False),
         (0.1, 89, 11, True),
         (0.1, 0, 99, False),
+        (0.29, 71, 29, False),
+        (0.29, 70, 30, True),
         (1.0, 0, 300, False),
     ],
 )

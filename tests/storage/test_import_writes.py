@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient
 
-from clickstream import ImportItem, ImportMode, ShuttingDown, StorageUnavailable
+from clickstream import ImportAborted, ImportItem, ImportMode, ShuttingDown, StorageUnavailable
 from clickstream_server.storage.mongo import events
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.known import known_events
 from harness import eventually
-from importing import config, event, imported, item, session
+from importing import bad, config, each, event, imported, item, session
 
 
 async def test_a_failed_chunk_leaves_no_write_behind(dao: MongoClickstreamDao, mongodb_uri: str, database: str) -> None:
@@ -62,3 +63,17 @@ async def test_a_write_that_comes_late_replaces_nothing_newer(
 
     assert found is not None
     assert [{"text": "newer"}] == [one.meta for one in found.events]
+
+
+async def test_a_stop_says_what_was_too_much(dao: MongoClickstreamDao) -> None:
+    """Where chunks in flight do better than those that stopped the import, it still names a share past the ratio."""
+    told: list[Any] = []
+    chunks = [[bad(n) if n < 11 else item(f"{n}", 0) for n in range(100)], *([item(f"{n}", 0)] * 400 for n in "abc")]
+    with pytest.raises(ImportAborted) as raised:
+        async for answer in dao.import_sessions(config(max_failure_ratio=0.1), each(*chunks)):
+            told.append(answer)
+    failed, of = map(int, re.findall(r"([0-9]+) of ([0-9]+) items failed", raised.value.message)[0])
+
+    assert told[-1].aborted
+    assert told[-1].processed > 110  # as many as would bring 11 below the ratio
+    assert failed / of > 0.1

@@ -24,8 +24,6 @@ from clickstream_server.waiting import in_thread
 
 CHUNK_ITEMS = 500
 CHUNK_PARTS = 9_000
-JUDGED_FROM_ROWS = 100
-"""As the server judges its items."""
 
 _MESSAGES_KEPT = 10
 
@@ -46,8 +44,9 @@ class _Tally:
     def seen(self) -> int:
         return self.refused + self.sent
 
-    def too_many_failed(self, ratio: float) -> bool:
-        return self.seen >= JUDGED_FROM_ROWS and self.refused + self.failed > ratio * self.seen
+    def stops(self, config: ImportConfig) -> bool:
+        """Whether too many failed, as the server judges its items."""
+        return config.stops_at(self.refused + self.failed, self.seen)
 
 
 class _Sent(NamedTuple):
@@ -145,7 +144,7 @@ class FileImport:
         if self._judged is None:
             sent = max(self._tally.sent + about_to_be_sent, self._rows.ending.understood)
             tally = replace(self._tally, sent=sent)
-            if tally.too_many_failed(self._config.max_failure_ratio):
+            if tally.stops(self._config):
                 self._judged = tally
         return self._judged is not None
 

@@ -193,26 +193,26 @@ class Importer:
     async def run(self, chunks: AsyncIterable[pb.ImportChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         """Yield progress for each chunk, in order, and the summary. Raises ImportAborted past the failure ratio."""
         started = monotonic()
+        judged: tuple[int, int] | None = None
         with closing(Foretold()) if self._config.dry_run else nullcontext() as self._foretold:
             done = in_order(self._until_stopped(chunks), self._import, in_flight=CHUNKS_IN_FLIGHT)
             async with aclosing(done):
                 async for chunk in done:
                     yield self._progress(chunk)
-                    if self._too_many_failed():
+                    seen = self._tally.failed, self._tally.processed
+                    if self._config.stops_at(*seen):
                         self._stop.set()
+                        judged = seen  # the last time that this is so: of the chunks in flight fewer may fail
         tally = self._tally
         yield ImportSummary(
             processed=tally.processed,
             sessions=tally.sessions,
             events=tally.events,
             elapsed_s=monotonic() - started,
-            aborted=self._stop.is_set(),
+            aborted=judged is not None,
         )
-        if self._stop.is_set():
-            raise too_many_failed(tally.failed, tally.processed, self._config.max_failure_ratio)
-
-    def _too_many_failed(self) -> bool:
-        return self._config.stops_at(self._tally.failed, self._tally.processed)
+        if judged is not None:
+            raise too_many_failed(*judged, self._config.max_failure_ratio)
 
     async def _until_stopped(self, chunks: AsyncIterable[pb.ImportChunk]) -> AsyncGenerator[_Chunk, None]:
         last = 0
