@@ -148,7 +148,9 @@ class Gatherer(ABC, Generic[C, R]):
             results = [error] * len(group) if alone else None
         if results is None:  # no longer while the error is handled, or it would be a part of what the halves raise
             for half in (group[: len(group) // 2], group[len(group) // 2 :]):
-                await self._settle(half)
+                # Whose caller has left is not made now: it may have been made again meanwhile, with newer content.
+                if waited_for := [call for call in half if not call.done.done()]:
+                    await self._settle(waited_for)
             return
         for call, result in zip(group, results, strict=True):
             if call.done.done():
