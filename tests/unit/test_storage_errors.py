@@ -11,7 +11,7 @@ from pymongo.errors import BulkWriteError, OperationFailure
 from clickstream import StorageUnavailable
 from clickstream_server.storage.mongo.errors import domain_error, storage_call
 
-DUPLICATE, STEPPED_DOWN, INTERRUPTED, TOO_LARGE = 11000, 189, 11602, 10334
+DUPLICATE, STEPPED_DOWN, INTERRUPTED, TOO_LARGE, TEMPORARILY_UNAVAILABLE = 11000, 189, 11602, 10334, 365
 CONCERN = [{"code": 64, "errmsg": "waiting for replication timed out"}]
 
 
@@ -21,12 +21,19 @@ def test_a_read_that_a_member_drops_may_be_made_again(code: int) -> None:
     assert isinstance(domain_error(OperationFailure("operation was interrupted", code)), StorageUnavailable)
 
 
+@pytest.mark.parametrize("code", [24, TEMPORARILY_UNAVAILABLE, 433, 449])
+def test_what_is_too_much_for_a_member_may_be_sent_again(code: int) -> None:
+    """What MongoDB gives up since it has too much to do is no fault of ours."""
+    assert isinstance(domain_error(OperationFailure("too much at once", code)), StorageUnavailable)
+
+
 @pytest.mark.parametrize(
     ("codes", "concern_errors", "unavailable"),
     [
         ([STEPPED_DOWN], [], True),
         ([STEPPED_DOWN, INTERRUPTED], [], True),
         ([DUPLICATE, STEPPED_DOWN], [], True),
+        ([DUPLICATE, TEMPORARILY_UNAVAILABLE], [], True),
         ([], CONCERN, True),
         ([DUPLICATE], CONCERN, True),
         ([DUPLICATE], [], False),

@@ -32,6 +32,7 @@ _UNAVAILABLE_CODES = frozenset(
     {
         6,  # HostUnreachable
         7,  # HostNotFound
+        24,  # LockTimeout
         43,  # CursorNotFound
         50,  # MaxTimeMSExpired
         64,  # WriteConcernTimeout
@@ -49,6 +50,9 @@ _UNAVAILABLE_CODES = frozenset(
         251,  # NoSuchTransaction
         262,  # ExceededTimeLimit
         279,  # ClientDisconnect
+        365,  # TemporarilyUnavailable: rolled back, again and again, for want of room in the cache
+        433,  # AdmissionQueueOverflow
+        449,  # RateLimitExceeded
         9001,  # SocketException
         10107,  # NotWritablePrimary
         11600,  # InterruptedAtShutdown
