@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient
 
-from clickstream import ImportAborted, ImportItem, ImportMode, ShuttingDown, StorageUnavailable
+from clickstream import ImportAborted, ImportConfig, ImportItem, ImportMode, ShuttingDown, StorageUnavailable
 from clickstream_server.storage.mongo import events
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from clickstream_server.storage.mongo.documents import Document
+from clickstream_server.storage.mongo.foretold import Foretold
+from clickstream_server.storage.mongo.importer import FORETOLD_AT_ONCE
 from clickstream_server.storage.mongo.known import known_events
 from harness import eventually
-from importing import bad, config, each, event, imported, item, session
+from importing import atomic, bad, config, each, event, imported, item, session
 
 
 async def test_a_failed_chunk_leaves_no_write_behind(dao: MongoClickstreamDao, mongodb_uri: str, database: str) -> None:
@@ -63,6 +67,27 @@ async def test_a_write_that_comes_late_replaces_nothing_newer(
 
     assert found is not None
     assert [{"text": "newer"}] == [one.meta for one in found.events]
+
+
+@pytest.mark.parametrize("chosen", [config, atomic])
+async def test_a_dry_run_of_a_large_chunk_lets_others_go_on(
+    dao: MongoClickstreamDao, monkeypatch: pytest.MonkeyPatch, chosen: Callable[..., ImportConfig]
+) -> None:
+    """A chunk of thousands of sessions and events is foretold in parts, between which other calls have their turn."""
+    parts: list[int] = []
+
+    def counted(self: Foretold, sessions: Iterable[Document] = (), events: Iterable[Document] = ()) -> None:
+        sessions, events = list(sessions), list(events)
+        parts.append(len(sessions) + len(events))
+        add(self, sessions, events)
+
+    add = Foretold.add
+    monkeypatch.setattr(Foretold, "add", counted)
+    _, summary = await imported(dao, chosen(dry_run=True), [item(str(number), 6) for number in range(700)])
+
+    assert (700, 4_200) == (summary.sessions.inserted, summary.events.inserted)
+    assert sum(parts) == 4_900
+    assert max(parts) <= FORETOLD_AT_ONCE
 
 
 async def test_a_stop_says_what_was_too_much(dao: MongoClickstreamDao) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
-from clickstream.errors import InvalidField
+from clickstream.errors import ClickstreamError, InvalidField
 from clickstream.models import ItemFailure, WriteOutcome
 from clickstream.transfer import (
     FELL_WITH_SESSION,
@@ -44,6 +44,8 @@ ITEMS_AHEAD_MAX = 10_000
 BYTES_AHEAD_MAX = 16 * 1024 * 1024
 """So many sessions and events, or bytes of them, of an import wait at most, or one chunk if that is larger."""
 PREPARED_AT_ONCE = 32
+FORETOLD_AT_ONCE = 1_000
+"""Sessions and events of a dry run, or one session with its events. Other calls wait meanwhile, about 50 ms."""
 
 
 @dataclass(slots=True)
@@ -322,14 +324,20 @@ class Importer:
         self, calls: list[Numbering], new: list[Document], so_far: Foretold
     ) -> tuple[list[Numbered], list[WriteOutcome]]:
         """What `_number` and `_insert` would return if what is foretold so far were stored."""
+        results: list[Numbered | ClickstreamError] = []
+        outcomes: list[WriteOutcome] = []
         async with storage_call(self._timeout_s):
-            stored, stored_events = await self._registrar.look_up(calls)
-            stored |= so_far.sessions(call.document["_id"] for call in calls)
-            stored_events |= so_far.events(event for call in calls for event in call.events)
-            made = plan(calls, stored, stored_events, collecting="", now=now_micros())
-            so_far.add(made.sessions.values(), made.events.values())
-            outcomes = await self._events.foretell(new, so_far, replace=self._intent is Intent.REPLACE)
-        return [result for result in made.results() if isinstance(result, Numbered)], outcomes
+            for part in _parts(calls):
+                stored, stored_events = await self._registrar.look_up(part)
+                stored |= so_far.sessions(call.document["_id"] for call in part)
+                stored_events |= so_far.events(event for call in part for event in call.events)
+                made = plan(part, stored, stored_events, collecting="", now=now_micros())
+                so_far.add(made.sessions.values(), made.events.values())
+                results += made.results()
+            replace = self._intent is Intent.REPLACE
+            for at in range(0, len(new), FORETOLD_AT_ONCE):
+                outcomes += await self._events.foretell(new[at : at + FORETOLD_AT_ONCE], so_far, replace=replace)
+        return [result for result in results if isinstance(result, Numbered)], outcomes
 
     def _progress(self, chunk: _Chunk) -> ImportProgress:
         items, tally = chunk.items, self._tally
@@ -348,6 +356,20 @@ class Importer:
             events=tally.events,
             failures=tuple(failures),
         )
+
+
+def _parts(calls: Sequence[Numbering]) -> Iterator[list[Numbering]]:
+    """The calls in their order, as many at a time as are foretold at once."""
+    part: list[Numbering] = []
+    weight = 0
+    for call in calls:
+        weight += 1 + len(call.events)
+        if part and weight > FORETOLD_AT_ONCE:
+            yield part
+            part, weight = [], 1 + len(call.events)
+        part.append(call)
+    if part:
+        yield part
 
 
 async def _both(numbering: Coroutine[Any, Any, A], inserting: Coroutine[Any, Any, B]) -> tuple[A, B]:
