@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -88,6 +89,16 @@ async def test_a_dry_run_of_a_large_chunk_lets_others_go_on(
     assert (700, 4_200) == (summary.sessions.inserted, summary.events.inserted)
     assert sum(parts) == 4_900
     assert max(parts) <= FORETOLD_AT_ONCE
+
+
+async def test_an_import_that_is_left_leaves_nothing_running(dao: MongoClickstreamDao) -> None:
+    """Once an import that still had chunks to come is closed, none of its tasks is left."""
+    before = asyncio.all_tasks()
+    async with aclosing(dao.import_sessions(config(), each(*([item(f"{n}", 1)] for n in range(100))))) as answers:
+        await anext(answers)
+    left = {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks() - before}
+
+    assert left <= {"Gatherer._work", "past_abandoned.<locals>.keep_ending"}  # the group under way, which is finished
 
 
 async def test_a_stop_says_what_was_too_much(dao: MongoClickstreamDao) -> None:

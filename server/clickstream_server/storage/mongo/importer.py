@@ -218,27 +218,30 @@ class Importer:
 
     async def _until_stopped(self, chunks: AsyncIterable[pb.ImportChunk]) -> AsyncGenerator[_Chunk, None]:
         last = 0
-        async for chunk in _until_set(self._stop, chunks):
-            try:
-                last = rising(chunk.sequence, last)
-            except InvalidField as error:
-                raise error.under("chunk") from None
-            weight = sum(1 + len(item.events) for item in chunk.items)
-            if weight > self._limits.events_per_call_max:
-                raise InvalidField.at(
-                    "chunk.items", f"must be {self._limits.events_per_call_max} at most with their events, not {weight}"
-                )
-            items = []
-            for place, item in enumerate(chunk.items, start=1):
-                items.append(self._prepare(item))
-                if place % PREPARED_AT_ONCE == 0:  # 3 ms: what was read before goes on meanwhile, and so do other calls
-                    await asyncio.sleep(0)
-            read = _Chunk(chunk.sequence, items, weight, sum(item.size for item in items))
-            async with self._changed:
-                await self._changed.wait_for(partial(self._has_room, read))
-                self._ahead += read.weight
-                self._bytes_ahead += read.size
-            yield read
+        async with aclosing(_until_set(self._stop, chunks)) as coming:
+            async for chunk in coming:
+                try:
+                    last = rising(chunk.sequence, last)
+                except InvalidField as error:
+                    raise error.under("chunk") from None
+                read = await self._read(chunk)
+                async with self._changed:
+                    await self._changed.wait_for(partial(self._has_room, read))
+                    self._ahead += read.weight
+                    self._bytes_ahead += read.size
+                yield read
+
+    async def _read(self, chunk: pb.ImportChunk) -> _Chunk:
+        """The chunk's items as documents. Raises InvalidField if there are too many."""
+        weight, most = sum(1 + len(item.events) for item in chunk.items), self._limits.events_per_call_max
+        if weight > most:
+            raise InvalidField.at("chunk.items", f"must be {most} at most with their events, not {weight}")
+        items = []
+        for place, item in enumerate(chunk.items, start=1):
+            items.append(self._prepare(item))
+            if place % PREPARED_AT_ONCE == 0:  # 3 ms: what was read before goes on meanwhile, and so do other calls
+                await asyncio.sleep(0)
+        return _Chunk(chunk.sequence, items, weight, sum(item.size for item in items))
 
     def _has_room(self, chunk: _Chunk) -> bool:
         return not self._ahead or (
