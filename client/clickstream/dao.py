@@ -47,7 +47,9 @@ class ClickstreamDao(ABC):
     async def update_session(self, session: Session) -> RegisteredSession:
         """Replace a known session's content and move it to the collecting batch under a new number.
 
-        Content that it has in the collecting batch already changes nothing. Raises SessionNotFound.
+        Content that it has in the collecting batch already changes nothing. A call whose answer was lost and that is
+        made again writes over somebody else's newer update, and moves the session once more if its batch was released
+        in between. Raises SessionNotFound.
         """
 
     @abstractmethod

@@ -75,18 +75,19 @@ async def test_one_bad_call_fails_alone(place: int) -> None:
 async def test_who_leaves_a_group_that_fails_is_not_tried_again() -> None:
     """What nobody waits for any more is no part of the halves that are tried."""
     worked: list[list[int]] = []
+    begun = asyncio.Event()
 
     class Seen(Group):
         async def work(self, group: list[Waiting[int]]) -> list[int]:
+            begun.set()
             worked.append([call.content_bytes for call in group])
             return await super().work(group)
 
     group = Seen(timeout_s=PATIENCE_S)
     calls = [asyncio.create_task(called(group, size)) for size in (1, 2, POISON, 3)]
-    while not worked:
-        await asyncio.sleep(0)
-    calls[1].cancel()
     async with asyncio.timeout(PATIENCE_S):
+        await begun.wait()
+        calls[1].cancel()
         await asyncio.gather(*calls, return_exceptions=True)
 
     assert [[1, 2, POISON, 3], [1], [POISON, 3], [POISON], [3]] == worked
