@@ -108,6 +108,27 @@ async def test_imports_wait_for_room(
     assert [OutcomeCounts(inserted=600)] * 3 == summaries
 
 
+async def test_a_large_chunk_goes_in_among_many_calls(
+    dao: ClickstreamDao, transfer: TransferDao, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk of as many sessions as imports may have waiting does not wait for the moment at which no call waits."""
+    monkeypatch.setattr(Registrar, "waiting_max", 100)
+    monkeypatch.setattr(Registrar, "group_max", 5)
+    importing = asyncio.create_task(imported(transfer, config(), [item(f"{n}", 0) for n in range(50)]))
+
+    async def call(caller: int) -> int:
+        for number in range(200):
+            if importing.done():
+                return number
+            await dao.register_session(session(f"{caller}-{number}"))
+        return 200
+
+    called = await asyncio.gather(*(call(caller) for caller in range(20)))
+    await importing
+
+    assert max(called) < 200
+
+
 async def test_imports_wait_as_long_as_others_get_numbers(
     mongodb_uri: str, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

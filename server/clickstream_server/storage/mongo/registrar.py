@@ -71,8 +71,8 @@ class Registrar(Gatherer[Numbering, Numbered]):
     async def submit_in_turn(self, calls: Sequence[Numbering]) -> list[Numbered]:
         """As `submit_all`, but waits for room instead of raising Overloaded. Who comes first goes first.
 
-        Imports come in here, and leave half of what may wait to others. They wait as long as sessions get their
-        numbers, however many are in front of them.
+        Imports come in here, and leave half of what may wait to others, or the largest a quarter. They wait as long as
+        sessions get their numbers, however many are in front of them.
         """
         try:
             async with asyncio.timeout(budget_s(self._timeout_s)) as patience:
@@ -88,7 +88,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
     async def _room_for(self, calls: Sequence[Numbering]) -> None:
         count, size = len(calls), sum(call.content_bytes for call in calls)
         async with self._entrance:
-            while self._waiting and not self._leaves_half(count, size):
+            while self._waiting and not self._has_room(count, size):
                 self._taken.clear()
                 await self._taken.wait()
 
@@ -99,9 +99,11 @@ class Registrar(Gatherer[Numbering, Numbered]):
             if not patience.expired():
                 patience.reschedule(min(until, latest))
 
-    def _leaves_half(self, count: int, size: int) -> bool:
+    def _has_room(self, count: int, size: int) -> bool:
+        """Whether half stays free, if the largest count as a quarter: else they would wait until nobody waits."""
         waiting, waiting_bytes = self.waiting
-        return waiting + count <= self.waiting_max // 2 and waiting_bytes + size <= self.waiting_bytes_max // 2
+        most, bytes_max = self.waiting_max // 4, self.waiting_bytes_max // 4
+        return waiting + min(count, most) <= 2 * most and waiting_bytes + min(size, bytes_max) <= 2 * bytes_max
 
     async def work(self, group: list[Numbering]) -> list[Numbered | ClickstreamError]:
         # Mostly all ids are new, and it is left to the index to say otherwise, at the price of a second transaction.
