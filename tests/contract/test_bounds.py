@@ -133,15 +133,15 @@ async def test_imports_wait_as_long_as_others_get_numbers(
     mongodb_uri: str, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many imports come at once, and however long it takes until all had their turn, all go in."""
-    monkeypatch.setattr(Registrar, "waiting_max", 100)
+    monkeypatch.setattr(Registrar, "waiting_max", 20)
     monkeypatch.setattr(Registrar, "group_max", 1)
-    names = [f"{n}-" for n in range(40)]
-    async with opened_dao(mongodb_uri, Settings(mongodb_database=database, storage_timeout_s=1.5)) as dao:
+    names = [f"{n}-" for n in range(200)]
+    async with opened_dao(mongodb_uri, Settings(mongodb_database=database, storage_timeout_s=1.0)) as dao:
         done = await asyncio.gather(
-            *(imported(dao, config(), [item(f"{name}{n}", 0) for n in range(45)]) for name in names)
+            *(imported(dao, config(), [item(f"{name}{n}", 0) for n in range(5)]) for name in names)
         )
 
-    assert [OutcomeCounts(inserted=45)] * len(names) == [summary.sessions for _, summary in done]
+    assert [OutcomeCounts(inserted=5)] * len(names) == [summary.sessions for _, summary in done]
 
 
 async def test_a_chunk_larger_than_all_that_may_wait_goes_in(
