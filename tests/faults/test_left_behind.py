@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -14,12 +14,16 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pymongo import AsyncMongoClient
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from clickstream import ClickstreamClient, Session
+from clickstream import ClickstreamClient, ExportFilter, Session
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream_server.embedded import EmbeddedMongo
+from clickstream_server.storage.mongo import paging
+from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from clickstream_server.storage.mongo.driver import DriverName, close, connect
 from harness import PATIENCE_S, eventually, freeze, group_commit_runs, mongod_pid, served
 
 # PyMongo leaves the closing of a connection to the garbage collector if it is cancelled while it opens one.
@@ -219,8 +223,62 @@ async def test_a_registration_leaves_the_queue(mongo: Mongo, leaves: str) -> Non
     assert expected == {found for found in stored if found.startswith(prefix)}
 
 
+@pytest.fixture
+def small_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MongoDB gives a page's sessions in several answers, so that it has a cursor in between."""
+    monkeypatch.setattr(paging, "_BATCH_SESSIONS", 5)
+
+
+class Finds(CommandListener):
+    """Knows whether a query was sent."""
+
+    def __init__(self) -> None:
+        self.sent = False
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.sent = self.sent or event.command_name == "find"
+
+    def succeeded(self, event: CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: CommandFailedEvent) -> None: ...
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_a_cursor_is_closed_whose_reader_left_before_its_first_answer(
+    mongo: Mongo, driver: DriverName, small_answers: None
+) -> None:
+    """A reader that is cancelled before MongoDB has told it of a cursor leaves none open, either."""
+    finds = Finds()
+    connection = connect(mongo.uri, driver, listeners=[finds])
+    dao = MongoClickstreamDao(connection, DATABASE)
+    await dao.open()
+    for number in range(10):
+        await dao.register_session(Session(session_id=f"first answer {number}"))
+    await mongo.freeze()
+    async with aclosing(dao.export_messages(ExportFilter())) as pages:
+        reading = asyncio.create_task(anext(pages))
+
+        async def sent() -> bool:
+            return finds.sent
+
+        await eventually(sent, "the query is sent")
+        reading.cancel()
+        await asyncio.wait([reading])
+    mongo.thaw()
+    del reading, pages  # the error in the one holds the cursor
+
+    async def none_open() -> bool:
+        return await mongo.reading_cursors() == []
+
+    await eventually(none_open, "no cursor is open")
+    await dao.close()
+    await close(connection)
+
+
 @pytest.mark.parametrize("name", ["GetBatchSessions", "ExportSessions"])
-async def test_cursors_of_readers_that_went_away_are_closed(client: ClickstreamClient, mongo: Mongo, name: str) -> None:
+async def test_cursors_of_readers_that_went_away_are_closed(
+    client: ClickstreamClient, mongo: Mongo, name: str, small_answers: None
+) -> None:
     """Readers that are cancelled in the middle of reading leave no cursor open in MongoDB."""
     query = "x" * 20_000
     for number in range(40):

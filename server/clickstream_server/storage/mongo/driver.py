@@ -6,8 +6,7 @@ Handles to clients, databases and collections are `Any` in this package: the two
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from inspect import isawaitable
 from struct import Struct
 from typing import Any, Literal, TypeVar
@@ -134,14 +133,31 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-@asynccontextmanager
-async def closed_early(cursor: Any) -> AsyncIterator[None]:
-    """Close the cursor at the end, if it was left before its own: else it is closed, and to say so costs a thread."""
+async def batches_of(cursor: Any) -> AsyncGenerator[Any, None]:
+    """What the cursor brings. Closed before its end (see `aclosing`), it closes the cursor.
+
+    Its first answer is let come, also if nobody waits for it any more: only that tells the cursor's id. Given up, it
+    would leave a cursor that MongoDB keeps as long as the session is in use, by whomever. Like this the driver closes
+    the cursor once the answer is there and is dropped.
+    """
+    opening = asyncio.ensure_future(anext(cursor, None))
+    opening.add_done_callback(_look_at)
     try:
-        yield
+        batch = await asyncio.shield(opening)
+        while batch is not None:
+            yield batch
+            batch = await anext(cursor, None)
     finally:
-        if cursor.alive:
+        opened = opening.done()
+        del opening  # an error in it holds this frame
+        if opened and cursor.alive:  # else it is closed, and to say so costs a thread
             await cursor.close()
+
+
+def _look_at(ended: asyncio.Future[Any]) -> None:
+    """Asyncio complains of an error that nobody looked at, as when nobody waits any more."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 def within_hop(handle: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -21,7 +22,7 @@ from clickstream_server.limits import Limits
 from clickstream_server.message_dao import SentEvents
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
-from clickstream_server.storage.mongo.driver import CODEC, closed_early, document_sizes, settle
+from clickstream_server.storage.mongo.driver import CODEC, batches_of, document_sizes, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable, told_as
 from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.known import KEYS_AT_ONCE, known_events
@@ -239,8 +240,8 @@ class EventStore:
     ) -> dict[str, list[Document]]:
         found: dict[str, list[Document]] = {}
         cursor = self._in_order({"_id.session_id": {"$in": list(session_ids)}}, session).limit(limit)
-        async with closed_early(cursor):
-            async for batch in cursor:
+        async with aclosing(batches_of(cursor)) as batches:
+            async for batch in batches:
                 left.take(len(batch))
                 for event in decode_all(batch, CODEC):
                     found.setdefault(event["_id"]["session_id"], []).append(event)
@@ -265,8 +266,8 @@ class EventStore:
         counts: Counter[str] = Counter()
         left = _Bytes(bytes_max)
         cursor = self._in_order(query, session)
-        async with closed_early(cursor):
-            async for batch in cursor:
+        async with aclosing(batches_of(cursor)) as batches:
+            async for batch in batches:
                 for event, own_size in zip(decode_all(batch, CODEC), document_sizes(batch), strict=True):
                     session_id = event["_id"]["session_id"]
                     counts[session_id] += 1

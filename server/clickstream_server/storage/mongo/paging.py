@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from typing import Any, NamedTuple, TypeVar
 
 from bson import decode_all
@@ -11,7 +12,7 @@ from bson import decode_all
 from clickstream.errors import MessageTooLarge
 from clickstream_server.limits import Limits
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import CODEC, closed_early, document_sizes
+from clickstream_server.storage.mongo.driver import CODEC, batches_of, document_sizes
 from clickstream_server.storage.mongo.events import NO_EVENTS, FoundEvents, TooManyBytes
 
 A = TypeVar("A")
@@ -80,8 +81,8 @@ async def read_sessions(cursor: Any, wanted: int) -> tuple[list[Document], bool]
     cursor = cursor.batch_size(min(wanted + 1, _BATCH_SESSIONS))
     found: list[Document] = []
     size = 0
-    async with closed_early(cursor):
-        async for batch in cursor:
+    async with aclosing(batches_of(cursor)) as batches:
+        async for batch in batches:
             taken = 0
             for count, own_size in enumerate(document_sizes(batch), start=len(found)):
                 if count == wanted or size > SESSIONS_BYTES_MAX:
