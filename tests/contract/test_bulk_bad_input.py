@@ -264,9 +264,11 @@ FORGED: dict[str, dict[str, Any]] = {
     "position an object": {"position": {"a": 1}},
     "position past 64 bits": {"position": [2**70, "s"]},
     "position a query": {"position": [{"$gt": 1}, "s"]},
+    "position no Unicode": {"position": [1, "\ud800"]},
     "sessions no number": {"sessions": "many"},
     "sessions nothing": {"sessions": None},
     "sessions past 64 bits": {"sessions": 2**64},
+    "sessions nearly past 64 bits": {"sessions": 2**63 - 1},
     "sessions negative": {"sessions": -1},
     "events no number": {"events": [1]},
     "digest short": {"digest": "00"},
@@ -274,7 +276,10 @@ FORGED: dict[str, dict[str, Any]] = {
     "totals no list": {"totals": 5},
     "total not a number": {"totals": [["EUR", "sNaN"]]},
     "total endless": {"totals": [["EUR", "Infinity"]]},
+    "total too large to be written": {"totals": [["EUR", "1E+1000000"]]},
+    "total too small to be written": {"totals": [["EUR", "1E-1000000"]]},
     "currency no text": {"totals": [[1, "1"]]},
+    "currency no Unicode": {"totals": [["\ud800", "1"]]},
 }
 
 

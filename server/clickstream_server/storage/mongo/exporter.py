@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -26,7 +27,7 @@ from clickstream.export import (
     fields_from_account,
 )
 from clickstream.v1 import transfer_service_pb2 as pb
-from clickstream.values import micros_from_datetime
+from clickstream.values import micros_from_datetime, text_fault
 from clickstream_server.limits import Limits, check_id
 from clickstream_server.message_dao import EncodedAnswer
 from clickstream_server.storage.mongo import indexes
@@ -49,6 +50,8 @@ from clickstream_server.storage.mongo.pipeline import in_order
 T = TypeVar("T")
 
 SESSION_IDS_MAX = 10_000
+_EXPONENT_MIN, _EXPONENT_MAX = -6176, 6200
+"""The exponents of a sum: Decimal128 has -6176 to 6144, and 2^62 of the largest are not 10^56 times as much."""
 PART_BYTES = 256 * 1024
 """A message has about this size at most, and a resume token of its own."""
 
@@ -260,12 +263,23 @@ def _is_sound(place: _Place, steps: int) -> bool:
     account, position = place.account, place.position
     return (
         (position is None or (isinstance(position, list) and len(position) == steps))
-        and all(isinstance(step, str) or _is_int64(step) for step in position or ())
-        and all(_is_int64(count) and count >= 0 for count in (account.session_count, account.event_count))
-        and all(isinstance(total.currency_code, str) and total.amount.is_finite() for total in account.totals)
+        and all(_is_text(step) or _is_whole(step, -(2**63)) for step in position or ())
+        and all(_is_whole(count, 0) for count in (account.session_count, account.event_count))
+        and all(_is_text(total.currency_code) and _is_sum(total.amount) for total in account.totals)
         and len(account.digest) == len(EMPTY_DIGEST)
     )
 
 
-def _is_int64(value: Any) -> bool:
-    return type(value) is int and -(2**63) <= value < 2**63
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and text_fault(value) is None
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    """Whether it is a whole number that can be sent, also once this export was added to it."""
+    return type(value) is int and least <= value < 2**62
+
+
+def _is_sum(amount: Decimal) -> bool:
+    """Whether stored amounts may come to this. Anything else may take gigabytes, written in plain digits."""
+    exponent = amount.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= _EXPONENT_MIN and amount.adjusted() <= _EXPONENT_MAX
