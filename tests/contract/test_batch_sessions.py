@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -381,6 +382,28 @@ async def test_following_shows_a_sign_of_life_at_once(dao: ClickstreamDao, monke
         page = await next_page(pages)
 
     assert ((), 2, False) == (page.sessions, page.last_number, page.sealed)
+
+
+async def test_commits_that_bring_nothing_hold_up_no_sign_of_life(
+    dao: ClickstreamDao, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While only sessions come that the reader does not want, empty pages tell how far it is."""
+    monkeypatch.setattr(reader, "SIGN_OF_LIFE_S", 0.5)
+    batch_id = await filled(dao, 1)
+
+    async def write() -> None:
+        for number in count():
+            await dao.register_session(Session(session_id=f"irrelevant {number}", is_irrelevant=True))
+
+    async with aclosing(dao.get_batch_pages(batch_id, follow=True, exclude_irrelevant=True)) as pages:
+        page = await next_page(pages)
+        writing = asyncio.create_task(write())
+        while page.last_number == 1:
+            page = await next_page(pages)
+        writing.cancel()
+        await asyncio.wait([writing])
+
+    assert ((), False) == (page.sessions, page.sealed)
 
 
 async def test_following_brings_an_updated_session_again(dao: ClickstreamDao) -> None:

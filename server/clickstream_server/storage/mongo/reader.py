@@ -8,7 +8,9 @@ from contextlib import aclosing, asynccontextmanager
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
+from math import inf
 from operator import call
+from time import monotonic
 from typing import Any
 
 from pymongo import ASCENDING
@@ -82,21 +84,24 @@ class BatchReader:
             async with storage_call(self._timeout_s):
                 query = replace(query, batch_id=(await self._batches.collecting()).batch_id)
         async with self._watcher.watch(query.batch_id if query.follow else None, query.after_number) as changed:
-            page, first = await self._page(query, FIRST_PAGE_SESSIONS), query.follow
+            page, said_at = await self._page(query, FIRST_PAGE_SESSIONS), -inf
             while True:
                 async with aclosing(self._onward(page, query, changed)) as pages:
                     async for page in pages:
                         message, rest = await page.message(), _rest(query, page)
                         ended = rest is None or page.sealed or (page.complete and not query.follow)
-                        if page.count or ended or first:  # who waits learns at once that there is somebody to wait for
+                        # Who waits learns at once that there is somebody to wait for, and then every few seconds.
+                        if page.count or ended or monotonic() - said_at > SIGN_OF_LIFE_S:
                             yield message
+                            said_at = monotonic()
                         changed.took(message, complete=page.complete)
-                        query, first = rest or query, False
+                        query = rest or query
                 if ended:
                     return
                 told = await changed.wait(SIGN_OF_LIFE_S)
                 if not told:
                     yield replace(message, sessions=())
+                    said_at = monotonic()
                 changed.clear()
                 page = await (self._shared_page if told else self._page_in_turn)(query)
                 if page.count and not told and not changed.is_set():  # it was told meanwhile, waiting for its turn
