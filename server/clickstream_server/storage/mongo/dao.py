@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -52,6 +53,9 @@ from clickstream_server.storage.mongo.transactions import past_abandoned
 from clickstream_server.storage.mongo.watcher import Lag
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
+_BUILD_S_MAX = 24 * 3600.0
+_log = logging.getLogger(__name__)
+
 
 class MongoClickstreamDao(MessageDao):
     """The interface on a MongoDB replica set or sharded cluster, over Motor or PyMongo Async.
@@ -92,8 +96,13 @@ class MongoClickstreamDao(MessageDao):
         )
 
     async def open(self) -> None:
-        """Make the collections and indexes that are missing."""
+        """Make the collections and indexes that are missing. It takes as long as what is stored takes to be indexed."""
         async with storage_call(self._timeout_s):
+            unbuilt = await indexes.unbuilt(self._database)
+        if unbuilt:
+            _log.warning("indexes are built over what is stored, which may take long: %s", ", ".join(unbuilt))
+        # MongoDB throws away what it has built once the time is over: begun again and again, it would never be done.
+        async with storage_call(_BUILD_S_MAX if unbuilt else self._timeout_s):
             await indexes.ensure_indexes(self._database)
 
     async def close(self, most_s: float = CLOSE_S_MAX) -> None:

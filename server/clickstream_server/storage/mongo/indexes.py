@@ -54,6 +54,17 @@ INDEXES: dict[str, list[IndexModel]] = {
 }
 
 
+async def unbuilt(database: Any) -> list[str]:
+    """The indexes that collections which hold something lack: with much data, building them takes long."""
+    found: list[str] = []
+    for name, indexes in INDEXES.items():
+        there = await database[name].index_information()
+        missing = [f"{name}.{index.document['name']}" for index in indexes if index.document["name"] not in there]
+        if missing and await database[name].find_one({}, {"_id": True}) is not None:
+            found += missing
+    return found
+
+
 async def ensure_indexes(database: Any) -> None:
     """Make what is missing. Safe to run by several servers at once; collections must exist before transactions."""
     existing = set(await database.list_collection_names())
