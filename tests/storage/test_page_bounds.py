@@ -251,3 +251,26 @@ async def test_exports_go_on_after_a_page_that_was_cut(mongodb_uri: str, databas
     assert [(item.session.session_id, len(item.events)) for item in ITEMS] == [
         (found.session.session.session_id, len(found.session.events)) for page in pages for found in page.sessions
     ]
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_an_export_of_few_events_reads_a_bounded_page_of_all(
+    mongodb_uri: str, database: str, small_pages: None, driver: Any
+) -> None:
+    """Events that are only counted are read, too: of several sessions no more than a page may hold, of one all."""
+    settings = Settings(mongodb_database=database, mongodb_driver=driver, message_bytes_max=MESSAGE_BYTES_MAX)
+    one, *more = [ITEMS[number - 1].session.session_id for number in LARGE]
+    bounds: dict[str, Any] = {"limit": 1, "types": (), "bytes_max": 25_000, "session": None}
+    async with opened_dao(mongodb_uri, settings) as dao:
+        await imported(dao, config(), ITEMS)
+        with pytest.raises(TooManyBytes):
+            await dao._events.collect([one, more[0]], **bounds)
+        alone = await dao._events.collect([one], **bounds)
+        pages = [page async for page in dao.export_sessions(ExportFilter(), events_limit=1)]
+
+    assert {one: (1, 3)} == {name: (len(found.documents), found.count) for name, found in alone.items()}
+    assert [(item.session.session_id, len(item.events[:1]), len(item.events)) for item in ITEMS] == [
+        (found.session.session.session_id, len(found.session.events), found.session.event_count)
+        for page in pages
+        for found in page.sessions
+    ]

@@ -256,7 +256,8 @@ class EventStore:
     ) -> dict[str, FoundEvents]:
         """The earliest events of many sessions, with the count and the exact totals of all of them.
 
-        `types`: only events of these (none given: all). Raises TooManyBytes if those to be returned pass `bytes_max`.
+        `types`: only events of these (none given: all). Raises TooManyBytes if those to be returned pass `bytes_max`,
+        or, of several sessions, all that are read: their page must be done in the time of one.
         """
         query: Document = {"_id.session_id": {"$in": list(session_ids)}}
         if types:
@@ -275,8 +276,10 @@ class EventStore:
                         add_amount(
                             sums.setdefault(session_id, {}), value["currency_code"], value["amount"].to_decimal()
                         )
-                    if limit is None or counts[session_id] <= limit:
+                    wanted = limit is None or counts[session_id] <= limit
+                    if wanted or len(session_ids) > 1:
                         left.take(own_size)
+                    if wanted:
                         kept.setdefault(session_id, []).append(event)
         return {
             session_id: FoundEvents(kept.get(session_id, ()), count, totals_from(sums.get(session_id, {})))
