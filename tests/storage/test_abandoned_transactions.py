@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure
@@ -9,7 +12,9 @@ from pymongo.errors import OperationFailure
 from clickstream import PushResult, Session, SessionEvent
 from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
-from clickstream_server.storage.mongo.driver import APP_NAME
+from clickstream_server.storage.mongo import transactions
+from clickstream_server.storage.mongo.driver import APP_NAME, DriverName, close, connect, settle
+from harness import eventually
 
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
@@ -44,3 +49,29 @@ async def test_other_writes_get_past_an_abandoned_transaction(mongodb_uri: str, 
             key = {"session_id": "a", "event_id": "e"}
             await other[database].events.insert_one({"_id": key}, session=session)
             assert PushResult(inserted=1) == await dao.push_events([event])
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_nobody_looks_for_abandoned_transactions_once_the_write_is_done(
+    mongodb_uri: str, driver: DriverName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However close to its answer a look ends, none goes on after the write that it was for."""
+    monkeypatch.setattr(transactions, "_ABANDONED_S", 0.0)
+    client = connect(mongodb_uri, driver)
+    await settle(client.admin.command("ping"))
+
+    def looking() -> list[asyncio.Task[Any]]:
+        return [task for task in asyncio.all_tasks() if "keep_ending" in str(task.get_coro())]
+
+    async def nobody_looks() -> bool:
+        return not looking()
+
+    for number in range(600):
+        async with transactions.past_abandoned(client):
+            await asyncio.sleep(0.001 + number % 60 / 10_000)  # a write that takes as long
+    try:
+        await eventually(nobody_looks, "nobody looks", patience_s=5.0)
+    finally:
+        for task in looking():
+            task.cancel()
+        await close(client)

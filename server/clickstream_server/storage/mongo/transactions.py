@@ -17,7 +17,7 @@ from pymongo.errors import ExecutionTimeout, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 
-from clickstream_server.storage.mongo.driver import APP_NAME, CODEC, in_one_hop, settle, within_hop
+from clickstream_server.storage.mongo.driver import APP_NAME, CODEC, end_if_cancelled, in_one_hop, settle, within_hop
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
@@ -80,6 +80,7 @@ async def past_abandoned(client: Any) -> AsyncIterator[None]:
         while True:
             await asyncio.sleep(_ABANDONED_S)
             await _end_abandoned(client)
+            end_if_cancelled()
 
     ending = asyncio.create_task(keep_ending())
     try:
