@@ -282,3 +282,22 @@ async def test_an_index_is_built_however_long_it_takes(
 
     assert "by_session" in found
     assert ["indexes are built over what is stored, which may take long: events.by_session"] == caplog.messages
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_events_are_counted_in_one_answer(mongodb_uri: str, database: str, driver: DriverName) -> None:
+    """The events of a page's sessions are counted in one answer, which leaves no cursor open."""
+    commands = Commands()
+    connection = connect(mongodb_uri, driver, listeners=[commands])
+    dao = MongoClickstreamDao(connection, database)
+    await dao.open()
+    names = [f"s{number}" for number in range(500)]
+    await dao.push_events([SessionEvent(session_id=name, event_id="e", object_id="o") for name in names])
+    commands.sent.clear()
+    found = await dao._events.of_sessions(names, limit=0, bytes_max=0, session=None)
+    asked = [sent["name"] for sent in commands.sent]
+    await dao.close()
+    await close(connection)
+
+    assert dict.fromkeys(names, 1) == {name: one.count for name, one in found.items()}
+    assert ["aggregate"] == asked

@@ -292,7 +292,8 @@ class EventStore:
             {"$match": {"_id.session_id": {"$in": list(session_ids)}}},
             {"$group": {"_id": "$_id.session_id", "count": {"$sum": 1}}},
         ]
-        cursor = await settle(self._events.aggregate(pipeline, session=session))
+        # All in one answer: a second one costs as much, and a reader that leaves in between would leave a cursor.
+        cursor = await settle(self._events.aggregate(pipeline, session=session, batchSize=len(session_ids) + 1))
         return {group["_id"]: group["count"] async for group in cursor}
 
 
