@@ -301,3 +301,25 @@ async def test_events_are_counted_in_one_answer(mongodb_uri: str, database: str,
 
     assert dict.fromkeys(names, 1) == {name: one.count for name, one in found.items()}
     assert ["aggregate"] == asked
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_batches_are_listed_in_one_answer(mongodb_uri: str, database: str, driver: DriverName) -> None:
+    """A page of batches comes in one answer, also a large one, which leaves no cursor open."""
+    commands = Commands()
+    connection = connect(mongodb_uri, driver, listeners=[commands])
+    dao = MongoClickstreamDao(connection, database)
+    await dao.open()
+    stored = [
+        {"_id": f"b{n}", "status": "RELEASED", "session_counter": 0, "created_at": n, "updated_at": n}
+        for n in range(1_001)
+    ]
+    await settle(connection[database].batches.insert_many(stored))
+    commands.sent.clear()
+    found = await dao.list_batches(page_size=1_000)
+    asked = [sent["name"] for sent in commands.sent]
+    await dao.close()
+    await close(connection)
+
+    assert (1_000, True) == (len(found.batches), bool(found.next_page_token))
+    assert ["find"] == asked

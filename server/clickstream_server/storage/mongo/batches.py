@@ -56,8 +56,8 @@ class BatchStore:
                 {"created_at": {"$lt": created_at}},
                 {"created_at": created_at, "_id": {"$lt": batch_id}},
             ]
-        cursor = self._batches.find(query).sort([("created_at", DESCENDING), ("_id", DESCENDING)]).limit(size + 1)
-        found = [document async for document in cursor]
+        cursor = self._batches.find(query).sort([("created_at", DESCENDING), ("_id", DESCENDING)])
+        found = [document async for document in cursor.limit(size + 1).batch_size(size + 1)]
         token = _page_token(found[size - 1]) if len(found) > size else ""
         return BatchList(batches=tuple(map(batch_from_document, found[:size])), next_page_token=token)
 
