@@ -31,8 +31,8 @@ _TURN_SESSIONS = 32
 def events_bytes_max(limits: Limits) -> int:
     """So many bytes of events, as BSON, are held of a page.
 
-    With the ids and the meta of a usual log, events take 2 to 2.5 times as many as BSON as in a message: a session that
-    nearly fills one may be refused. Events of a few bytes take up to 5 times as many.
+    An event with UUIDs for ids takes up to 2.2 times as many as BSON as in a message, one with ids of two letters 5
+    times: so a session with very many small events may be refused before it would fill a message.
     """
     return 2 * limits.message_bytes_max
 
