@@ -143,7 +143,7 @@ class Settings(BaseModel):
     @classmethod
     def _address_and_port(cls, listen: str) -> str:
         host, _, port = listen.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
+        if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
             raise ValueError("must be an address and a port, such as 127.0.0.1:50051")
         return listen
 
@@ -170,6 +170,13 @@ class Settings(BaseModel):
         if uri and not uri.startswith(("mongodb://", "mongodb+srv://")):
             raise ValueError("must begin with mongodb:// or mongodb+srv://")
         return uri
+
+    @field_validator("mongodb_database")
+    @classmethod
+    def _short_enough(cls, name: str) -> str:
+        if len(name.encode()) > 63:
+            raise ValueError("must have 63 bytes in UTF-8 at most")
+        return name
 
     @field_validator("mongodb_write_concern")
     @classmethod

@@ -25,3 +25,18 @@ def test_workers_get_the_settings_as_they_are() -> None:
 
     assert settings == Settings.model_validate_json(settings.model_dump_json(exclude_unset=True))
     assert given.keys() < set(SECONDS)
+
+
+@pytest.mark.parametrize("name", ["listen", "ui_listen", "health_listen", "metrics_listen"])
+@pytest.mark.parametrize("value", ["127.0.0.1:²", "127.0.0.1:\u0665", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:"])
+def test_a_port_is_a_number_that_ports_have(name: str, value: str) -> None:
+    """What is no port is refused with an example of one."""
+    with pytest.raises(StartFailure, match=r"must be an address and a port, such as 127\.0\.0\.1:50051"):
+        load_settings({name: value}, {})
+
+
+def test_a_databases_name_is_short_as_mongodb_counts() -> None:
+    """MongoDB takes 63 bytes, which are fewer characters where these are not ASCII."""
+    assert "ä" * 31 == load_settings({"mongodb_database": "ä" * 31}, {}).mongodb_database
+    with pytest.raises(StartFailure, match=r"CLICKSTREAM_MONGODB_DATABASE .*63 bytes"):
+        load_settings({"mongodb_database": "ä" * 32}, {})
