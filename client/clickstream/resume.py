@@ -147,6 +147,11 @@ class Patience:
         return unavailable
 
     async def wait(self, failure: ClickstreamError) -> None:
-        backoff = min(2.0, 0.1 * 2**self._tries)
+        backoff = backoff_s(self._tries)
         self._tries += 1
         await asyncio.sleep(max(failure.retry_after_s or 0.0, random.uniform(backoff / 2, backoff)))
+
+
+def backoff_s(tries: int) -> float:
+    """The longest pause after so many tries. There may be any number: some streams are never given up."""
+    return min(2.0, 0.1 * (1 << min(tries, 5)))
