@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from time import monotonic
 from typing import Any
 
@@ -29,6 +29,29 @@ def started(method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
         return method(request, timeout=timeout_s, **trace_options())
     except grpc.aio.UsageError as error:
         raise Cancelled("the client is closed") from error
+
+
+def written(method: Callable[..., Any], requests: AsyncIterable[Any], timeout_s: float) -> Any:
+    """The call of a stream that is written to, under way; as `started`. Once it has ended, nothing is written any more.
+
+    gRPC would go on: what it says of a message that it could not send any more takes the place of the status that the
+    server has ended the call with, and it would wait for ever for requests that do not come.
+    """
+    writing: set[asyncio.Task[Any] | None] = set()
+
+    async def noted() -> AsyncIterator[Any]:
+        writing.add(asyncio.current_task())  # gRPC's
+        async for request in requests:
+            yield request
+
+    def end(_: Any) -> None:
+        for task in writing:
+            if task is not None:
+                task.cancel()
+
+    call = started(method, noted(), timeout_s)
+    call.add_done_callback(end)
+    return call
 
 
 def check_size(request: Message, message_bytes_max: int) -> None:

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from clickstream import forks, transfer_wire, wire
 from clickstream.access import Access
-from clickstream.calling import Caller, started
+from clickstream.calling import Caller, check_size, started, written
 from clickstream.credentials import Tls, Token
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import (
@@ -320,12 +320,14 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             try:
                 async for batch in batches:
                     events = map(_event_to_pb, batch.events)
-                    yield pb_transfer.StreamEventsRequest(sequence=batch.sequence, events=events)
+                    request = pb_transfer.StreamEventsRequest(sequence=batch.sequence, events=events)
+                    check_size(request, self._message_bytes_max)
+                    yield request
             except Exception as error:  # gRPC would make a cancelled call of it
                 failed.append(error)
                 raise
 
-        call = started(self._transfer.StreamEvents, requests(), self._stream_deadline_s)
+        call = written(self._transfer.StreamEvents, requests(), self._stream_deadline_s)
         try:
             async for answer in call:
                 yield transfer_wire.event_ack_from_pb(answer)

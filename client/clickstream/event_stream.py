@@ -251,8 +251,6 @@ class EventStream:
                 except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
                     failure = lost_connection(error, closed=self._closed())
                 await patience.pause(failure, awaited=bool(self._outbox.unacked))
-        except grpc.aio.UsageError:
-            await self._fail(Cancelled("the client is closed"))
         except Exception as error:  # of the service, or of the failure handler: `send` and `flush` raise it
             await self._fail(error)
 

@@ -13,7 +13,7 @@ import grpc.aio
 
 from clickstream import transfer_wire
 from clickstream.calling import check_size
-from clickstream.errors import Cancelled, ClickstreamError, Unavailable
+from clickstream.errors import ClickstreamError, Unavailable
 from clickstream.outbox import Outbox
 from clickstream.resume import Patience, lost_connection
 from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, ImportSummary, too_many_failed
@@ -76,8 +76,6 @@ class ImportStream:
                     failure = Unavailable("the service ended the import without a summary")
                 except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
                     failure = lost_connection(error, closed=self._closed())
-                except grpc.aio.UsageError as error:
-                    raise Cancelled("the client is closed") from error
                 await self._patience.pause(failure, awaited=bool(self._outbox.unacked) or self._ended)
             if end is not None and not end.aborted:
                 await feeding  # raises what was wrong with the chunks: then this is no account of them

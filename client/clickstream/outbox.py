@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
+from clickstream.calling import written
 from clickstream.resume import leaves_at
-from clickstream.tracing import trace_options
 
 M = TypeVar("M")
 MoreComes = Callable[[], Awaitable[bool]]
@@ -43,14 +43,12 @@ class Outbox(Generic[M]):
         """One connection's call. `requests` makes what it sends, given the connection's number, for `messages`."""
         self._unsent = len(self.unacked)
         self._leave_at, self.left = leaves_at(self._deadline_s), False
-        call = method(requests(self._connection), timeout=self._deadline_s, **trace_options())
+        call = written(method, requests(self._connection), self._deadline_s)
         try:
             yield call
         finally:
             call.cancel()
-            async with self.changed:  # gRPC leaves the requests waiting when their call is over: tell them to end
-                self._connection += 1
-                self.changed.notify_all()
+            self._connection += 1  # what this one's requests ask for from here on they do not get
 
     async def messages(self, connection: int, more_comes: MoreComes) -> AsyncGenerator[M, None]:
         """What is not acknowledged, then what is put in, for as long as this is the connection."""

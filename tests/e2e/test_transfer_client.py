@@ -16,12 +16,15 @@ import pytest
 from clickstream import (
     Cancelled,
     ClickstreamClient,
+    EventBatch,
     EventStream,
     ImportChunk,
     ImportConfig,
     ImportItem,
     ImportProgress,
     ImportSummary,
+    MessageTooLarge,
+    PermissionDenied,
     Session,
     SessionEvent,
     SyncClickstreamClient,
@@ -222,6 +225,7 @@ class AnsweringOnce:
     def __init__(self, call: Any) -> None:
         self._call = call
         self.cancel = call.cancel
+        self.add_done_callback = call.add_done_callback
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         async for answer in self._call:
@@ -239,6 +243,94 @@ async def test_a_call_that_grpc_gives_up_is_made_again(work: Work) -> None:
         assert 5 == await work(client)
 
     assert 3 == stub.calls
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+class Refusing(TransferServiceServicer):
+    """Refuses every stream once it has read so many requests, while more of them come."""
+
+    def __init__(self, reads: int) -> None:
+        self._reads = reads
+        self.connections = 0
+
+    async def StreamEvents(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        self.connections += 1
+        for _ in range(self._reads):
+            await anext(requests)
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not with this role")
+        yield
+
+    ImportSessions = StreamEvents
+
+
+async def numbers_without_end() -> AsyncIterator[int]:
+    for number in count(1):
+        yield number
+        await asyncio.sleep(0)
+
+
+async def import_endlessly(client: ClickstreamClient) -> None:
+    large = Session(session_id="s", search_query="x" * 100_000)
+    chunks = (ImportChunk(number, [ImportItem(large)]) async for number in numbers_without_end())
+    async for _ in client.import_sessions(CONFIG, chunks):
+        pass
+
+
+async def send_endlessly(client: ClickstreamClient) -> None:
+    async with client.event_stream(batch_events=1) as stream:
+        async for number in numbers_without_end():
+            await stream.send(event(number))
+
+
+async def stream_endlessly(client: ClickstreamClient) -> None:
+    batches = (EventBatch(number, [event(number)]) async for number in numbers_without_end())
+    async for _ in client.stream_events(batches):
+        pass
+
+
+@pytest.mark.parametrize("work", [import_endlessly, send_endlessly, stream_endlessly])
+@pytest.mark.parametrize("reads", [0, 1, 2])
+async def test_a_refusal_is_told_while_more_is_written(work: Any, reads: int) -> None:
+    """What the service refuses a stream for is raised at once, also while the producer goes on writing."""
+    service = Refusing(reads)
+    async with client_of(service) as client:
+        for attempt in range(1, 6):
+            with pytest.raises(PermissionDenied, match="not with this role"):
+                await work(client)
+            assert attempt == service.connections
+
+
+async def test_a_producer_that_waits_is_let_go_when_the_service_ends_the_stream() -> None:
+    """Once the service has ended a stream, the producer's iterator is closed, though it has nothing to give."""
+    left = asyncio.Event()
+
+    async def batches() -> AsyncIterator[EventBatch]:
+        try:
+            yield EventBatch(1, [event(1)])
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async with client_of(Refusing(1)) as client:
+        with pytest.raises(PermissionDenied):
+            async for _ in client.stream_events(batches()):
+                pass
+        await left.wait()
+
+
+async def test_a_batch_too_large_for_a_message_is_not_sent() -> None:
+    """A batch of `stream_events` that is larger than a message may be raises MessageTooLarge here."""
+    large = SessionEvent(session_id="s", event_id="e", object_id="o", meta={"text": "x" * 2_000})
+
+    async def batches() -> AsyncIterator[EventBatch]:
+        yield EventBatch(1, [large])
+
+    async with client_of(Service(1), message_bytes_max=1_000) as client:
+        with pytest.raises(MessageTooLarge, match="1000 bytes at most"):
+            async for _ in client.stream_events(batches()):
+                pass
 
 
 # --- others send meanwhile ------------------------------------------------------------------------------------------
