@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from clickstream import forks
 from clickstream.client import ClickstreamClient
@@ -33,7 +33,12 @@ class Carried(Exception):
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
-        self.error = error
+        self._error = error
+        self._traceback = error.__traceback__
+
+    def let_go(self) -> NoReturn:
+        """Raise it. If that is done more than once, the frames of those who did before are not kept."""
+        raise self._error.with_traceback(self._traceback) from None
 
 
 class Background:
@@ -53,7 +58,7 @@ class Background:
         except CancelledError:
             raise Cancelled(_CLOSED) from None
         except Carried as carried:
-            raise carried.error from None
+            carried.let_go()
         finally:
             future.cancel()  # when the wait was interrupted, by Ctrl-C say, the call ends, too
             del future  # its error has this frame, which held it until the garbage collector comes
@@ -168,7 +173,9 @@ class _Exchange(Generic[S, T]):
                     if error is None:
                         return
                     try:
-                        raise error.error if isinstance(error, Carried) else error
+                        if isinstance(error, Carried):
+                            error.let_go()
+                        raise error
                     finally:
                         del error  # as above
 

@@ -77,6 +77,8 @@ class EventStream:
         message_bytes_max: int,
         closed: Callable[[], bool],
     ) -> None:
+        if unacked_events < 1:
+            raise ValueError("unacked_events must be at least 1: with less nothing could be sent")
         self._stub = stub
         self._closed = closed
         self._on_failure = on_failure or self._keep_failure
@@ -94,6 +96,7 @@ class EventStream:
         self._pending_bytes = 0
         self._last_sequence = 0
         self._error: Exception | None = None
+        self._traceback: TracebackType | None = None
         self._leaving = False
         self._working: asyncio.Task[None] | None = None
         self.totals = PushResult()
@@ -217,7 +220,8 @@ class EventStream:
     def raise_error(self) -> None:
         """Raise what ended the stream for good, if anything did."""
         if self._error is not None:
-            raise self._error
+            # Python puts the frames of each who raises it in front of those before, and would keep them all.
+            raise self._error.with_traceback(self._traceback)
 
     def _check_entered(self) -> None:
         if self._working is None:
@@ -257,7 +261,8 @@ class EventStream:
     async def _fail(self, error: Exception) -> None:
         """End it for good; the first error counts."""
         async with self._changed:
-            self._error = self._error or error
+            if self._error is None:
+                self._error, self._traceback = error, error.__traceback__
             self._changed.notify_all()
 
     async def _converse(self, patience: Patience) -> None:

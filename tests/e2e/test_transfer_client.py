@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from itertools import count, takewhile
+from traceback import walk_tb
 from typing import Any
 
 import grpc.aio
@@ -31,6 +32,7 @@ from clickstream import (
     SyncEventStream,
     Unavailable,
 )
+from clickstream.v1 import outcome_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceServicer, add_TransferServiceServicer_to_server
 from harness import PATIENCE_S, eventually
@@ -497,6 +499,84 @@ async def test_nothing_is_taken_after_the_end() -> None:
             await stream.flush()
 
     assert 1 == stream.totals.inserted
+
+
+class Failing(Service):
+    """Rejects every event."""
+
+    async def StreamEvents(  # noqa: N802
+        self, requests: AsyncIterator[Any], context: Any
+    ) -> AsyncIterator[pb.StreamEventsResponse]:
+        async for request in requests:
+            failure = outcome_pb2.ItemFailure(outcome=outcome_pb2.WRITE_OUTCOME_REJECTED)
+            yield pb.StreamEventsResponse(acked_sequence=request.sequence, rejected=1, failures=[failure])
+
+
+class Own(BaseException):
+    """What a failure handler may raise, and no event loop survives."""
+
+
+def fail(*_: Any) -> None:
+    raise Own
+
+
+def depth(error: BaseException) -> int:
+    return sum(1 for _ in walk_tb(error.__traceback__))
+
+
+async def test_a_stream_that_ended_keeps_nothing_of_those_who_use_it_on() -> None:
+    """What ended a stream is raised by each `send` and `flush` from then on, with the frames of the latest only."""
+    sent, flushed = [], []
+    async with client_of(Refusing(0)) as client:
+        with pytest.raises(PermissionDenied):
+            async with client.event_stream() as stream:
+                await stream.send(event(1))
+                for _ in range(5):
+                    with pytest.raises(PermissionDenied) as raised:
+                        await stream.flush()
+                    flushed.append(depth(raised.value))
+                    with pytest.raises(PermissionDenied) as raised:
+                        await stream.send(event(2))
+                    sent.append(depth(raised.value))
+
+    assert [sent[:1] * 5, flushed[:1] * 5] == [sent, flushed]
+
+
+@pytest.mark.parametrize(
+    ("service", "handler", "error"), [(Refusing(0), None, PermissionDenied), (Failing(0), fail, Own)]
+)
+async def test_a_synchronous_stream_that_ended_keeps_nothing_of_those_who_use_it_on(
+    service: Any, handler: Any, error: type[BaseException]
+) -> None:
+    """So it is with the synchronous client, whatever has ended the stream."""
+    sent, flushed = [], []
+
+    def use(target: str) -> None:
+        with (
+            SyncClickstreamClient(target) as client,
+            pytest.raises(error),
+            client.event_stream(on_failure=handler) as stream,
+        ):
+            stream.send(event(1))
+            for _ in range(5):
+                with pytest.raises(error) as raised:
+                    stream.flush()
+                flushed.append(depth(raised.value))
+                with pytest.raises(error) as raised:
+                    stream.send(event(2))
+                sent.append(depth(raised.value))
+
+    async with client_of(service) as client:
+        await asyncio.to_thread(use, client.target)
+
+    assert [sent[:1] * 5, flushed[:1] * 5] == [sent, flushed]
+
+
+async def test_a_stream_that_could_take_nothing_is_refused() -> None:
+    """A bound of no events is a ValueError, instead of a `send` that waits for ever."""
+    async with client_of(Service(0)) as client:
+        with pytest.raises(ValueError, match="unacked_events must be at least 1"):
+            client.event_stream(unacked_events=0)
 
 
 async def test_who_waits_for_room_learns_of_the_end() -> None:
