@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import aclosing
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -58,13 +58,13 @@ from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
-from clickstream.values import MESSAGE_BYTES_MAX, text_fault
+from clickstream.values import MESSAGE_BYTES_MAX
+from clickstream.wire_values import message_of
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 SERVICE = "clickstream.v1.ClickstreamService"
 TRANSFER_SERVICE = "clickstream.v1.TransferService"
 
-R = TypeVar("R", bound=Message)
 _INT32_MAX = 2**31 - 1
 
 _RETRY_POLICY = {
@@ -193,7 +193,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         return wire.push_result_from_pb(await self._caller.answer(self._stub.PushEvents, request))
 
     async def mark_session_irrelevant(self, session_id: str) -> RegisteredSession:
-        request = _request(pb.MarkSessionIrrelevantRequest, session_id=session_id)
+        request = message_of(pb.MarkSessionIrrelevantRequest, session_id=session_id)
         answer: pb.MarkSessionIrrelevantResponse = await self._caller.answer(self._stub.MarkSessionIrrelevant, request)
         return wire.registered_session_from_pb(answer.session)
 
@@ -202,7 +202,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
     ) -> SessionWithEvents | None:
         """See `ClickstreamDao.get_session`. `events_limit` None asks for all, which a message may be too small for."""
         limit = _INT32_MAX if events_limit is None else events_limit
-        request = _request(pb.GetSessionRequest, session_id=session_id, events_limit=limit)
+        request = message_of(pb.GetSessionRequest, session_id=session_id, events_limit=limit)
         try:
             answer: pb.GetSessionResponse = await self._caller.answer(self._stub.GetSession, request)
         except SessionNotFound:
@@ -225,7 +225,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             if not collecting:
                 raise NoCollectingBatch.now()
             batch_id = collecting[0].batch_id
-        request = _request(
+        request = message_of(
             pb.GetBatchSessionsRequest,
             batch_id=batch_id,
             after_number=after_number,
@@ -249,7 +249,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
     async def get_batch(self, batch_id: str) -> SessionBatch | None:
         try:
             answer: pb.GetBatchResponse = await self._caller.answer(
-                self._stub.GetBatch, _request(pb.GetBatchRequest, batch_id=batch_id)
+                self._stub.GetBatch, message_of(pb.GetBatchRequest, batch_id=batch_id)
             )
         except BatchNotFound:
             return None
@@ -258,7 +258,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
     async def list_batches(
         self, *, statuses: Sequence[SessionBatchStatus] = (), page_size: int = 0, page_token: str = ""
     ) -> BatchList:
-        request = _request(
+        request = message_of(
             pb.ListBatchesRequest,
             statuses=[wire.status_to_pb(status) for status in statuses],
             page_size=page_size,
@@ -268,14 +268,14 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         return BatchList(batches=tuple(map(wire.batch_from_pb, answer.batches)), next_page_token=answer.next_page_token)
 
     async def release_batch(self, release_id: str) -> BatchRelease:
-        request = _request(pb.ReleaseBatchRequest, release_id=release_id)
+        request = message_of(pb.ReleaseBatchRequest, release_id=release_id)
         answer: pb.ReleaseBatchResponse = await self._caller.answer(self._stub.ReleaseBatch, request)
         return BatchRelease(batch=wire.batch_from_pb(answer.batch), already_released=answer.already_released)
 
     async def update_batch_status(
         self, batch_id: str, status: SessionBatchStatus, *, expected_status: SessionBatchStatus | None = None
     ) -> SessionBatch:
-        request = _request(
+        request = message_of(
             pb.UpdateBatchStatusRequest,
             batch_id=batch_id,
             status=wire.status_to_pb(status),
@@ -371,9 +371,9 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
 
         Raises IncompleteExport if they disagree.
         """
-        request = _request(
+        request = message_of(
             pb_transfer.ExportSessionsRequest,
-            filter=transfer_wire.export_filter_to_pb(chosen),
+            filter=_filter_to_pb(chosen),
             events_limit=events_limit,
             limit=limit,
             resume_token=resume_token,
@@ -444,20 +444,14 @@ def _lower_limit(request: Any, came: int) -> bool:
     return bool(request.limit)
 
 
+def _filter_to_pb(chosen: ExportFilter) -> pb_transfer.ExportFilter:
+    try:
+        return transfer_wire.export_filter_to_pb(chosen)
+    except InvalidField as error:
+        raise error.under("filter") from None
+
+
 def _event_to_pb(event: SessionEvent | InvalidField) -> event_pb2.SessionEvent:
     if isinstance(event, InvalidField):
         raise event  # an event that could not be read cannot be sent
     return wire.event_to_pb(event)
-
-
-def _request(kind: type[R], **fields: Any) -> R:
-    """A request with these fields (None: unset), or InvalidField for one that protobuf cannot hold."""
-    given = {name: value for name, value in fields.items() if value is not None}
-    for name, value in given.items():
-        if isinstance(value, str) and (fault := text_fault(value)):
-            raise InvalidField.at(name, fault)
-        try:
-            kind(**{name: value})
-        except (TypeError, ValueError):
-            raise InvalidField.at(name, "has the wrong type or is out of range") from None
-    return kind(**given)

@@ -13,7 +13,7 @@ import grpc.aio
 
 from clickstream import transfer_wire
 from clickstream.calling import check_size
-from clickstream.errors import ClickstreamError, Unavailable
+from clickstream.errors import ClickstreamError, InvalidField, Unavailable
 from clickstream.outbox import Outbox
 from clickstream.resume import Patience, lost_connection
 from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, ImportSummary, too_many_failed
@@ -46,6 +46,7 @@ class ImportStream:
         self._stub = stub
         self._closed = closed
         self._config = config
+        self._config_request = _config_request(config)
         self._message_bytes_max = message_bytes_max
         self._patience = Patience(resume_s)
         self._outbox = Outbox[pb.ImportSessionsRequest](deadline_s)
@@ -129,7 +130,7 @@ class ImportStream:
         return self._config.stops_at(self._failed, self._now.processed)
 
     async def _requests(self, connection: int) -> AsyncIterator[pb.ImportSessionsRequest]:
-        yield pb.ImportSessionsRequest(config=transfer_wire.import_config_to_pb(self._config))
+        yield self._config_request
         async for request in self._outbox.messages(connection, self._chunk_comes):
             yield request
 
@@ -161,3 +162,10 @@ class ImportStream:
             ]
             return replace(whole, failures=tuple(moved))
         return whole
+
+
+def _config_request(config: ImportConfig) -> pb.ImportSessionsRequest:
+    try:
+        return pb.ImportSessionsRequest(config=transfer_wire.import_config_to_pb(config))
+    except InvalidField as error:
+        raise error.under("config") from None

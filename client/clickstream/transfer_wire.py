@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -21,7 +22,7 @@ from clickstream.transfer import (
     OutcomeCounts,
 )
 from clickstream.v1 import transfer_service_pb2 as pb
-from clickstream.wire_values import moment_from_pb, optional_moment_fields
+from clickstream.wire_values import Fields, message_of, moment_from_pb, optional_moment_fields
 
 _MODE_TO_PB: dict[ImportMode, Any] = {mode: pb.ImportMode.Value(f"IMPORT_MODE_{mode}") for mode in ImportMode}
 _MODE_FROM_PB = {number: mode for mode, number in _MODE_TO_PB.items()} | {0: ImportMode.SKIP_EXISTING}
@@ -41,10 +42,11 @@ def event_ack_from_pb(message: pb.StreamEventsResponse) -> EventAck:
 
 
 def import_config_to_pb(config: ImportConfig) -> pb.ImportConfig:
-    return pb.ImportConfig(
+    return message_of(
+        pb.ImportConfig,
         import_id=config.import_id,
-        mode=_MODE_TO_PB[config.mode],
-        atomicity=_ATOMICITY_TO_PB[config.atomicity],
+        mode=_MODE_TO_PB.get(config.mode, config.mode),
+        atomicity=_ATOMICITY_TO_PB.get(config.atomicity, config.atomicity),
         max_failure_ratio=config.max_failure_ratio,
         dry_run=config.dry_run,
     )
@@ -146,15 +148,23 @@ def import_answer_from_pb(message: pb.ImportSessionsResponse) -> ImportProgress 
 
 
 def export_filter_to_pb(chosen: ExportFilter) -> pb.ExportFilter:
-    return pb.ExportFilter(
+    return message_of(
+        pb.ExportFilter,
         batch_id=chosen.batch_id,
-        session_ids=chosen.session_ids,
+        session_ids=tuple(chosen.session_ids),
         user_id=chosen.user_id,
-        created_from=optional_moment_fields(chosen.created_from),
-        created_to=optional_moment_fields(chosen.created_to),
-        event_types=chosen.event_types,
+        created_from=_bound_fields("created_from", chosen.created_from),
+        created_to=_bound_fields("created_to", chosen.created_to),
+        event_types=tuple(chosen.event_types),
         exclude_irrelevant=chosen.exclude_irrelevant,
     )
+
+
+def _bound_fields(name: str, moment: datetime | None) -> Fields | None:
+    try:
+        return optional_moment_fields(moment)
+    except TypeError:
+        raise InvalidField.at(name, "must be a datetime with its time zone") from None
 
 
 def export_filter_from_pb(message: pb.ExportFilter) -> ExportFilter:

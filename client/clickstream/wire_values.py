@@ -1,18 +1,40 @@
-"""Moments and JSON values <-> protobuf's well-known types: pure functions, used by `clickstream.wire`."""
+"""Plain values -> messages, and moments and JSON values to and fro: pure functions, used by `clickstream.wire`."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf import struct_pb2
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from clickstream.errors import InvalidField
-from clickstream.values import EPOCH, INTEGER_MAX, Path, path_text
+from clickstream.values import EPOCH, INTEGER_MAX, Path, path_text, text_fault
 
+R = TypeVar("R", bound=Message)
 Fields = dict[str, Any]
 """A message's fields as plain values and dicts, which the constructors take."""
+
+
+def message_of(kind: type[R], **fields: Any) -> R:
+    """A message with these fields (None: unset), or InvalidField for one that protobuf cannot hold."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name, value in given.items():
+        _check_text(name, value)
+        try:
+            kind(**{name: value})
+        except (TypeError, ValueError):
+            raise InvalidField.at(name, "has the wrong type or is out of range") from None
+    return kind(**given)
+
+
+def _check_text(name: str, value: Any) -> None:
+    if isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            _check_text(f"{name}[{place}]", item)
+    elif isinstance(value, str) and (fault := text_fault(value)):
+        raise InvalidField.at(name, fault)
 
 
 def moment_fields(micros: int) -> Fields:

@@ -7,6 +7,7 @@ import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import grpc
@@ -21,6 +22,10 @@ from clickstream import (
     ClickstreamClient,
     ClickstreamError,
     DeadlineExceeded,
+    ExportFilter,
+    ImportChunk,
+    ImportConfig,
+    ImportItem,
     InvalidField,
     NoCollectingBatch,
     Session,
@@ -34,7 +39,7 @@ from clickstream.v1.clickstream_service_pb2_grpc import (
     ClickstreamServiceServicer,
     add_ClickstreamServiceServicer_to_server,
 )
-from harness import ServerProcess, eventually, served
+from harness import PATIENCE_S, ServerProcess, eventually, served
 
 Call = Callable[[ClickstreamClient], Awaitable[Any]]
 
@@ -359,6 +364,18 @@ async def test_violations_arrive(mongodb_uri: str, database: str) -> None:
 
 
 SURROGATE = "a\ud800b"
+NO_ZONE = datetime(2026, 1, 5)  # noqa: DTZ001  # it is to be refused
+
+
+async def _export(client: ClickstreamClient, **chosen: Any) -> None:
+    await _drain(client.export_sessions(ExportFilter(**chosen)))
+
+
+async def _import(client: ClickstreamClient, **config: Any) -> None:
+    async def chunks() -> AsyncIterator[ImportChunk]:
+        yield ImportChunk(1, [ImportItem(Session(session_id="s"))])
+
+    await _drain(client.import_sessions(ImportConfig(**config), chunks()))
 
 
 @pytest.mark.parametrize(
@@ -381,13 +398,23 @@ SURROGATE = "a\ud800b"
         ("limit", lambda client: _read(client, "b", limit=-1)),
         ("after_number", lambda client: _read(client, "b", after_number=-1)),
         ("events_limit", lambda client: client.get_session("s", events_limit=-1)),
+        ("filter.batch_id", lambda client: _export(client, batch_id=SURROGATE)),
+        ("filter.user_id", lambda client: _export(client, user_id=SURROGATE)),
+        ("filter.session_ids[1]", lambda client: _export(client, session_ids=["s", SURROGATE])),
+        ("filter.event_types[0]", lambda client: _export(client, event_types=[SURROGATE])),
+        ("filter.created_from", lambda client: _export(client, created_from=NO_ZONE)),
+        ("filter.created_to", lambda client: _export(client, created_to=NO_ZONE)),
+        ("config.import_id", lambda client: _import(client, import_id=SURROGATE)),
+        ("config.mode", lambda client: _import(client, import_id="i", mode="OTHER")),
+        ("config.max_failure_ratio", lambda client: _import(client, import_id="i", max_failure_ratio="half")),
     ],
 )
 async def test_what_cannot_be_sent_is_invalid(mongodb_uri: str, database: str, path: str, call: Call) -> None:
     """Text and numbers that the wire or the service cannot take raise InvalidField with the argument's name."""
     async with served(mongodb_uri, database) as client:
         with pytest.raises(InvalidField) as raised:
-            await call(client)
+            async with asyncio.timeout(PATIENCE_S):
+                await call(client)
 
     assert [path] == [found for found, _ in raised.value.violations]
 
