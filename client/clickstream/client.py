@@ -307,7 +307,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             batch_s=batch_s,
             unacked_events=unacked_events,
             deadline_s=self._stream_deadline_s,
-            resume_s=self._stream_resume_s,
+            patience=self._patience(),
             message_bytes_max=self._message_bytes_max,
             closed=lambda: self._closed,
         )
@@ -351,7 +351,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             self._transfer,
             config,
             deadline_s=self._stream_deadline_s,
-            resume_s=self._stream_resume_s,
+            patience=self._patience(),
             message_bytes_max=self._message_bytes_max,
             closed=lambda: self._closed,
         )
@@ -391,11 +391,14 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         if not complete:
             raise IncompleteExport("the export ended without its trailer; export again")
 
+    def _patience(self) -> Patience:
+        return Patience(self._stream_resume_s, self._access.token)
+
     async def _resumed(
         self, method: Any, request: Message, go_on: Callable[[Any, Any], bool]
     ) -> AsyncGenerator[Any, None]:
         """The answers of a stream, over as many connections as it takes. `go_on` makes the request one for the rest."""
-        patience = Patience(self._stream_resume_s)
+        patience = self._patience()
         while True:
             call = started(method, request, self._stream_deadline_s)
             try:

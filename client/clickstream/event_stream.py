@@ -73,7 +73,7 @@ class EventStream:
         batch_s: float,
         unacked_events: int,
         deadline_s: float,
-        resume_s: float,
+        patience: Patience,
         message_bytes_max: int,
         closed: Callable[[], bool],
     ) -> None:
@@ -87,7 +87,7 @@ class EventStream:
         self._batch_bytes = min(batch_bytes, self._most_bytes)
         self._batch_s = batch_s
         self._unacked_max = unacked_events
-        self._resume_s = resume_s
+        self._patience = patience
         self._message_bytes_max = message_bytes_max
         self._filling = _Batch()
         self._outbox = Outbox[_Batch](deadline_s)
@@ -243,18 +243,17 @@ class EventStream:
 
     async def _work(self) -> None:
         """Keep a connection up for as long as the stream is open, or until it fails for good."""
-        patience = Patience(self._resume_s)
-        patience.renew()
+        self._patience.renew()
         try:
             while True:
                 try:
-                    await self._converse(patience)
+                    await self._converse()
                     if self._outbox.left:
                         continue
                     failure: ClickstreamError = Unavailable("the service ended the stream")
                 except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
                     failure = lost_connection(error, closed=self._closed())
-                await patience.pause(failure, awaited=bool(self._outbox.unacked))
+                await self._patience.pause(failure, awaited=bool(self._outbox.unacked))
         except Exception as error:  # of the service, or of the failure handler: `send` and `flush` raise it
             await self._fail(error)
 
@@ -265,11 +264,11 @@ class EventStream:
                 self._error, self._traceback = error, error.__traceback__
             self._changed.notify_all()
 
-    async def _converse(self, patience: Patience) -> None:
+    async def _converse(self) -> None:
         """One connection: send everything that is not acknowledged, then what comes; take the acknowledgements."""
         async with self._outbox.connected(self._stub.StreamEvents, self._requests) as call:
             async for answer in call:
-                patience.renew()
+                self._patience.renew()
                 await self._acknowledge(answer)
 
     async def _requests(self, connection: int) -> AsyncIterator[pb.StreamEventsRequest]:

@@ -39,7 +39,7 @@ class ImportStream:
         config: ImportConfig,
         *,
         deadline_s: float,
-        resume_s: float,
+        patience: Patience,
         message_bytes_max: int,
         closed: Callable[[], bool],
     ) -> None:
@@ -48,7 +48,7 @@ class ImportStream:
         self._config = config
         self._config_request = _config_request(config)
         self._message_bytes_max = message_bytes_max
-        self._patience = Patience(resume_s)
+        self._patience = patience
         self._outbox = Outbox[pb.ImportSessionsRequest](deadline_s)
         self._changed = self._outbox.changed
         self._ended = False

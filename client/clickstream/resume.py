@@ -11,10 +11,12 @@ import grpc
 import grpc.aio
 
 from clickstream.access import hint
+from clickstream.credentials import Token
 from clickstream.errors import (
     Cancelled,
     ClickstreamError,
     DeadlineExceeded,
+    InvalidCredentials,
     MessageTooLarge,
     Overloaded,
     Unavailable,
@@ -100,10 +102,16 @@ class Patience:
     """How long a broken stream is taken up again: until nothing has come for `most_s` seconds since it broke.
 
     Time in which nothing was to come, or nobody took what came, does not count.
+
+    A stream that ends since its `token` counts no longer is taken up with the one that counts now, if that may be
+    another: so tokens are replaced without a gap.
     """
 
-    def __init__(self, most_s: float) -> None:
+    def __init__(self, most_s: float, token: Token | None = None) -> None:
         self._most_s = most_s
+        self._token = token if callable(token) else None
+        self._tried: str | None = None
+        """The token with which a stream was taken up after another was refused."""
         self._came = False
         self._until: float | None = None
         self._tries = 0
@@ -130,12 +138,19 @@ class Patience:
         """Whether to connect again. A call that never brought anything has been retried by gRPC already, except where
         the server had too much to do at that moment.
         """
+        if isinstance(failure, InvalidCredentials):
+            return self._has_another_token()
         if self._until is None or not awaited:
             self._until = monotonic() + self._most_s
         if monotonic() >= self._until:
             return False
         broken = isinstance(failure, Unavailable | DeadlineExceeded) or _is_cut(failure)
         return is_momentary(failure) or (broken and self._came)
+
+    def _has_another_token(self) -> bool:
+        """Whether the token that counts now may do. Raises MissingCredentials if there is none to be had."""
+        before, self._tried = self._tried, self._token() if self._token else None
+        return self._tried != before
 
     @staticmethod
     def _given_up(failure: ClickstreamError) -> ClickstreamError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,10 +17,14 @@ from guarded import Guarded
 from clickstream import (
     ClickstreamClient,
     ClickstreamError,
+    ImportChunk,
+    ImportConfig,
+    ImportItem,
     InvalidCredentials,
     MethodNotAllowed,
     Session,
     SessionEvent,
+    TokenFile,
 )
 from clickstream_server.security.roles import Role
 from clickstream_server.security.tokens import added, key_id_of, new_token, read_lines
@@ -205,6 +209,68 @@ async def test_a_producers_stream_ends_when_its_token_is_revoked(guarded: Guarde
                     return False
 
                 await eventually(ended, "the stream has ended")
+
+
+@pytest.mark.parametrize("work", ["follow", "send", "import"])
+async def test_a_replaced_token_ends_no_stream_of_a_client_that_has_the_new_one(
+    guarded: Guarded, tmp_path: Path, work: str
+) -> None:
+    """Streams of a client with a TokenFile go on when the file has a new token and the old one is revoked."""
+    role = Role.CONSUMER if work == "follow" else Role.ADMIN
+    old, file = guarded.tokens[role], tmp_path / "mine.token"
+    file.write_text(old)
+
+    async def replaced() -> None:
+        new = guarded.add(role, role)
+        await eventually(then(guarded, new, wanted=True), "the new token counts")
+        put_in_place(file, new.encode())
+        guarded.revoke(old)
+        await eventually(then(guarded, old, wanted=False), "the old token counts no longer")
+
+    async with (
+        asyncio.timeout(2 * PATIENCE_S),
+        guarded.client("producer") as producer,
+        ClickstreamClient(guarded.address, token=TokenFile(file)) as client,
+    ):
+        await producer.register_session(Session(session_id="s-1"))
+        if work == "follow":
+            async with aclosing(client.get_batch_sessions("", follow=True)) as sessions:
+                assert "s-1" == (await anext(sessions)).session.session_id
+                await replaced()
+                await producer.register_session(Session(session_id="s-2"))
+                assert "s-2" == (await anext(sessions)).session.session_id
+        elif work == "send":
+            async with client.event_stream() as stream:
+                await stream.send(SessionEvent(session_id="s-1", event_id="a", object_id="o"))
+                await stream.flush()
+                await replaced()
+                await stream.send(SessionEvent(session_id="s-1", event_id="b", object_id="o"))
+                assert 2 == (await stream.flush()).inserted
+        else:
+
+            async def chunks() -> AsyncIterator[ImportChunk]:
+                yield ImportChunk(1, [ImportItem(Session(session_id="i-1"))])
+                await replaced()
+                yield ImportChunk(2, [ImportItem(Session(session_id="i-2"))])
+
+            answers = [answer async for answer in client.import_sessions(ImportConfig(import_id="i"), chunks())]
+            assert [1, 2, 2] == [answer.processed for answer in answers]
+
+
+async def test_a_token_that_stays_the_same_is_not_tried_for_ever(guarded: Guarded, tmp_path: Path) -> None:
+    """A stream whose token was revoked, and is still what its file has, ends with the reason."""
+    file = tmp_path / "mine.token"
+    file.write_text(guarded.tokens["consumer"])
+    async with (
+        guarded.client("producer") as producer,
+        ClickstreamClient(guarded.address, token=TokenFile(file)) as client,
+    ):
+        await producer.register_session(Session(session_id="s-1"))
+        async with aclosing(client.get_batch_sessions("", follow=True)) as sessions:
+            await anext(sessions)
+            guarded.revoke(guarded.tokens["consumer"])
+            with pytest.raises(InvalidCredentials):
+                await asyncio.wait_for(anext(sessions), PATIENCE_S)
 
 
 async def test_names_may_have_two_tokens_so_that_one_can_be_replaced(guarded: Guarded) -> None:
