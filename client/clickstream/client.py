@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import cached_property
@@ -16,7 +15,8 @@ from google.protobuf.message import Message
 
 from clickstream import forks, transfer_wire, wire
 from clickstream.access import Access
-from clickstream.calling import Caller, check_size, started, written
+from clickstream.calling import Caller, check_size, written
+from clickstream.channel import channel_options
 from clickstream.credentials import Tls, Token
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import (
@@ -43,6 +43,7 @@ from clickstream.models import (
     SessionPage,
     SessionWithEvents,
 )
+from clickstream.reading import go_on_batch, go_on_export, resumed
 from clickstream.resume import Patience, call_cancelled, failure_of, is_task_cancelled
 from clickstream.transfer import (
     EventAck,
@@ -62,48 +63,7 @@ from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream.wire_values import message_of
 
 DEFAULT_TARGET = "127.0.0.1:50051"
-SERVICE = "clickstream.v1.ClickstreamService"
-TRANSFER_SERVICE = "clickstream.v1.TransferService"
-
 _INT32_MAX = 2**31 - 1
-
-_RETRY_POLICY = {
-    "maxAttempts": 4,
-    "initialBackoff": "0.1s",
-    "maxBackoff": "2s",
-    "backoffMultiplier": 3,
-    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],  # the second: the call came just as the server stopped
-}
-_SERVICE_CONFIG = {
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [
-        {
-            "name": [{"service": SERVICE}, {"service": TRANSFER_SERVICE, "method": "ExportSessions"}],
-            "retryPolicy": _RETRY_POLICY,
-        },
-        # With an expected status, an update that was done unseen would be told as a mismatch.
-        {"name": [{"service": SERVICE, "method": "UpdateBatchStatus"}]},
-    ],
-}
-_CHANNEL_OPTIONS = [
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    ("grpc.use_local_subchannel_pool", 1),  # each client its own connection, so that several spread over workers
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    # A server that comes back is found within seconds, not after gRPC's default of up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
-
-
-def _message_options(message_bytes_max: int) -> list[tuple[str, int]]:
-    """Twice as much as may be sent: what is a little larger is refused by the service, with a reason."""
-    most = min(2 * message_bytes_max, _INT32_MAX)
-    return [
-        ("grpc.per_rpc_retry_buffer_size", most),  # gRPC tries nothing larger than this again
-        ("grpc.max_send_message_length", most),
-        ("grpc.max_receive_message_length", most),
-    ]
 
 
 class ClickstreamClient(ClickstreamDao, TransferDao):
@@ -150,7 +110,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         if self._closed:  # what is opened now would never be closed
             raise Cancelled("the client is closed")
         forks.connecting()
-        return self._access.channel([*_CHANNEL_OPTIONS, *_message_options(self._message_bytes_max)])
+        return self._access.channel(channel_options(self._message_bytes_max))
 
     @cached_property
     def _stub(self) -> Any:
@@ -244,7 +204,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
 
     def _batch_messages(self, request: pb.GetBatchSessionsRequest) -> AsyncGenerator[pb.GetBatchSessionsResponse, None]:
         """As `get_batch_pages`, with the answers as they come: for `clickstream.datasets`, which holds many."""
-        return self._resumed(self._stub.GetBatchSessions, request, _go_on_batch)
+        return self._read(self._stub.GetBatchSessions, request, go_on_batch)
 
     async def get_batch(self, batch_id: str) -> SessionBatch | None:
         try:
@@ -380,7 +340,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         )
         account = None if resume_token else ExportAccount()
         complete = False
-        async with aclosing(self._resumed(self._transfer.ExportSessions, request, _go_on_export)) as answers:
+        async with aclosing(self._read(self._transfer.ExportSessions, request, go_on_export)) as answers:
             async for answer in answers:
                 page = transfer_wire.export_page_from_pb(answer)
                 account = account and account.after(page.sessions)
@@ -391,60 +351,11 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         if not complete:
             raise IncompleteExport("the export ended without its trailer; export again")
 
+    def _read(self, method: Any, request: Message, go_on: Callable[[Any, Any], bool]) -> AsyncGenerator[Any, None]:
+        return resumed(method, request, go_on, deadline_s=self._stream_deadline_s, patience=self._patience())
+
     def _patience(self) -> Patience:
         return Patience(self._stream_resume_s, self._access.token)
-
-    async def _resumed(
-        self, method: Any, request: Message, go_on: Callable[[Any, Any], bool]
-    ) -> AsyncGenerator[Any, None]:
-        """The answers of a stream, over as many connections as it takes. `go_on` makes the request one for the rest."""
-        patience = self._patience()
-        while True:
-            call = started(method, request, self._stream_deadline_s)
-            try:
-                async for answer in call:
-                    patience.renew()
-                    more = go_on(request, answer)
-                    yield answer
-                    if not more:
-                        return
-                return
-            except grpc.aio.AioRpcError as error:
-                failure = failure_of(error)
-                if not patience.allows(failure):
-                    try:
-                        raise failure from error
-                    finally:
-                        del failure  # its traceback has this frame, which held it until the garbage collector comes
-            except asyncio.CancelledError as error:
-                if is_task_cancelled():
-                    raise
-                raise call_cancelled() from error
-            finally:
-                call.cancel()
-            await patience.wait(failure)
-
-
-def _go_on_batch(request: pb.GetBatchSessionsRequest, answer: pb.GetBatchSessionsResponse) -> bool:
-    """Make the request one for what comes after the answer; False if nothing does."""
-    request.after_number = answer.last_number
-    if answer.sessions:
-        request.batch_id = answer.sessions[0].batch_id
-    return not answer.sealed and _lower_limit(request, len(answer.sessions))
-
-
-def _go_on_export(request: pb_transfer.ExportSessionsRequest, answer: pb_transfer.ExportSessionsResponse) -> bool:
-    """Make the request one for what comes after the answer; False if nothing does."""
-    request.resume_token = answer.resume_token
-    return not answer.HasField("trailer") and _lower_limit(request, len(answer.sessions))
-
-
-def _lower_limit(request: Any, came: int) -> bool:
-    """Lower the limit, if there is one, by what came; False if it is used up."""
-    if not request.limit:
-        return True
-    request.limit -= came
-    return bool(request.limit)
 
 
 def _filter_to_pb(chosen: ExportFilter) -> pb_transfer.ExportFilter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import StrEnum
 
-from clickstream.client import SERVICE, TRANSFER_SERVICE
+from clickstream.channel import SERVICE, TRANSFER_SERVICE
 
 
 class Role(StrEnum):
