@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_ping(commands)
     for add in (add_import, add_export, add_replay, add_tail):
-        add_reach(add(commands))
+        add_reach(add(commands), sized=True)
     add_token(commands)
     _add_demo(commands)
     return parser

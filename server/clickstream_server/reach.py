@@ -1,4 +1,6 @@
-"""How the commands that are clients reach a server: its address, TLS, a token. Imports nothing that takes time.
+"""How the commands that are clients reach a server: its address, TLS, a token; how large its messages are.
+
+Imports nothing that takes time.
 
 A token is read from a file or the environment, never from the command line, where everyone on the machine can see it.
 """
@@ -19,11 +21,17 @@ if TYPE_CHECKING:
 
 _FLAGS = {"--tls-ca": "tls_ca", "--tls-client-cert": "tls_client_cert", "--tls-client-key": "tls_client_key"}
 _PREFIX = "CLICKSTREAM_"
+MESSAGE_SIZE_FLAG = "--message-bytes-max"
+_MESSAGE_BYTES_LEAST = 64 * 1024
+"""As the server's setting has it."""
 
 
-def add_reach(parser: argparse.ArgumentParser) -> None:
-    """The options that all these commands have."""
+def add_reach(parser: argparse.ArgumentParser, *, sized: bool = False) -> None:
+    """The options that all these commands have. `sized`: also how large a message may be, for those whose may be large;
+    `message_bytes_max` of what is parsed then says it.
+    """
     from clickstream.client import DEFAULT_TARGET
+    from clickstream.values import MESSAGE_BYTES_MAX
 
     default = os.environ.get(f"{_PREFIX}TARGET", DEFAULT_TARGET)
     group = parser.add_argument_group("the server")
@@ -46,6 +54,20 @@ def add_reach(parser: argparse.ArgumentParser) -> None:
         default=None,
         help=f"send the token to another machine without TLS, too ({_PREFIX}TOKEN_IN_CLEAR=1)",
     )
+    if sized:
+        group.add_argument(
+            MESSAGE_SIZE_FLAG,
+            metavar="N",
+            type=_message_bytes,
+            default=os.environ.get(f"{_PREFIX}MESSAGE_BYTES_MAX") or str(MESSAGE_BYTES_MAX),
+            help=f"bytes that a message may have there ({_PREFIX}MESSAGE_BYTES_MAX; default %(default)s)",
+        )
+
+
+def _message_bytes(text: str) -> int:
+    if not text.isdecimal() or not _MESSAGE_BYTES_LEAST <= int(text) < 2**30:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {_MESSAGE_BYTES_LEAST:,} to {2**30 - 1:,}")
+    return int(text)
 
 
 def access_of(given: argparse.Namespace) -> Access:

@@ -82,6 +82,7 @@ def _import(given: argparse.Namespace) -> int:
         config=config,
         partial=given.partial,
         errors=given.errors,
+        message_bytes_max=given.message_bytes_max,
     )
     return import_files(given.files, options)
 
@@ -119,7 +120,8 @@ def _positive(text: str) -> int:
 def _replay(given: argparse.Namespace) -> int:
     from clickstream_server.bulk.import_command import replay, sample
 
-    return replay(access_of(given), given.file if given.sample is None else sample(given.sample))
+    log = given.file if given.sample is None else sample(given.sample)
+    return replay(access_of(given), log, message_bytes_max=given.message_bytes_max)
 
 
 def add_export(commands: Any) -> argparse.ArgumentParser:
@@ -200,5 +202,6 @@ def _export(given: argparse.Namespace) -> int:
         output=os.path.realpath(given.output) if has_part(given.output) else given.output,
         with_place=given.with_place,
         resume=given.resume,
+        message_bytes_max=given.message_bytes_max,
     )
     return export(options)

@@ -21,6 +21,7 @@ from clickstream.client import ClickstreamClient
 from clickstream.errors import ClickstreamError, MessageTooLarge, Unavailable
 from clickstream.export import ExportAccount, ExportFilter, account_from_fields, fields_from_account
 from clickstream.models import SessionBatch, SessionWithEvents
+from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.bulk.formats import WRITERS, Writer
 from clickstream_server.bulk.outputs import STDOUT, Output, Written, compressed, has_part, part_of, state_of
 from clickstream_server.bulk.progress import BulkProgress, bulk_progress
@@ -41,6 +42,7 @@ class ExportOptions:
     output: str
     with_place: bool
     resume: bool
+    message_bytes_max: int = MESSAGE_BYTES_MAX
 
     @property
     def resumable(self) -> bool:
@@ -110,7 +112,8 @@ async def _exported(
     """Write everything; return the account, which agrees with the trailer, and the digest of the file."""
     account = ExportAccount() if place is None else place.account
     trailer: ExportAccount | None = None
-    async with ClickstreamClient(**options.access.arguments) as client:
+    size = options.message_bytes_max
+    async with ClickstreamClient(**options.access.arguments, message_bytes_max=size) as client:
         share = await _Share.of(options.chosen, client)
         progress.start(options.output, share.total, before=account.session_count)
         pages = client.export_sessions(

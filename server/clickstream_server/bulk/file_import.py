@@ -14,9 +14,10 @@ from clickstream.client import ClickstreamClient
 from clickstream.errors import ImportAborted
 from clickstream.models import ItemFailure, WriteOutcome
 from clickstream.transfer import FELL_WITH_SESSION, ImportAtomicity, ImportChunk, ImportConfig, ImportProgress
+from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.bulk.account import FileAccount, LogAccount
 from clickstream_server.bulk.progress import BulkProgress
-from clickstream_server.bulk.rows import WEIGHT_MAX, Refusal, Rows, Sendable, SourceRow
+from clickstream_server.bulk.rows import Refusal, Rows, Sendable, SourceRow, weight_max_for
 from clickstream_server.bulk.session_rows import SessionRows
 from clickstream_server.bulk.sources import Format, Source
 from clickstream_server.bulk.ubi.rows import UbiRows
@@ -83,11 +84,13 @@ class FileImport:
         *,
         partial: bool,
         refused: Callable[[FileAccount, Refusal], None],
+        message_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
         self.account = FileAccount(source.name)
         self._source = source
         self._config = config
         self._refused = refused
+        self._weight_max = weight_max_for(message_bytes_max)
         self._progress = BulkProgress()
         self._rows = self._rows_of_source(partial=partial)
         self._coming = self._rows.read()
@@ -106,9 +109,9 @@ class FileImport:
         source = self._source
         atomic = self._config.atomicity is ImportAtomicity.PER_SESSION
         if source.format is Format.SESSIONS:
-            return SessionRows(source.lines, partial=partial, atomic=atomic)
+            return SessionRows(source.lines, partial=partial, atomic=atomic, weight_max=self._weight_max)
         self.account.log = LogAccount()
-        return UbiRows(source.lines, self.account.log, atomic=atomic)
+        return UbiRows(source.lines, self.account.log, atomic=atomic, weight_max=self._weight_max)
 
     def read_ahead(self, progress: BulkProgress) -> None:
         """Read up to the first item that can be sent; of a log, that is all of it."""
@@ -192,7 +195,7 @@ class FileImport:
                 continue
             weight += found.weight
             parts += 1 + len(found.item.events)
-            if chunk and (weight > WEIGHT_MAX or parts > CHUNK_PARTS or found.stray != chunk[0].stray):
+            if chunk and (weight > self._weight_max or parts > CHUNK_PARTS or found.stray != chunk[0].stray):
                 self._left.append(found)
                 break
             chunk.append(found)

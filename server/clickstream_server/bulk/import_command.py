@@ -14,6 +14,7 @@ from clickstream.client import ClickstreamClient
 from clickstream.errors import ClickstreamError, ImportAborted, Unavailable
 from clickstream.models import SessionBatch, SessionBatchStatus
 from clickstream.transfer import ImportConfig
+from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.bulk.account import FileAccount, disagreements
 from clickstream_server.bulk.file_import import FileImport
 from clickstream_server.bulk.progress import bulk_progress
@@ -39,6 +40,7 @@ class ImportOptions:
     partial: bool = False
     errors: str | None = None
     format: Format | None = None
+    message_bytes_max: int = MESSAGE_BYTES_MAX
 
 
 @dataclass(slots=True)
@@ -49,10 +51,11 @@ class _Done:
     collecting: SessionBatch | None = None
 
 
-def replay(access: Access, log: str | Generated) -> int:
+def replay(access: Access, log: str | Generated, *, message_bytes_max: int) -> int:
     """Import a search log of which no share of bad rows is too much; return the exit code. Raises StartFailure."""
     config = log_config(f"replay-{uuid4().hex[:12]}")
-    code = import_files([log], ImportOptions(access=access, config=config, format=Format.UBI))
+    options = ImportOptions(access=access, config=config, format=Format.UBI, message_bytes_max=message_bytes_max)
+    code = import_files([log], options)
     return 0 if code == NOT_ALL_STORED else code
 
 
@@ -112,7 +115,8 @@ def _check_files(files: Sequence[str], errors: str | None) -> None:
 
 
 async def _import_all(files: Sequence[str | Generated], options: ImportOptions, done: _Done) -> None:
-    async with ClickstreamClient(**options.access.arguments) as client:
+    size = options.message_bytes_max
+    async with ClickstreamClient(**options.access.arguments, message_bytes_max=size) as client:
         await _reached(client)
         with ExitStack() as everything:
             refused = everything.enter_context(refusals_file(options.errors))
@@ -121,7 +125,8 @@ async def _import_all(files: Sequence[str | Generated], options: ImportOptions, 
                 with ExitStack() as stack:
                     with interruptible():
                         source = stack.enter_context(opened(file, progress.read, options.format))
-                    one = FileImport(source, options.config, partial=options.partial, refused=refused)
+                    partial = options.partial
+                    one = FileImport(source, options.config, partial=partial, refused=refused, message_bytes_max=size)
                     done.accounts.append(one.account)
                     await one.run(client, progress)
         if not options.config.dry_run:

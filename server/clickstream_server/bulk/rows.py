@@ -14,7 +14,7 @@ PARTS_PER_ITEM = 5_000
 """A session with more events than this is sent in several items: a chunk may have 10,000 sessions and events."""
 
 WEIGHT_MAX = 4 * 1024 * 1024
-"""Of an item, and of what is sent at once: a message has 8 MiB at most."""
+"""Of an item, and of what is sent at once, whatever a message may have."""
 
 BOM = b"\xef\xbb\xbf"
 _ROW_KEPT_BYTES = 4096
@@ -100,19 +100,24 @@ def weight_of(json_bytes: bytes) -> int:
 # --- large sessions ---------------------------------------------------------------------------------------------------
 
 
-def items_of(whole: Sendable, *, atomic: bool) -> Iterator[Sendable]:
+def weight_max_for(message_bytes_max: int) -> int:
+    """How heavy an item, and what is sent at once, may be where a message has so many bytes at most."""
+    return min(WEIGHT_MAX, message_bytes_max // 2)
+
+
+def items_of(whole: Sendable, *, atomic: bool, weight_max: int) -> Iterator[Sendable]:
     """The item, or several that a message has room for: a session and some of its events, then events alone.
 
     Raises InvalidField where that cannot be.
     """
     events = whole.item.events
-    if len(events) <= PARTS_PER_ITEM and whole.weight <= WEIGHT_MAX:
+    if len(events) <= PARTS_PER_ITEM and whole.weight <= weight_max:
         yield whole
         return
     session = whole.item.session
-    pieces = list(_pieces(session if isinstance(session, Session) else None, events))
+    pieces = list(_pieces(session if isinstance(session, Session) else None, events, weight_max))
     if atomic and len(pieces) > 1:
-        raise too_large_for_one()
+        raise too_large_for_one(weight_max)
     at = 0
     for number, (piece, weight) in enumerate(pieces):
         item = ImportItem(session if number == 0 else None, piece)
@@ -120,15 +125,17 @@ def items_of(whole: Sendable, *, atomic: bool) -> Iterator[Sendable]:
         at += len(piece)
 
 
-def _pieces(session: Session | None, events: Iterable[object]) -> Iterator[tuple[list[SessionEvent], int]]:
+def _pieces(
+    session: Session | None, events: Iterable[object], weight_max: int
+) -> Iterator[tuple[list[SessionEvent], int]]:
     piece: list[SessionEvent] = []
-    total = 0 if session is None else checked_weight("session", session)
+    total = 0 if session is None else checked_weight("session", session, weight_max)
     for place, event in enumerate(events):
         assert isinstance(event, SessionEvent)
         if session is not None and not event.session_id:
             event = event.model_copy(update={"session_id": session.session_id})  # noqa: PLW2901  # it may be sent alone
-        weight = checked_weight(f"events[{place}]", event)
-        if total and (len(piece) == PARTS_PER_ITEM or total + weight > WEIGHT_MAX):
+        weight = checked_weight(f"events[{place}]", event, weight_max)
+        if total and (len(piece) == PARTS_PER_ITEM or total + weight > weight_max):
             yield piece, total
             piece, total = [], 0
         piece.append(event)
@@ -136,18 +143,22 @@ def _pieces(session: Session | None, events: Iterable[object]) -> Iterator[tuple
     yield piece, total
 
 
-def checked_weight(path: str, part: Session | SessionEvent) -> int:
+def checked_weight(path: str, part: Session | SessionEvent, weight_max: int) -> int:
     """The weight of a session or an event. Raises InvalidField if no message has room for it."""
     weight = weight_of(part.model_dump_json(exclude_defaults=True).encode())
-    if weight > WEIGHT_MAX:
+    if weight > weight_max:
         raise InvalidField.at(path, "is too large for a message")
     return weight
 
 
-def too_large_for_one() -> InvalidField:
+def too_large_for_one(weight_max: int) -> InvalidField:
     """The error for a session that can be sent in several items only."""
     return InvalidField.at(
         "events",
-        f"a session with {PARTS_PER_ITEM:,} events or {WEIGHT_MAX >> 20} MiB as a message at most can be stored as "
+        f"a session with {PARTS_PER_ITEM:,} events or {_shown(weight_max)} as a message at most can be stored as "
         "one (--atomic)",
     )
+
+
+def _shown(size: int) -> str:
+    return f"{size >> 20} MiB" if size >= 1024 * 1024 else f"{size >> 10} KiB"

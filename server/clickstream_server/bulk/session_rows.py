@@ -12,6 +12,7 @@ from clickstream.models import Session
 from clickstream_server.bulk import jsonl
 from clickstream_server.bulk.rows import (
     BOM,
+    WEIGHT_MAX,
     Ending,
     Refusal,
     Sendable,
@@ -35,11 +36,12 @@ class _LineRefused(Exception):
 class SessionRows:
     """The rows of a file in our own JSON Lines form. `partial`: it may lack its trailer."""
 
-    def __init__(self, lines: Lines, *, partial: bool, atomic: bool) -> None:
+    def __init__(self, lines: Lines, *, partial: bool, atomic: bool, weight_max: int = WEIGHT_MAX) -> None:
         self.ending = Ending()
         self._lines = lines
         self._partial = partial
         self._atomic = atomic
+        self._weight_max = weight_max
         self._line = 0
         self._rows = 0
         self._exported = False
@@ -90,7 +92,7 @@ class SessionRows:
             session = read.item.session
             assert isinstance(session, Session)
             whole = Sendable(read.item, weight_of(row.text.encode()), (row,))
-            items = list(items_of(whole, atomic=self._atomic))
+            items = list(items_of(whole, atomic=self._atomic, weight_max=self._weight_max))
         except jsonl.BrokenLine as error:
             raise _LineRefused("BROKEN_LINE", str(error)) from None
         except InvalidField as error:

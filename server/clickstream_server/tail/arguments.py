@@ -60,5 +60,6 @@ def _tail(given: argparse.Namespace) -> int:
         last=given.last,
         as_json=given.json,
         events_limit=given.events_limit,
+        message_bytes_max=given.message_bytes_max,
     )
     return tail(options)

@@ -16,8 +16,9 @@ from clickstream.client import DEFAULT_TARGET, ClickstreamClient
 from clickstream.errors import BatchNotFound, ClickstreamError, MessageTooLarge, NoCollectingBatch, Unavailable
 from clickstream.models import SessionBatch, SessionBatchStatus, SessionPage
 from clickstream.resume import Patience
+from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.failures import StartFailure
-from clickstream_server.reach import advice, options_of
+from clickstream_server.reach import MESSAGE_SIZE_FLAG, advice, options_of
 from clickstream_server.tail.lines import EVENTS_COUNTED_MAX, JsonLines, Lines, TextLines
 from clickstream_server.waiting import interruptible
 
@@ -36,6 +37,7 @@ class TailOptions:
     last: int | None
     as_json: bool
     events_limit: int | None
+    message_bytes_max: int = MESSAGE_BYTES_MAX
 
 
 def tail(options: TailOptions) -> int:
@@ -66,7 +68,8 @@ class _Follower:
 
     async def run(self) -> None:
         # The client gives up at once when a connection is lost: taking it up again is done here, where it can be said.
-        async with ClickstreamClient(**self._options.access.arguments, stream_resume_s=0) as client:
+        reach = {**self._options.access.arguments, "message_bytes_max": self._options.message_bytes_max}
+        async with ClickstreamClient(**reach, stream_resume_s=0) as client:
             batch = await self._batch(client)
             self._batch_id = batch.batch_id
             if self._options.last is not None:
@@ -87,6 +90,7 @@ class _Follower:
 
     def line_to_go_on(self) -> str:
         options = self._options
+        size = options.message_bytes_max
         return shlex.join(
             [
                 *("clickstream", "tail", *([self._batch_id] if self._batch_id else [])),
@@ -94,6 +98,7 @@ class _Follower:
                 *(["--json"] if options.as_json else []),
                 *([] if options.events_limit is None else ["--events-limit", str(options.events_limit)]),
                 *options_of(options.access, DEFAULT_TARGET),
+                *([] if size == MESSAGE_BYTES_MAX else [MESSAGE_SIZE_FLAG, str(size)]),
             ]
         )
 

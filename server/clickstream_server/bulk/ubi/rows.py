@@ -34,11 +34,12 @@ _NO_ROWS = "nothing in it is a row of a search log in the UBI format"
 class UbiRows:
     """The rows of a UBI log. All of it is read, and spooled to disk, before the first can be sent."""
 
-    def __init__(self, lines: Lines, log: LogAccount, *, atomic: bool) -> None:
+    def __init__(self, lines: Lines, log: LogAccount, *, atomic: bool, weight_max: int = WEIGHT_MAX) -> None:
         self.ending = Ending()
         self._lines = lines
         self._log = log
         self._atomic = atomic
+        self._weight_max = weight_max
 
     def read(self) -> Iterator[Sendable | Refusal]:
         """Refusals while the log is read, the queries in the order of their first lines, events of other queries."""
@@ -84,9 +85,9 @@ class UbiRows:
             if self._atomic:
                 _check_whole(spool, query_id)
             mapped = spool.session(query_id)
-            weight = checked_weight("session", mapped.session)
+            weight = checked_weight("session", mapped.session, self._weight_max)
             if self._atomic:
-                _check_fits(spool, query_id, weight)
+                _check_fits(spool, query_id, weight, self._weight_max)
         except InvalidField as error:
             self._log.refused_queries += 1
             yield Refusal(rows, InvalidField.reason, error.message, "query")
@@ -105,10 +106,10 @@ class UbiRows:
         with closing(spool.events_of(session.session_id)) as events:
             for event in events:
                 size = weight_of(event.row.text.encode())
-                if size > WEIGHT_MAX:
+                if size > self._weight_max:
                     yield self._refused_event(event, "is too large for a message")
                     continue
-                if weight and (len(piece) == PARTS_PER_ITEM or weight + size > WEIGHT_MAX):
+                if weight and (len(piece) == PARTS_PER_ITEM or weight + size > self._weight_max):
                     yield _sendable(first, piece, weight, rows)
                     first, piece, weight = None, [], 0
                 piece.append(event)
@@ -128,7 +129,7 @@ class UbiRows:
         self, event: SpooledEvent, *, stray: bool = False, orphaned: bool = False
     ) -> Iterator[Sendable | Refusal]:
         weight = weight_of(event.row.text.encode())
-        if weight > WEIGHT_MAX:
+        if weight > self._weight_max:
             yield self._refused_event(event, "is too large for a message", stray=stray)
             return
         item = ImportItem(None, [event.event])
@@ -166,10 +167,10 @@ def _check_whole(spool: Spool, query_id: str) -> None:
         raise InvalidField.at("query_id", "a row of this query was refused, and all of them fall with it (--atomic)")
 
 
-def _check_fits(spool: Spool, query_id: str, weight: int) -> None:
+def _check_fits(spool: Spool, query_id: str, weight: int, weight_max: int) -> None:
     """Raise InvalidField if the session has no room for all its events in one item."""
     with closing(spool.events_of(query_id)) as events:
         for count, event in enumerate(events, start=1):
             weight += weight_of(event.row.text.encode())
-            if count > PARTS_PER_ITEM or weight > WEIGHT_MAX:
-                raise too_large_for_one()
+            if count > PARTS_PER_ITEM or weight > weight_max:
+                raise too_large_for_one(weight_max)
