@@ -222,7 +222,10 @@ class BatchList(_Model):
 
 
 class BatchRelease(_Model):
-    """The batch that a release key sealed, and whether it had done so before this call."""
+    """The batch that a release key sealed, and whether it had done so before this call.
+
+    A try of this very call whose answer was lost counts as before it.
+    """
 
     batch: SessionBatch
     already_released: bool

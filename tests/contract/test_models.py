@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from clickstream import Money, SearchResultItem, Session, SessionEvent, SortBy, models
-from clickstream.wire import WORDS, invalid_field
+from clickstream.validation import WORDS, invalid_field
 from clickstream_server.bulk import jsonl
 
 NAN, INFINITY = float("nan"), float("inf")

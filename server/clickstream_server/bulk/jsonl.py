@@ -25,8 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from clickstream.export import ExportAccount, ExportedSession
 from clickstream.models import Money, SearchResultItem, Session, SessionEvent
 from clickstream.transfer import ImportItem
+from clickstream.validation import invalid_field
 from clickstream.values import Text
-from clickstream.wire import invalid_field
 
 _PLAIN_DIGITS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _TRAILER_START = re.compile(rb'\s*\{\s*"trailer"\s*:')

@@ -21,8 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from clickstream.errors import InvalidField
 from clickstream.models import SearchResultItem, Session, SessionEvent
+from clickstream.validation import invalid_field
 from clickstream.values import INTEGER_MAX, JsonObject, datetime_from_micros
-from clickstream.wire import invalid_field
 from clickstream_server.canonical import canonical_json
 
 IMPRESSION = "impression"
