@@ -117,8 +117,10 @@ class EventStream:
                 await self.flush()
         finally:
             self._working.cancel()
-            await asyncio.gather(self._working, return_exceptions=True)
-            await self._fail(Cancelled(CLOSED))
+            try:
+                await asyncio.gather(self._working, return_exceptions=True)
+            finally:
+                await self._fail(Cancelled(CLOSED))
 
     async def send(self, event: SessionEvent) -> None:
         """Take an event; it is durable after the next `flush`. Raises what ended the stream for good."""

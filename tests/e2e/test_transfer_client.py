@@ -579,6 +579,31 @@ async def test_a_stream_that_could_take_nothing_is_refused() -> None:
             client.event_stream(unacked_events=0)
 
 
+async def test_who_waits_for_room_learns_of_an_end_that_is_interrupted() -> None:
+    """So it does if who leaves the stream is cancelled at that moment."""
+    leaving = asyncio.Event()
+
+    async def leave(stream: EventStream) -> None:
+        async with stream:
+            await stream.send(event(1))
+            waiting.append(asyncio.create_task(stream.send(event(2))))
+            await asyncio.sleep(0)  # it runs up to where it waits
+            leaving.set()
+            raise LookupError
+
+    waiting: list[asyncio.Task[None]] = []
+    async with client_of(Silent(0)) as client:
+        task = asyncio.create_task(leave(client.event_stream(batch_events=1, unacked_events=1)))
+        await leaving.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait(waiting, timeout=PATIENCE_S)
+
+        assert waiting[0].done()
+        assert Cancelled is type(waiting[0].exception())
+
+
 async def test_who_waits_for_room_learns_of_the_end() -> None:
     """A `send` that waits for room when the stream is left with an error ends as Cancelled."""
     async with client_of(Silent(0)) as client:
