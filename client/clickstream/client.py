@@ -179,7 +179,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         exclude_irrelevant: bool = False,
         follow: bool = False,
     ) -> AsyncGenerator[SessionPage, None]:
-        if follow and not (batch_id or after_number):  # with a number, the service refuses it
+        if follow and not batch_id:
             # Asked for once: taken up again after a lost connection, «the one that collects now» may be another batch.
             collecting = (await self.list_batches(statuses=[SessionBatchStatus.COLLECTING])).batches
             if not collecting:
@@ -355,7 +355,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         return resumed(method, request, go_on, deadline_s=self._stream_deadline_s, patience=self._patience())
 
     def _patience(self) -> Patience:
-        return Patience(self._stream_resume_s, self._access.token)
+        return Patience(self._stream_resume_s, token_changes=callable(self._access.token))
 
 
 def _filter_to_pb(chosen: ExportFilter) -> pb_transfer.ExportFilter:

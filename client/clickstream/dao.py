@@ -88,8 +88,8 @@ class ClickstreamDao(ABC):
         none. `follow`: on a batch that collects (an empty `batch_id` means the one that does now) go on with sessions
         as they are committed, with an empty page at once if there are none and now and then, until the batch is sealed.
 
-        Reading the same batch again after a page's `last_number` loses nothing and repeats nothing; so `after_number`
-        without a `batch_id` raises InvalidField: another batch may collect by then. Raises BatchNotFound,
+        Reading the same batch again after a page's `last_number` loses nothing and repeats nothing. With an empty
+        `batch_id` it may be another batch: name the one whose sessions came. Raises BatchNotFound,
         NoCollectingBatch, and MessageTooLarge if one session has more events than can be carried at once.
         """
 

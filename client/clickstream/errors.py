@@ -162,7 +162,10 @@ class MessageTooLarge(ResourceExhausted):
 
 
 class Unavailable(ClickstreamError):
-    """The service cannot be reached or cannot answer now. What was sent may have been stored; sending again is safe."""
+    """The service cannot be reached or cannot answer now. What was sent may have been stored; sending again is safe.
+
+    Except for an update of a session, or of a batch's status with an expected one: see docs/errors.md.
+    """
 
     code = StatusCode.UNAVAILABLE
 

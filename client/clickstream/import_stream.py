@@ -86,7 +86,7 @@ class ImportStream:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
             del failure, feeding  # what is raised has this frame, which held it until the garbage collector comes
-        if aborted:  # said here, since gRPC may lose the status of a stream that is still written to
+        if aborted:  # said here: what comes after the summary is not read
             raise too_many_failed(self._failed, self._now.processed, self._config.max_failure_ratio)
 
     async def _feed(self, chunks: AsyncIterable[ImportChunk]) -> None:

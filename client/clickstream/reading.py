@@ -51,8 +51,6 @@ async def resumed(
 def go_on_batch(request: pb.GetBatchSessionsRequest, answer: pb.GetBatchSessionsResponse) -> bool:
     """Make the request one for what comes after the answer; False if nothing does."""
     request.after_number = answer.last_number
-    if answer.sessions:
-        request.batch_id = answer.sessions[0].batch_id
     return not answer.sealed and _lower_limit(request, len(answer.sessions))
 
 

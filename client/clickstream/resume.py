@@ -11,7 +11,6 @@ import grpc
 import grpc.aio
 
 from clickstream.access import hint
-from clickstream.credentials import Token
 from clickstream.errors import (
     Cancelled,
     ClickstreamError,
@@ -103,15 +102,15 @@ class Patience:
 
     Time in which nothing was to come, or nobody took what came, does not count.
 
-    A stream that ends since its `token` counts no longer is taken up with the one that counts now, if that may be
-    another: so tokens are replaced without a gap.
+    `token_changes`: a stream that ends since its token counts no longer is taken up with the one that counts by then.
+    So tokens are replaced without a gap.
     """
 
-    def __init__(self, most_s: float, token: Token | None = None) -> None:
+    TOKENS_TRIED = 3
+
+    def __init__(self, most_s: float, *, token_changes: bool = False) -> None:
         self._most_s = most_s
-        self._token = token if callable(token) else None
-        self._tried: str | None = None
-        """The token with which a stream was taken up after another was refused."""
+        self._tokens_left = self._tokens = self.TOKENS_TRIED if token_changes else 0
         self._came = False
         self._until: float | None = None
         self._tries = 0
@@ -119,6 +118,7 @@ class Patience:
     def renew(self) -> None:
         """Something came."""
         self._came = True
+        self._tokens_left = self._tokens
         self._until = None
         self._tries = 0
 
@@ -139,18 +139,14 @@ class Patience:
         the server had too much to do at that moment.
         """
         if isinstance(failure, InvalidCredentials):
-            return self._has_another_token()
+            self._tokens_left -= 1
+            return self._came and self._tokens_left >= 0
         if self._until is None or not awaited:
             self._until = monotonic() + self._most_s
         if monotonic() >= self._until:
             return False
         broken = isinstance(failure, Unavailable | DeadlineExceeded) or _is_cut(failure)
         return is_momentary(failure) or (broken and self._came)
-
-    def _has_another_token(self) -> bool:
-        """Whether the token that counts now may do. Raises MissingCredentials if there is none to be had."""
-        before, self._tried = self._tried, self._token() if self._token else None
-        return self._tried != before
 
     @staticmethod
     def _given_up(failure: ClickstreamError) -> ClickstreamError:

@@ -18,6 +18,8 @@ JSON_DEPTH_MAX = 32
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 """What a message may have, in either direction, unless the server is set otherwise."""
+MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MOST = 64 * 1024, 2**30 - 1
+"""How it may be set."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from clickstream.access import is_loopback
-from clickstream.values import JSON_DEPTH_MAX
+from clickstream.values import JSON_DEPTH_MAX, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MOST
 from clickstream_server.bounds import Bounds
 from clickstream_server.failures import StartFailure
-from clickstream_server.limits import Limits
+from clickstream_server.limits import ID_CHARS_MOST, Limits
 from clickstream_server.observe.logs import LogFormat
 from clickstream_server.storage.mongo.driver import DriverName
 from clickstream_server.storage.mongo.options import MongoOptions, ReadConcernName, check_write_concern
@@ -113,7 +113,7 @@ class Settings(BaseModel):
         "off", description="`otlp` sends traces as the variables of OpenTelemetry say; `off`: none"
     )
     channelz: bool = Field(False, description="serve gRPC's account of connections, for debugging: true or false")
-    id_chars_max: int = Field(_DEFAULTS.id_chars_max, ge=1, description="characters of an id")
+    id_chars_max: int = Field(_DEFAULTS.id_chars_max, ge=1, le=ID_CHARS_MOST, description="characters of an id")
     event_type_chars_max: int = Field(_DEFAULTS.event_type_chars_max, ge=1, description="characters of an event_type")
     search_results_max: int = Field(_DEFAULTS.search_results_max, ge=0, description="search results of a session")
     events_per_call_max: int = Field(_DEFAULTS.events_per_call_max, ge=1, description="events of one PushEvents")
@@ -127,7 +127,10 @@ class Settings(BaseModel):
         _DEFAULTS.session_bytes_max, ge=2, le=_STORABLE_BYTES, description="bytes of one session as JSON, 2 MiB at most"
     )
     message_bytes_max: int = Field(
-        _DEFAULTS.message_bytes_max, ge=64 * 1024, le=2**30 - 1, description="bytes of a message, in either direction"
+        _DEFAULTS.message_bytes_max,
+        ge=MESSAGE_BYTES_LEAST,
+        le=MESSAGE_BYTES_MOST,
+        description="bytes of a message, in either direction",
     )
     future_s_max: float = Field(_DEFAULTS.future_s_max, ge=0, description="seconds that created_at may lie ahead")
     age_s_max: float | None = Field(

@@ -12,6 +12,9 @@ from clickstream.values import JSON_DEPTH_MAX, MESSAGE_BYTES_MAX, json_depth, te
 from clickstream_server.canonical import Document, canonical_json
 from clickstream_server.currencies import CURRENCY_CODES
 
+ID_CHARS_MOST = 1_024
+"""The contract's limit of ids may be set to so many: what is asked for by a thousand ids must fit into a command."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

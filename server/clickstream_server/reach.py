@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 _FLAGS = {"--tls-ca": "tls_ca", "--tls-client-cert": "tls_client_cert", "--tls-client-key": "tls_client_key"}
 _PREFIX = "CLICKSTREAM_"
 MESSAGE_SIZE_FLAG = "--message-bytes-max"
-_MESSAGE_BYTES_LEAST = 64 * 1024
-"""As the server's setting has it."""
+_FLAGS_OF_FIELDS = {"events_limit": "--events-limit", "message_bytes_max": MESSAGE_SIZE_FLAG}
 
 
 def add_reach(parser: argparse.ArgumentParser, *, sized: bool = False) -> None:
@@ -65,8 +64,12 @@ def add_reach(parser: argparse.ArgumentParser, *, sized: bool = False) -> None:
 
 
 def _message_bytes(text: str) -> int:
-    if not text.isdecimal() or not _MESSAGE_BYTES_LEAST <= int(text) < 2**30:
-        raise argparse.ArgumentTypeError(f"must be a whole number from {_MESSAGE_BYTES_LEAST:,} to {2**30 - 1:,}")
+    from clickstream.values import MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MOST
+
+    if not text.isdecimal() or not MESSAGE_BYTES_LEAST <= int(text) <= MESSAGE_BYTES_MOST:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from {MESSAGE_BYTES_LEAST:,} to {MESSAGE_BYTES_MOST:,}"
+        )
     return int(text)
 
 
@@ -110,6 +113,17 @@ def advice(error: ClickstreamError) -> str:
         return f": give --token-file FILE, or set {_PREFIX}TOKEN_FILE or {_PREFIX}TOKEN"
     words = hint(error.message) if isinstance(error, Unavailable) else ""
     return words and f": {words}"
+
+
+def message_of(error: ClickstreamError) -> str:
+    """What the error says, to somebody at the command line: of a large message it names fields, who gives options."""
+    from clickstream.errors import MessageTooLarge
+
+    message = error.message
+    if isinstance(error, MessageTooLarge):
+        for field, flag in _FLAGS_OF_FIELDS.items():
+            message = message.replace(field, flag)
+    return message
 
 
 def _token(given: argparse.Namespace) -> Token | None:

@@ -14,7 +14,6 @@ import pytest
 from clickstream import (
     BatchNotFound,
     ClickstreamDao,
-    InvalidField,
     NoCollectingBatch,
     Session,
     SessionBatchStatus,
@@ -328,19 +327,6 @@ async def test_following_the_batch_that_collects_now(dao: ClickstreamDao) -> Non
     assert ["s1", "s2"] == [found.session.session_id for found in first.sessions]
     assert [] == [found for page in rest for found in page.sessions]
     assert (2, True) == (rest[-1].last_number, rest[-1].sealed)
-
-
-async def test_a_number_is_one_of_a_batch(dao: ClickstreamDao) -> None:
-    """Who goes on after a number says in which batch: the one that collects now may be another one, with its own."""
-    batch_id = await filled(dao, 2)
-    await dao.release_batch("r")
-    await filled(dao, 3, first=3)
-    with pytest.raises(InvalidField) as raised:
-        async with asyncio.timeout(PATIENCE_S):
-            await pages_of(dao, "", follow=True, after_number=2)
-
-    assert ["batch_id"] == [violation.path for violation in raised.value.violations]
-    assert (2, True) == [(page.last_number, page.sealed) for page in await pages_of(dao, batch_id, after_number=2)][-1]
 
 
 async def test_there_is_nothing_to_follow(dao: ClickstreamDao) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from decimal import Decimal
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -26,6 +26,7 @@ from clickstream.export import ExportFilter
 from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.storage.mongo.driver import DriverName
+from clickstream_server.storage.mongo.numbering import Numbering
 from clickstream_server.storage.mongo.registrar import Registrar
 from importing import config, imported, item, session
 
@@ -133,10 +134,17 @@ async def test_imports_wait_as_long_as_others_get_numbers(
     mongodb_uri: str, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many imports come at once, and however long it takes until all had their turn, all go in."""
+    work = Registrar.work
+
+    async def slowly(self: Registrar, group: list[Numbering]) -> Any:
+        await asyncio.sleep(0.1)
+        return await work(self, group)
+
+    monkeypatch.setattr(Registrar, "work", slowly)
     monkeypatch.setattr(Registrar, "waiting_max", 20)
-    monkeypatch.setattr(Registrar, "group_max", 1)
-    names = [f"{n}-" for n in range(200)]
-    async with opened_dao(mongodb_uri, Settings(mongodb_database=database, storage_timeout_s=1.0)) as dao:
+    monkeypatch.setattr(Registrar, "group_max", 5)
+    names = [f"{n}-" for n in range(60)]
+    async with opened_dao(mongodb_uri, Settings(mongodb_database=database, storage_timeout_s=3.0)) as dao:
         done = await asyncio.gather(
             *(imported(dao, config(), [item(f"{name}{n}", 0) for n in range(5)]) for name in names)
         )

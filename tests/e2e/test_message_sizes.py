@@ -147,7 +147,10 @@ async def test_an_import_keeps_to_the_size_of_a_message(
 
 
 async def test_exports_and_tails_take_larger_messages(mongodb_uri: str, database: str) -> None:
-    """A session that is larger than most messages comes, where the server and the command are set to larger ones."""
+    """A session that is larger than most messages comes, where the server and the command are set to larger ones.
+
+    Where the command is not, it names its option.
+    """
     large = 4 * MESSAGE_BYTES_MAX
     async with (
         asyncio.timeout(2 * PATIENCE_S),
@@ -161,6 +164,10 @@ async def test_exports_and_tails_take_larger_messages(mongodb_uri: str, database
         for command in (["export"], ["tail", done.session.batch_id, "--json"]):
             code, output, errors = await run_program(*command, "--target", client.target, **{VARIABLE: str(large)})
             assert (0, 300) == (code, len(json.loads(output.splitlines()[0])["events"])), errors
+
+            code, _, errors = await run_program(*command, "--target", client.target)
+            assert 1 == code
+            assert "--message-bytes-max must be the same for the client and the server" in errors
 
 
 async def test_a_size_that_no_server_can_have_is_refused() -> None:

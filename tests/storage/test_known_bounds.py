@@ -14,6 +14,7 @@ from pymongo import AsyncMongoClient
 from clickstream import ImportConfig, ImportItem, ImportMode, PushResult, SessionEvent, WriteOutcome
 from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
+from clickstream_server.limits import ID_CHARS_MOST
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from harness import PATIENCE_S
 from importing import atomic, config, event, imported, item, session
@@ -120,6 +121,21 @@ async def test_the_widest_events_are_known_again(dao: MongoClickstreamDao, again
     _, summary = await imported(dao, again, [whole])
 
     assert (1, 9_999) == (summary.sessions.duplicates, summary.events.duplicates)
+
+
+@pytest.mark.parametrize("again", [config(), atomic(), config(dry_run=True)], ids=["item", "session", "dry run"])
+async def test_the_widest_ids_that_can_be_set_are_known_again(
+    mongodb_uri: str, database: str, again: ImportConfig
+) -> None:
+    """So it is where ids may have as many characters as that can be set to, with as many as fit into a message."""
+    wide = "\U0001f600"
+    sent = [event("", f"{number:04}" + wide * (ID_CHARS_MOST - 4)) for number in range(2_000)]
+    whole = ImportItem(session(wide * ID_CHARS_MOST), sent)
+    async with opened_dao(mongodb_uri, Settings(mongodb_database=database, id_chars_max=ID_CHARS_MOST)) as dao:
+        await imported(dao, config(), [whole])
+        _, summary = await imported(dao, again, [whole])
+
+    assert (1, 2_000) == (summary.sessions.duplicates, summary.events.duplicates)
 
 
 @pytest.mark.parametrize("mode", ImportMode)

@@ -241,13 +241,30 @@ async def test_followers_take_turns(
     assert 2 == at_once.most
 
 
-async def test_exports_go_on_after_a_page_that_was_cut(mongodb_uri: str, database: str, small_pages: None) -> None:
-    """An export has each session once, also of those whose events are too large for one page."""
+async def test_exports_go_on_after_a_page_that_was_cut(
+    mongodb_uri: str, database: str, small_pages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export has each session once, also of those whose events are too large for one page.
+
+    After a page that was cut it asks for twice as many sessions as came, not for as many as fit into no page.
+    """
+    reads: list[tuple[int, int]] = []
+    read = exporter.Exporter._page
+
+    async def noted(self: exporter.Exporter, *args: Any, **options: Any) -> Any:
+        found, complete = await read(self, *args, **options)
+        reads.append((args[2], len(found)))
+        return found, complete
+
+    monkeypatch.setattr(exporter.Exporter, "_page", noted)
     settings = Settings(mongodb_database=database, message_bytes_max=MESSAGE_BYTES_MAX)
     async with opened_dao(mongodb_uri, settings) as dao:
         await imported(dao, config(), ITEMS)
         pages = [page async for page in dao.export_sessions(ExportFilter())]
 
+    asked = [10 if wanted == found else min(10, 2 * found) for wanted, found in reads]
+    assert asked[:-1] == [wanted for wanted, _ in reads[1:]]
+    assert min(found for _, found in reads) < 10 // 2
     assert [(item.session.session_id, len(item.events)) for item in ITEMS] == [
         (found.session.session.session_id, len(found.session.events)) for page in pages for found in page.sessions
     ]

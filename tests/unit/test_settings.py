@@ -6,6 +6,7 @@ import pytest
 
 from clickstream_server.config import Settings, load_settings
 from clickstream_server.failures import StartFailure
+from clickstream_server.limits import ID_CHARS_MOST
 
 SECONDS = [name for name, field in Settings.model_fields.items() if field.annotation in {float, float | None}]
 
@@ -40,3 +41,10 @@ def test_a_databases_name_is_short_as_mongodb_counts() -> None:
     assert "ä" * 31 == load_settings({"mongodb_database": "ä" * 31}, {}).mongodb_database
     with pytest.raises(StartFailure, match=r"CLICKSTREAM_MONGODB_DATABASE .*63 bytes"):
         load_settings({"mongodb_database": "ä" * 32}, {})
+
+
+def test_ids_may_be_as_wide_as_a_thousand_fit_into_a_command() -> None:
+    """More characters than that are refused, by the setting's name."""
+    assert ID_CHARS_MOST == load_settings({"id_chars_max": str(ID_CHARS_MOST)}, {}).id_chars_max
+    with pytest.raises(StartFailure, match=r"CLICKSTREAM_ID_CHARS_MAX .*1024"):
+        load_settings({"id_chars_max": str(ID_CHARS_MOST + 1)}, {})

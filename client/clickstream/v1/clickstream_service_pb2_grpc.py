@@ -227,9 +227,10 @@ class ClickstreamServiceServicer(object):
     def GetBatchSessions(self, request, context):
         """Streams a batch's sessions in the order of their numbers, many to a message. After a broken stream call again with
         `after_number` set to the `last_number` of the last answer that came, and `batch_id` to that of the sessions that
-        came: nothing is lost and nothing comes twice. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or
-        `NO_COLLECTING_BATCH` where the collecting batch was asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one
-        session with its events does not fit into a message (set `events_limit`).
+        came: nothing is lost and nothing comes twice. If none has come yet, call as the first time. Errors:
+        INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was asked for;
+        RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
+        `events_limit`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -88,7 +88,9 @@ func (r *reader) read(ctx context.Context, client clickstream.ClickstreamService
 				return err
 			}
 		}
-		r.last = answer.GetLastNumber()
+		if r.batchID != "" { // else none has come, and it begins again
+			r.last = answer.GetLastNumber()
+		}
 		if answer.GetSealed() {
 			return nil
 		}

@@ -40,7 +40,7 @@ async function read(client: ClickstreamServiceClient, pause: Pause): Promise<voi
   for await (const answer of stream as AsyncIterable<GetBatchSessionsResponse>) {
     pause.reset();
     answer.sessions.forEach(take);
-    last = answer.lastNumber;
+    if (batchId) last = answer.lastNumber; // else none has come, and it begins again
     if (answer.sealed) return;
   }
   throw new Error("the stream ended before the batch was sealed");

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from clickstream.access import Access
 from clickstream.client import ClickstreamClient
-from clickstream.errors import ClickstreamError, MessageTooLarge, Unavailable
+from clickstream.errors import ClickstreamError, Unavailable
 from clickstream.export import ExportAccount, ExportFilter, account_from_fields, fields_from_account
 from clickstream.models import SessionBatch, SessionWithEvents
 from clickstream.values import MESSAGE_BYTES_MAX
@@ -27,7 +27,7 @@ from clickstream_server.bulk.outputs import STDOUT, Output, Written, compressed,
 from clickstream_server.bulk.progress import BulkProgress, bulk_progress
 from clickstream_server.bulk.report import shown
 from clickstream_server.failures import StartFailure
-from clickstream_server.reach import advice
+from clickstream_server.reach import advice, message_of
 from clickstream_server.waiting import interruptible
 
 
@@ -199,10 +199,7 @@ def _left(options: ExportOptions, output: Output) -> str:
 def _said(target: str, error: ClickstreamError) -> str:
     if isinstance(error, Unavailable):
         return f"the server at {target} does not answer ({error.reason or error.code.name}){advice(error)}"
-    message = error.message
-    if isinstance(error, MessageTooLarge):  # it names the field of the request
-        message = message.replace("events_limit", "--events-limit")
-    return f"the export failed: {message} ({error.reason or error.code.name}){advice(error)}"
+    return f"the export failed: {message_of(error)} ({error.reason or error.code.name}){advice(error)}"
 
 
 def _print_summary(name: str, account: ExportAccount, digest: str, *, rate: float) -> None:

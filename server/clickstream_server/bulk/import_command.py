@@ -22,7 +22,7 @@ from clickstream_server.bulk.refusals import refusals_file
 from clickstream_server.bulk.report import print_import
 from clickstream_server.bulk.sources import STDIN, Format, Generated, opened
 from clickstream_server.failures import StartFailure
-from clickstream_server.reach import advice
+from clickstream_server.reach import advice, message_of
 from clickstream_server.sample import sample_log
 from clickstream_server.waiting import interruptible
 
@@ -148,7 +148,7 @@ async def _reached(client: ClickstreamClient) -> None:
 def _said(target: str, error: ClickstreamError) -> str:
     if isinstance(error, ImportAborted):
         return f"the import was stopped: {error.message.removeprefix('the import was stopped: ')}."
-    what = "does not answer any more" if isinstance(error, Unavailable) else f"ended the import: {error.message}"
+    what = "does not answer any more" if isinstance(error, Unavailable) else f"ended the import: {message_of(error)}"
     return f"the server at {target} {what} ({error.reason or error.code.name}){advice(error)}."
 
 

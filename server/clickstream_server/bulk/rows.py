@@ -147,7 +147,7 @@ def checked_weight(path: str, part: Session | SessionEvent, weight_max: int) -> 
     """The weight of a session or an event. Raises InvalidField if no message has room for it."""
     weight = weight_of(part.model_dump_json(exclude_defaults=True).encode())
     if weight > weight_max:
-        raise InvalidField.at(path, "is too large for a message")
+        raise InvalidField.at(path, f"is too large for a message: {_shown(weight_max)} at most")
     return weight
 
 
@@ -161,4 +161,4 @@ def too_large_for_one(weight_max: int) -> InvalidField:
 
 
 def _shown(size: int) -> str:
-    return f"{size >> 20} MiB" if size >= 1024 * 1024 else f"{size >> 10} KiB"
+    return f"{size / 2**20:.3g} MiB" if size >= 2**20 else f"{size / 2**10:.3g} KiB"

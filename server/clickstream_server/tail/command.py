@@ -13,12 +13,12 @@ from select import select
 
 from clickstream.access import Access
 from clickstream.client import DEFAULT_TARGET, ClickstreamClient
-from clickstream.errors import BatchNotFound, ClickstreamError, MessageTooLarge, NoCollectingBatch, Unavailable
+from clickstream.errors import BatchNotFound, ClickstreamError, NoCollectingBatch, Unavailable
 from clickstream.models import SessionBatch, SessionBatchStatus, SessionPage
 from clickstream.resume import Patience
 from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.failures import StartFailure
-from clickstream_server.reach import MESSAGE_SIZE_FLAG, advice, options_of
+from clickstream_server.reach import MESSAGE_SIZE_FLAG, advice, message_of, options_of
 from clickstream_server.tail.lines import EVENTS_COUNTED_MAX, JsonLines, Lines, TextLines
 from clickstream_server.waiting import interruptible
 
@@ -157,7 +157,4 @@ def say(text: str) -> None:
 def _said(target: str, error: ClickstreamError) -> str:
     if isinstance(error, Unavailable) and not error.reason:
         return f"nobody answers at {target}{advice(error)}"
-    message = error.message
-    if isinstance(error, MessageTooLarge):  # it names the field of the request
-        message = message.replace("events_limit", "--events-limit")
-    return f"{message} ({error.reason or error.code.name}){advice(error)}"
+    return f"{message_of(error)} ({error.reason or error.code.name}){advice(error)}"

@@ -538,8 +538,8 @@ func (x *GetSessionResponse) GetSession() *SessionWithEvents {
 // GetBatchSessionsRequest is the request of GetBatchSessions.
 type GetBatchSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The batch to read. With `follow`, empty means the batch that collects now. Required without `follow`, and with
-	// `after_number`: when a stream is taken up again, another batch may collect.
+	// The batch to read. Required without `follow`; with `follow`, empty means the batch that collects now. Name it when a
+	// stream is taken up again: by then another batch may collect, and `after_number` would leave out its first sessions.
 	BatchId string `protobuf:"bytes,1,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
 	// Start after this session number of the batch. 0: from the beginning. Not negative.
 	AfterNumber int64 `protobuf:"varint,2,opt,name=after_number,json=afterNumber,proto3" json:"after_number,omitempty"`

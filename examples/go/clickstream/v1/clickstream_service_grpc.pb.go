@@ -102,9 +102,10 @@ type ClickstreamServiceClient interface {
 	GetSession(ctx context.Context, in *GetSessionRequest, opts ...grpc.CallOption) (*GetSessionResponse, error)
 	// Streams a batch's sessions in the order of their numbers, many to a message. After a broken stream call again with
 	// `after_number` set to the `last_number` of the last answer that came, and `batch_id` to that of the sessions that
-	// came: nothing is lost and nothing comes twice. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or
-	// `NO_COLLECTING_BATCH` where the collecting batch was asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one
-	// session with its events does not fit into a message (set `events_limit`).
+	// came: nothing is lost and nothing comes twice. If none has come yet, call as the first time. Errors:
+	// INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was asked for;
+	// RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
+	// `events_limit`).
 	GetBatchSessions(ctx context.Context, in *GetBatchSessionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetBatchSessionsResponse], error)
 	// Returns a batch. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`.
 	GetBatch(ctx context.Context, in *GetBatchRequest, opts ...grpc.CallOption) (*GetBatchResponse, error)
@@ -308,9 +309,10 @@ type ClickstreamServiceServer interface {
 	GetSession(context.Context, *GetSessionRequest) (*GetSessionResponse, error)
 	// Streams a batch's sessions in the order of their numbers, many to a message. After a broken stream call again with
 	// `after_number` set to the `last_number` of the last answer that came, and `batch_id` to that of the sessions that
-	// came: nothing is lost and nothing comes twice. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or
-	// `NO_COLLECTING_BATCH` where the collecting batch was asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one
-	// session with its events does not fit into a message (set `events_limit`).
+	// came: nothing is lost and nothing comes twice. If none has come yet, call as the first time. Errors:
+	// INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was asked for;
+	// RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
+	// `events_limit`).
 	GetBatchSessions(*GetBatchSessionsRequest, grpc.ServerStreamingServer[GetBatchSessionsResponse]) error
 	// Returns a batch. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`.
 	GetBatch(context.Context, *GetBatchRequest) (*GetBatchResponse, error)

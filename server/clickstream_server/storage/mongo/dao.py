@@ -184,8 +184,6 @@ class MongoClickstreamDao(MessageDao):
         check_not_negative(after_number=query.after_number, limit=query.limit, events_limit=query.events_limit)
         if query.batch_id or not query.follow:
             check_id("batch_id", query.batch_id, self._limits)
-        elif query.after_number:
-            raise InvalidField.at("batch_id", "must be set where after_number is: another batch may collect by now")
         async with aclosing(self._reader.pages(query)) as pages:
             async for page in pages:
                 yield page

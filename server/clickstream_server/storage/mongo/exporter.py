@@ -199,13 +199,16 @@ async def _read_on(
     """The pages after a position, as they are read."""
     left, most = limit or None, FIRST_PAGE_SESSIONS
     while True:
-        found, complete = await read(position, most if left is None else min(most, left))
+        asked = most if left is None else min(most, left)
+        found, complete = await read(position, asked)
         left = None if left is None else left - len(found)
         last = complete or left == 0
         yield _Page(found, last)
         if last:
             return
-        position, most = scan.position_of(found[-1].document), PAGE_SESSIONS
+        position = scan.position_of(found[-1].document)
+        # Where so many were too large to be read at once, the next ones may be as well.
+        most = PAGE_SESSIONS if len(found) == asked else min(PAGE_SESSIONS, 2 * len(found))
 
 
 async def _encoded(page: _Page[FoundSession], scan: Scan) -> _Page[_Read]:

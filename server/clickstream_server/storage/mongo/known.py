@@ -19,8 +19,9 @@ K = TypeVar("K", bound=str | EventKey)
 
 WHOLE_BYTES_AT_ONCE = 2 * 1024 * 1024
 """About so many bytes of documents are held whole at a time, or one document if that is larger."""
-KEYS_AT_ONCE = 5_000
-"""So many keys fit into 16 MiB, a command's or its answer's, however wide they are: 512 characters of four bytes."""
+KEYS_AT_ONCE = 1_000
+"""So many keys fit into 16 MiB, a command's or its answer's, however wide they are: two ids of `ID_CHARS_MOST`
+characters, four bytes each."""
 _HASH_AND_SIZE = {"content_hash": 1, "size": {"$bsonSize": "$$ROOT"}}
 
 

@@ -98,7 +98,7 @@ class BatchReader:
                         query = rest or query
                 if ended:
                     return
-                told = await changed.wait(SIGN_OF_LIFE_S)
+                told = await changed.wait(max(0.0, said_at + SIGN_OF_LIFE_S - monotonic()))
                 if not told:
                     yield replace(message, sessions=())
                     said_at = monotonic()

@@ -59,7 +59,9 @@ public final class Consumer {
       GetBatchSessionsResponse answer = stream.next();
       pause.reset();
       answer.getSessionsList().forEach(this::take);
-      last = answer.getLastNumber();
+      if (!batchId.isEmpty()) { // else none has come, and it begins again
+        last = answer.getLastNumber();
+      }
       if (answer.getSealed()) {
         return true;
       }
