@@ -13,6 +13,7 @@ import grpc.aio
 
 from clickstream.credentials import Tls, Token
 from clickstream.errors import MissingCredentials
+from clickstream.values import text_fault
 
 _ONE_WORD = re.compile(r"[\x21-\x7e]+")
 _CLOSED = (
@@ -55,6 +56,8 @@ class Access:
         return cls(target, token, Tls() if tls is True else tls or None, token_in_clear)
 
     def __post_init__(self) -> None:
+        if fault := text_fault(self.target):
+            raise ValueError(f"the target {fault}")
         if self.tls is not None:
             self.tls.check()
         if isinstance(self.token, str):

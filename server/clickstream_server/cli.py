@@ -77,11 +77,21 @@ def _add_ping(commands: Any) -> None:
     parser.add_argument(
         "--service",
         metavar="NAME",
+        type=_text,
         default="",
         help="ask for this name of its health; liveness: whether its process works, whatever the database does",
     )
     parser.add_argument("--timeout-s", type=float, default=5.0, help="seconds to wait (default %(default)s)")
     parser.set_defaults(run=_ping)
+
+
+def _text(argument: str) -> str:
+    """What the shell gave, if it can be sent."""
+    from clickstream.values import text_fault
+
+    if fault := text_fault(argument):
+        raise argparse.ArgumentTypeError(fault)
+    return argument
 
 
 def _add_demo(commands: Any) -> None:

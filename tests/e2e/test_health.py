@@ -133,6 +133,19 @@ async def test_ping_says_what_there_is_not(mongodb_uri: str, database: str) -> N
     assert (1, "", f"clickstream: {client.target} has no health under the name other\n") == found
 
 
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [("--service=\udcff", "argument --service: must be valid Unicode"), ("--target=\udcff:1", "the target must be")],
+)
+async def test_ping_refuses_what_is_no_text(argument: str, told: str) -> None:
+    """An argument that is not UTF-8 ends in a line that says so."""
+    code, _, errors = await run_program("ping", argument)
+
+    assert code
+    assert told in errors
+    assert "Traceback" not in errors
+
+
 async def test_a_health_port_that_is_taken_keeps_the_server_from_starting(mongodb_uri: str, database: str) -> None:
     """Probes that ask another program would restart this one for nothing, so it says so and stops."""
     with socket.socket() as other:
