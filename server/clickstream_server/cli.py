@@ -26,7 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said by us, in one line; read when grpc loads
     given = _parser().parse_args(arguments)
-    # As Ctrl-C: what ends in order then tells how far it got. `serve` has its own.
+    # As Ctrl-C: what ends in order then tells how far it got. `serve` has its own. A shell that starts this with & in a
+    # script has Ctrl-C ignored, and SIGTERM would be with it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     code = _code_of(given)
     exit_past_threads(code)

@@ -232,6 +232,22 @@ async def test_ctrl_c_says_how_to_go_on(client: ClickstreamClient) -> None:
     assert (0, [3]) == (code, [json.loads(line)["session_number"] for line in output.splitlines()])
 
 
+async def test_sigterm_ends_it_where_a_script_has_started_it(client: ClickstreamClient) -> None:
+    """A shell in a script has SIGINT ignored in what it starts with `&`: SIGTERM ends that in order all the same."""
+    batch_id = await register(client, 1)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = await start_program("tail", "--json", "--target", client.target)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    await next_line(process)
+    process.send_signal(signal.SIGTERM)
+    code, _, errors = await ended(process)
+
+    to_go_on = f"clickstream tail {batch_id} --after 1 --json --target {client.target}"
+    assert (130, f"clickstream: interrupted; to go on: {to_go_on}\n") == (code, errors)
+
+
 async def test_ctrl_c_ends_it_where_nobody_reads(client: ClickstreamClient) -> None:
     """Ctrl-C ends a write that waits; the line to go on names the last number that went out whole."""
     query = "q" * 4000
