@@ -190,7 +190,11 @@ async def start_program(*arguments: str, **environment: str) -> asyncio.subproce
 
 async def run_program(*arguments: str, **environment: str) -> tuple[int, str, str]:
     """Run `clickstream` to its end; return its exit code, output and errors."""
-    process = await start_program(*arguments, **environment)
+    return await ended(await start_program(*arguments, **environment))
+
+
+async def ended(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
+    """The exit code of a process that ends by itself, what it printed yet, and its errors. It is killed otherwise."""
     try:
         async with asyncio.timeout(PATIENCE_S):
             out, errors = await process.communicate()
@@ -199,7 +203,7 @@ async def run_program(*arguments: str, **environment: str) -> tuple[int, str, st
             process.kill()
             await process.wait()
     assert process.returncode is not None
-    return process.returncode, out.decode(), errors.decode()
+    return process.returncode, (out or b"").decode(), (errors or b"").decode()
 
 
 def worker_pids(supervisor: int) -> dict[int, int]:

@@ -21,7 +21,7 @@ from clickstream import (
     SessionEvent,
     SyncClickstreamClient,
 )
-from harness import PATIENCE_S
+from harness import ended
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "train_click_model.py"
 EXAMINED = [1.0, 0.7, 0.5, 0.35, 0.2]
@@ -53,14 +53,7 @@ async def trained(client: SyncClickstreamClient, batch_id: str, *options: str) -
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            output, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return process.returncode or 0, output.decode(), errors.decode()
+    return await ended(process)
 
 
 async def test_it_finds_the_truth(own_client: SyncClickstreamClient) -> None:

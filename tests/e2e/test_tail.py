@@ -25,7 +25,7 @@ from clickstream import (
     SessionEvent,
     Unavailable,
 )
-from harness import PATIENCE_S, ServerProcess, eventually, run_program, runs, served, start_program
+from harness import PATIENCE_S, ServerProcess, ended, eventually, run_program, runs, served, start_program
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
@@ -56,16 +56,10 @@ async def next_line(process: asyncio.subprocess.Process) -> str:
         return (await process.stdout.readline()).decode().rstrip("\n")
 
 
-async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, list[str], str]:
-    """The exit code of a process that ends by itself, what it printed yet, and its errors."""
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            output, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return process.returncode, output.decode().splitlines(), errors.decode()
+async def end_of(process: asyncio.subprocess.Process) -> tuple[int, list[str], str]:
+    """As `ended`, with what it printed yet in lines."""
+    code, output, errors = await ended(process)
+    return code, output.splitlines(), errors
 
 
 def numbers_of(lines: list[str]) -> list[int]:
@@ -179,7 +173,7 @@ async def test_it_follows_the_batch_that_collects_now(client: ClickstreamClient)
     assert [3] == numbers_of([await next_line(process)])
     await client.release_batch("r")
     await register(client, 4)
-    code, further, errors = await ended(process)
+    code, further, errors = await end_of(process)
 
     assert (0, []) == (code, further)
     assert f"clickstream: batch {batch_id} is sealed; its last number is 3\n" == errors
@@ -222,7 +216,7 @@ async def test_ctrl_c_says_how_to_go_on(client: ClickstreamClient) -> None:
     process = await start_program("tail", "--json", "--events-limit", "9", "--target", client.target)
     assert [1, 2] == [json.loads(await next_line(process))["session_number"] for _ in range(2)]
     process.send_signal(signal.SIGINT)
-    code, further, errors = await ended(process)
+    code, further, errors = await end_of(process)
 
     to_go_on = f"tail {batch_id} --after 2 --json --events-limit 9 --target {client.target}"
     assert (130, [], f"clickstream: interrupted; to go on: clickstream {to_go_on}\n") == (code, further, errors)
@@ -242,7 +236,7 @@ async def test_sigterm_ends_it_where_a_script_has_started_it(client: Clickstream
         signal.signal(signal.SIGINT, before)
     await next_line(process)
     process.send_signal(signal.SIGTERM)
-    code, _, errors = await ended(process)
+    code, _, errors = await end_of(process)
 
     to_go_on = f"clickstream tail {batch_id} --after 1 --json --target {client.target}"
     assert (130, f"clickstream: interrupted; to go on: {to_go_on}\n") == (code, errors)
@@ -268,7 +262,7 @@ async def test_ctrl_c_ends_it_where_nobody_reads(client: ClickstreamClient) -> N
     await eventually(is_full, "the pipe is full")
     process.send_signal(signal.SIGINT)
     await eventually(has_ended, "the end, without a reader")
-    code, further, errors = await ended(process)
+    code, further, errors = await end_of(process)
 
     whole = [json.loads(line)["session_number"] for line in further if line.endswith("}")]
     assert list(range(2, 2 + len(whole))) == whole
@@ -285,7 +279,7 @@ async def test_a_reader_that_goes_away_ends_it_quietly(client: ClickstreamClient
     transport.get_pipe_transport(1).close()
     await register(client, 2)
 
-    assert (0, [], "") == await ended(process)
+    assert (0, [], "") == await end_of(process)
 
 
 # --- a server that goes away ------------------------------------------------------------------------------------------
@@ -308,7 +302,7 @@ async def test_a_killed_server_costs_nothing(mongodb_uri: str, database: str) ->
             await writing
             sent += 100
         await client.release_batch("r")
-        code, further, errors = await ended(process)
+        code, further, errors = await end_of(process)
     await server.stop()
 
     assert 0 == code
@@ -333,7 +327,7 @@ async def test_it_says_that_it_waits(mongodb_uri: str, database: str) -> None:
         await register(client, 2)
         shown.append(await next_line(process))
         await client.release_batch("r")
-        code, further, errors = await ended(process)
+        code, further, errors = await end_of(process)
     await server.stop()
 
     assert f"clickstream: waiting for the server: nobody answers at {address}\n" == waiting

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from clickstream import ClickstreamClient
-from harness import PATIENCE_S, served
+from harness import PATIENCE_S, ended, served
 
 YEAR_S = 365 * 24 * 3600
 # Every program asks libc for the time, which then says something else. What waits measures with other clocks.
@@ -96,14 +96,8 @@ async def produced(client: ClickstreamClient, library: Path, wrong_by_s: int) ->
         stdout=asyncio.subprocess.PIPE,
         env=os.environ | {"LD_PRELOAD": str(library), "WRONG_BY_S": str(wrong_by_s)},
     )
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert 0 == process.returncode
+    code, output, _ = await ended(process)
+    assert 0 == code
     found: dict[str, Any] = json.loads(output)
     return found
 
