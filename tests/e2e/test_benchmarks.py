@@ -32,6 +32,7 @@ WITHOUT_MARK = {
     "by-events": {f"{events} events" for events in (0, 5, 20, 100)},
     "by-indexes": {
         "all indexes",
+        "all indexes, in pages of 16 KiB",
         *(f"without {index}" for index in ("by_time", "by_user", "by_batch", "by_session", "all of these")),
     },
 }

@@ -1,0 +1,54 @@
+"""The collections and indexes that a server makes when it starts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from pymongo import AsyncMongoClient
+
+from clickstream_server.storage.mongo import indexes
+from clickstream_server.storage.mongo.indexes import EVENTS, INDEXES, SESSIONS, ensure_indexes
+
+
+async def pages_of(database: Any, collection: str) -> dict[str, str]:
+    """The most that a page has, of each index."""
+    stats = await database.command("collStats", collection, indexDetails=True)
+    found = {name: re.search("leaf_page_max=([^,]+)", it["creationString"]) for name, it in stats["indexDetails"].items()}
+    return {name: match[1] for name, match in found.items() if match}
+
+
+@pytest.mark.parametrize("collection", [SESSIONS, EVENTS])
+async def test_indexes_have_small_pages(mongodb_uri: str, database: str, collection: str) -> None:
+    """All indexes of sessions and events have pages of 4 KiB, the one of `_id` as well."""
+    async with AsyncMongoClient[Any](mongodb_uri) as mongo:
+        await ensure_indexes(mongo[database])
+        found = await pages_of(mongo[database], collection)
+
+    assert {"_id_", *(index.document["name"] for index in INDEXES[collection])} == found.keys()
+    assert {"4KB"} == set(found.values())
+
+
+async def test_what_was_made_with_other_pages_stays(mongodb_uri: str, database: str) -> None:
+    """A collection that is there already keeps the pages that it has; starting on it is no error."""
+    async with AsyncMongoClient[Any](mongodb_uri) as mongo:
+        await mongo[database].create_collection(EVENTS)
+        await ensure_indexes(mongo[database])
+        await ensure_indexes(mongo[database])
+        found = await pages_of(mongo[database], EVENTS)
+
+    assert {"_id_": "16k", "by_session": "16k"} == found
+
+
+@pytest.mark.parametrize("engine", [{"another": {}}, {"wiredTiger": {"configString": "unknown=1"}}])
+async def test_another_storage_engine_has_its_own_pages(
+    mongodb_uri: str, database: str, engine: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where MongoDB does not take the size of pages, the collections are made without it."""
+    monkeypatch.setattr(indexes, "_OPTIONS", {EVENTS: {"indexOptionDefaults": {"storageEngine": engine}}})
+    async with AsyncMongoClient[Any](mongodb_uri) as mongo:
+        await ensure_indexes(mongo[database])
+        found = await mongo[database][EVENTS].index_information()
+
+    assert {"_id_", "by_session"} == found.keys()
