@@ -18,7 +18,7 @@ from clickstream_server.storage.mongo.events import NO_EVENTS, FoundEvents, TooM
 A = TypeVar("A")
 B = TypeVar("B")
 
-FIRST_PAGE_SESSIONS = 64
+FIRST_PAGE_SESSIONS = 16
 """The first page is small so that it comes soon."""
 PAGE_SESSIONS = 500
 SESSIONS_BYTES_MAX = 1024 * 1024
