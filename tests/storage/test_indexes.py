@@ -15,8 +15,8 @@ from clickstream_server.storage.mongo.indexes import EVENTS, INDEXES, SESSIONS, 
 async def pages_of(database: Any, collection: str) -> dict[str, str]:
     """The most that a page has, of each index."""
     stats = await database.command("collStats", collection, indexDetails=True)
-    found = {name: re.search("leaf_page_max=([^,]+)", it["creationString"]) for name, it in stats["indexDetails"].items()}
-    return {name: match[1] for name, match in found.items() if match}
+    made = {name: index["creationString"] for name, index in stats["indexDetails"].items()}
+    return {name: re.findall("leaf_page_max=([^,]+)", options)[-1] for name, options in made.items()}
 
 
 @pytest.mark.parametrize("collection", [SESSIONS, EVENTS])

@@ -270,6 +270,33 @@ async def test_exports_go_on_after_a_page_that_was_cut(
     ]
 
 
+async def test_batches_go_on_after_a_page_that_was_cut(
+    mongodb_uri: str, database: str, small_pages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a page of a batch that was cut, twice as many sessions as came are asked for, not as many as never fit."""
+    reads: list[tuple[int, reader._Page]] = []
+    read = reader.BatchReader._page
+
+    async def noted(self: reader.BatchReader, query: BatchQuery, most: int, after: Any = None) -> Any:
+        page = await read(self, query, most, after)
+        if after is None:  # else it is begun before the one before it is known to be cut, and may be thrown away
+            reads.append((most, page))
+        return page
+
+    monkeypatch.setattr(reader.BatchReader, "_page", noted)
+    settings = Settings(mongodb_database=database, message_bytes_max=MESSAGE_BYTES_MAX)
+    async with opened_dao(mongodb_uri, settings) as dao:
+        await imported(dao, config(), ITEMS)
+        pages = [page async for page in dao.get_batch_pages((await dao.list_batches()).batches[0].batch_id)]
+
+    first, *others = reads
+    asked = [min(10, 2 * page.count) if page.cut else 10 for _, page in others]
+    assert asked[:-1] == [most for most, _ in others[1:]]
+    assert 2 == first[0]
+    assert min(asked) < 10
+    assert [page.last_number for page in pages][-len(others) :] == [page.last_number for _, page in others]
+
+
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 async def test_an_export_of_few_events_reads_a_bounded_page_of_all(
     mongodb_uri: str, database: str, small_pages: None, driver: Any

@@ -103,7 +103,7 @@ class BatchReader:
                     yield replace(message, sessions=())
                     said_at = monotonic()
                 changed.clear()
-                page = await (self._shared_page if told else self._page_in_turn)(query)
+                page = await (self._shared_page(query) if told else self._page_in_turn(query, PAGE_SESSIONS))
                 if page.count and not told and not changed.is_set():  # it was told meanwhile, waiting for its turn
                     self._watcher.is_deaf()
 
@@ -137,21 +137,23 @@ class BatchReader:
 
         `ahead`: as soon as the sessions of the one before are known; else once that has its events.
         """
-        rest = None if page.complete else _rest(query, page)
+        following = _following(query, page)
         yield page.encoded
         del page
-        while rest is not None:
+        while following is not None:
             changed.clear()
             after: _After = asyncio.get_running_loop().create_future()
-            yield partial(self._page_in_turn, rest, after, ahead=ahead)
-            rest = await after
+            yield partial(self._page_in_turn, *following, after, ahead=ahead)
+            following = await after
 
-    async def _page_in_turn(self, query: BatchQuery, after: _After | None = None, *, ahead: bool = False) -> _Page:
+    async def _page_in_turn(
+        self, query: BatchQuery, most: int, after: _After | None = None, *, ahead: bool = False
+    ) -> _Page:
         """As `_page`, encoded, once there is room for it. `after` is told what to ask for next."""
         async with self._has_room():
-            page = await self._page(query, PAGE_SESSIONS, after if ahead else None)
+            page = await self._page(query, most, after if ahead else None)
             if after is not None and not after.done():
-                after.set_result(None if page.complete else _rest(query, page))
+                after.set_result(_following(query, page))
             return await page.encoded()
 
     @asynccontextmanager
@@ -173,7 +175,7 @@ class BatchReader:
         read = self._shared.get(key)
         if read is None:
             # An empty context: the deadline of the reader that happened to come first is not that of the others.
-            read = asyncio.create_task(self._page_in_turn(query), context=Context())
+            read = asyncio.create_task(self._page_in_turn(query, PAGE_SESSIONS), context=Context())
             self._shared[key] = read
             read.add_done_callback(partial(self._forget, key))
         return await asyncio.shield(read)
@@ -202,7 +204,7 @@ class BatchReader:
                 sessions, complete = await self._read_sessions(query, min(most, query.limit or most), session)
             last_number = max(query.after_number, batch.session_counter) if complete else sessions[-1]["session_number"]
             if after is not None and not after.done():  # it is done if who waits for it was cancelled
-                after.set_result(None if complete else replace(query, after_number=last_number))
+                after.set_result(None if complete else (replace(query, after_number=last_number), most))
             read_events = partial(
                 self._events.of_sessions, limit=query.events_limit, bytes_max=self._events_bytes_max, session=session
             )
@@ -220,8 +222,9 @@ class BatchReader:
         return await read_sessions(found.sort("session_number", ASCENDING).limit(wanted + 1), wanted)
 
 
-_After = asyncio.Future[BatchQuery | None]
-"""What is to be asked for after a page; None: nothing."""
+_Following = tuple[BatchQuery, int]
+"""What is to be asked for after a page, and how many sessions of it."""
+_After = asyncio.Future[_Following | None]
 
 
 class _Page:
@@ -260,6 +263,13 @@ class _Page:
         """Make the message, and return this page."""
         await self.message()
         return self
+
+
+def _following(query: BatchQuery, page: _Page) -> _Following | None:
+    """What is to be read after this page; None where nothing is left."""
+    rest = None if page.complete else _rest(query, page)
+    # Where so many were too large to be read at once, the next ones may be as well.
+    return None if rest is None else (rest, min(PAGE_SESSIONS, 2 * page.count) if page.cut else PAGE_SESSIONS)
 
 
 def _rest(query: BatchQuery, page: _Page) -> BatchQuery | None:
