@@ -16,7 +16,7 @@ from clickstream.calling import check_size
 from clickstream.errors import ClickstreamError, InvalidField, Unavailable
 from clickstream.outbox import Outbox
 from clickstream.resume import Patience, lost_connection
-from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, ImportSummary, too_many_failed
+from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, ImportSummary, rising, too_many_failed
 from clickstream.v1 import transfer_service_pb2 as pb
 
 CHUNKS_UNACKED_MAX = 8
@@ -90,10 +90,15 @@ class ImportStream:
             raise too_many_failed(self._failed, self._now.processed, self._config.max_failure_ratio)
 
     async def _feed(self, chunks: AsyncIterable[ImportChunk]) -> None:
-        """Take chunks as long as not too many are unacknowledged."""
+        """Take chunks as long as not too many are unacknowledged.
+
+        Their sequences have to rise here already: one that does not would be taken for acknowledged with another.
+        """
+        last = 0
         try:
             async for chunk in chunks:
                 request = transfer_wire.import_chunk_to_pb(chunk)
+                last = _rising(chunk, last)
                 check_size(request, self._message_bytes_max)
                 async with self._changed:
                     await self._changed.wait_for(lambda: len(self._outbox.unacked) < CHUNKS_UNACKED_MAX)
@@ -162,6 +167,13 @@ class ImportStream:
             ]
             return replace(whole, failures=tuple(moved))
         return whole
+
+
+def _rising(chunk: ImportChunk, last: int) -> int:
+    try:
+        return rising(chunk.sequence, last)
+    except InvalidField as error:
+        raise error.under("chunk") from None
 
 
 def _config_request(config: ImportConfig) -> pb.ImportSessionsRequest:

@@ -148,6 +148,13 @@ def too_many_failed(failed: int, processed: int, ratio: float) -> ImportAborted:
     )
 
 
+def rising(sequence: int, last: int) -> int:
+    """The sequence, if it is larger than the last one (0: there was none). Raises InvalidField."""
+    if sequence <= last:
+        raise InvalidField.at("sequence", f"must be larger than {last}, the one before, not {sequence}")
+    return sequence
+
+
 class TransferDao(ABC):
     """Bulk transfer. Errors and promises are those of ClickstreamDao."""
 

@@ -24,6 +24,7 @@ from clickstream import (
     ImportItem,
     ImportProgress,
     ImportSummary,
+    InvalidField,
     MessageTooLarge,
     PermissionDenied,
     Session,
@@ -140,6 +141,21 @@ async def test_a_stream_that_is_always_ended_is_given_up(work: Work) -> None:
 
     # The pauses are 0.05 s at least, and double.
     assert 2 <= service.connections <= 10
+
+
+async def test_a_chunk_of_a_known_number_is_never_taken_for_acknowledged() -> None:
+    """Where a sequence does not rise the import ends as invalid, also if the connection is lost before that is told."""
+
+    async def alike() -> AsyncIterator[ImportChunk]:
+        yield chunk(1)
+        yield chunk(1)
+
+    service = Service(1)
+    async with client_of(service) as client, aclosing(client.import_sessions(CONFIG, alike())) as answers:
+        with pytest.raises(InvalidField) as raised:
+            _ = [answer async for answer in answers]
+
+    assert ["chunk.sequence"] == [violation.path for violation in raised.value.violations]
 
 
 async def test_a_quiet_stream_outlives_its_deadlines() -> None:

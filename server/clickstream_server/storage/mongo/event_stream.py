@@ -8,9 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from clickstream.errors import InvalidField
 from clickstream.models import WriteOutcome
-from clickstream.transfer import EventAck
+from clickstream.transfer import EventAck, rising
 from clickstream_server.message_dao import SentBatch
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore, PreparedEvents
@@ -125,10 +124,3 @@ class EventStreamer:
             acks.append(EventAck(acked_sequence=request.sequence, result=result))
             at += size
         return acks
-
-
-def rising(sequence: int, last: int) -> int:
-    """The sequence, if it is larger than the last one (0: there was none). Raises InvalidField."""
-    if sequence <= last:
-        raise InvalidField.at("sequence", f"must be larger than {last}, the one before, not {sequence}")
-    return sequence

@@ -20,6 +20,7 @@ from clickstream.transfer import (
     ImportProgress,
     ImportSummary,
     OutcomeCounts,
+    rising,
     too_many_failed,
 )
 from clickstream.v1 import transfer_service_pb2 as pb
@@ -27,7 +28,6 @@ from clickstream_server.clock import now_micros
 from clickstream_server.limits import Limits, check_id
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.errors import storage_call
-from clickstream_server.storage.mongo.event_stream import rising
 from clickstream_server.storage.mongo.events import CONTENT_CONFLICT, ID_SHOWN_MAX, EventStore, PreparedEvents
 from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, plan
