@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -72,7 +73,10 @@ def import_chunk_to_pb(chunk: ImportChunk) -> pb.ImportSessionsRequest:
     Raises what stands in it as an error: that cannot be sent.
     """
     request = pb.ImportSessionsRequest()
-    request.chunk.sequence = chunk.sequence
+    try:
+        request.chunk.sequence = chunk.sequence
+    except (TypeError, ValueError):
+        raise InvalidField.at("chunk.sequence", "has the wrong type or is out of range") from None
     add = request.chunk.items.add
     for item in chunk.items:
         _write_item(add(), item)
@@ -151,13 +155,19 @@ def export_filter_to_pb(chosen: ExportFilter) -> pb.ExportFilter:
     return message_of(
         pb.ExportFilter,
         batch_id=chosen.batch_id,
-        session_ids=tuple(chosen.session_ids),
+        session_ids=_texts("session_ids", chosen.session_ids),
         user_id=chosen.user_id,
         created_from=_bound_fields("created_from", chosen.created_from),
         created_to=_bound_fields("created_to", chosen.created_to),
-        event_types=tuple(chosen.event_types),
+        event_types=_texts("event_types", chosen.event_types),
         exclude_irrelevant=chosen.exclude_irrelevant,
     )
+
+
+def _texts(name: str, given: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(given, str):  # a sequence as well, of its letters, which would choose nothing without a word
+        raise InvalidField.at(name, "must be a list of texts, not one text")
+    return tuple(given)
 
 
 def _bound_fields(name: str, moment: datetime | None) -> Fields | None:

@@ -371,9 +371,9 @@ async def _export(client: ClickstreamClient, **chosen: Any) -> None:
     await _drain(client.export_sessions(ExportFilter(**chosen)))
 
 
-async def _import(client: ClickstreamClient, **config: Any) -> None:
+async def _import(client: ClickstreamClient, sequence: int = 1, **config: Any) -> None:
     async def chunks() -> AsyncIterator[ImportChunk]:
-        yield ImportChunk(1, [ImportItem(Session(session_id="s"))])
+        yield ImportChunk(sequence, [ImportItem(Session(session_id="s"))])
 
     await _drain(client.import_sessions(ImportConfig(**config), chunks()))
 
@@ -402,11 +402,14 @@ async def _import(client: ClickstreamClient, **config: Any) -> None:
         ("filter.user_id", lambda client: _export(client, user_id=SURROGATE)),
         ("filter.session_ids[1]", lambda client: _export(client, session_ids=["s", SURROGATE])),
         ("filter.event_types[0]", lambda client: _export(client, event_types=[SURROGATE])),
+        ("filter.session_ids", lambda client: _export(client, session_ids="s-1")),
+        ("filter.event_types", lambda client: _export(client, event_types="click")),
         ("filter.created_from", lambda client: _export(client, created_from=NO_ZONE)),
         ("filter.created_to", lambda client: _export(client, created_to=NO_ZONE)),
         ("config.import_id", lambda client: _import(client, import_id=SURROGATE)),
         ("config.mode", lambda client: _import(client, import_id="i", mode="OTHER")),
         ("config.max_failure_ratio", lambda client: _import(client, import_id="i", max_failure_ratio="half")),
+        ("chunk.sequence", lambda client: _import(client, 2**63, import_id="i")),
     ],
 )
 async def test_what_cannot_be_sent_is_invalid(mongodb_uri: str, database: str, path: str, call: Call) -> None:
