@@ -69,6 +69,8 @@ class ReadBack:
             found.append("the numbers are not 1, 2, 3 and so on without a gap")
         if not self.sealed:
             found.append("the stream did not end with the batch sealed")
+        if account.fault is not None:
+            found.append(f"what was read and the whole log: {account.fault}")
         return found + disagreements(account, log)
 
 

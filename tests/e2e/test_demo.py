@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import signal
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from clickstream import (
 from clickstream_server.bulk.account import FileAccount, LogAccount
 from clickstream_server.bulk.ubi.lines import LineCounts
 from clickstream_server.demo import ReadBack
+from clickstream_server.sample import sample_log
 from harness import PATIENCE_S, run_program, start_program
 
 STEPS = ["1 read", "2 start", "3 replay", "4 release", "5 read back", "6 check"]
@@ -94,6 +96,19 @@ async def test_a_log_of_refused_queries_ends_clearly(tmp_path: Path) -> None:
     code, _, errors = await run_program("demo", str(log))
 
     assert (1, "clickstream: the server refused every session, so there is no batch to release\n") == (code, errors)
+
+
+async def test_a_log_that_is_cut_off_does_not_agree(tmp_path: Path) -> None:
+    """Of a log that is not all there the demo shows what is, says so, and ends with code 1."""
+    log = tmp_path / "cut.ndjson.gz"
+    packed = gzip.compress(sample_log(50))
+    log.write_bytes(packed[: len(packed) // 2])
+
+    code, out, _ = await run_program("demo", str(log), COLUMNS="120")
+
+    assert 1 == code
+    assert STEPS[:-1] == steps(out)
+    assert "does not agree: what was read and the whole log: the compressed data ends too early: the file is cut" in out
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
