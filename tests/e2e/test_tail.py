@@ -135,14 +135,21 @@ async def test_json_is_that_of_export(client: ClickstreamClient) -> None:
     assert exported.splitlines()[:-1] == tailed.splitlines()
 
 
+def first_total(row: dict[str, Any]) -> str | None:
+    """The amount of the first of a row's totals; None if it says nothing of totals."""
+    return row["totals"][0]["amount"] if "totals" in row else None
+
+
 async def test_events_can_be_limited(client: ClickstreamClient) -> None:
     """A session too large to be shown as JSON ends the tail with the option that helps; `--events-limit` shows it.
 
-    With that option a line has so many events at most; `event_count` says how many are stored.
+    With that option a line has so many events at most; `event_count` says how many are stored. Totals would be of some.
     """
     batch_id = await register(client, 1, 2)
     meta = {"text": "x" * 60_000}
-    events = [SessionEvent(session_id="s2", event_id=f"e{n:03}", object_id="o", meta=meta) for n in range(160)]
+    bought = SessionEvent(session_id="s2", object_id="o", meta=meta, value=Money(currency_code="EUR", amount="0.10"))
+    events = [bought.model_copy(update={"event_id": f"e{n:03}"}) for n in range(160)]
+    await client.push_events([bought.model_copy(update={"event_id": "e", "session_id": "s1"})])
     await client.push_events(events[:80])
     await client.push_events(events[80:])
     await client.release_batch("r")
@@ -155,8 +162,8 @@ async def test_events_can_be_limited(client: ClickstreamClient) -> None:
     assert "session 's2'" in errors
     assert "with a smaller --events-limit (MESSAGE_TOO_LARGE)" in errors
     shown = [json.loads(line) for line in limited.splitlines()]
-    assert [(1, 0, 0), (2, 3, 160)] == [
-        (found["session_number"], len(found["events"]), found["event_count"]) for found in shown
+    assert [(1, 1, 1, "0.10"), (2, 3, 160, None)] == [
+        (found["session_number"], len(found["events"]), found["event_count"], first_total(found)) for found in shown
     ]
     assert "3+ clicks" in lines.splitlines()[1]
 

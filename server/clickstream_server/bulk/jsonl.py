@@ -37,7 +37,12 @@ _TRAILER_START = re.compile(rb'\s*\{\s*"trailer"\s*:')
 
 def line_from_session(exported: ExportedSession, *, with_place: bool = False) -> bytes:
     """The line that holds this session, with its end."""
-    return orjson.dumps(row_from_session(exported, with_place=with_place), option=orjson.OPT_APPEND_NEWLINE)
+    return line_from_row(row_from_session(exported, with_place=with_place))
+
+
+def line_from_row(row: dict[str, Any]) -> bytes:
+    """The line that holds this object, with its end."""
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def row_from_session(exported: ExportedSession, *, with_place: bool = False) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def add_tail(commands: Any) -> argparse.ArgumentParser:
         "--events-limit",
         metavar="N",
         type=_events,
-        help="the first N events of a session only (default: with --json all, which has to fit into a message)",
+        help="the first N events of a session only, and no totals where that leaves out some (default: with --json all "
+        "events, which have to fit into a message)",
     )
     parser.set_defaults(run=_tail)
     return parser

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from clickstream.export import ExportedSession, sum_by_currency
+from clickstream.export import ExportedSession, totals_of
 from clickstream.models import SessionWithEvents
 from clickstream_server.bulk import jsonl
 from clickstream_server.bulk.report import shown
@@ -30,11 +30,13 @@ class Lines(ABC):
 
 
 class JsonLines(Lines):
-    """See `clickstream_server.bulk.jsonl`."""
+    """See `clickstream_server.bulk.jsonl`. No totals where a limit left out events: an export's are those of all."""
 
     def line(self, found: SessionWithEvents) -> bytes:
-        totals = sum_by_currency(event.value for event in found.events if event.value is not None)
-        return jsonl.line_from_session(ExportedSession(found, totals), with_place=True)
+        row = jsonl.row_from_session(ExportedSession(found, totals_of(found.events)), with_place=True)
+        if found.event_count > len(found.events):
+            del row["totals"]
+        return jsonl.line_from_row(row)
 
 
 class TextLines(Lines):
