@@ -132,7 +132,9 @@ def _pieces(
     total = 0 if session is None else checked_weight("session", session, weight_max)
     for place, event in enumerate(events):
         assert isinstance(event, SessionEvent)
-        if session is not None and not event.session_id:
+        if session is not None and event.session_id != session.session_id:
+            if event.session_id:  # of an event that is sent alone the server could not tell
+                raise InvalidField.at(f"events[{place}].session_id", "must be that of the row's session, or empty")
             event = event.model_copy(update={"session_id": session.session_id})  # noqa: PLW2901  # it may be sent alone
         weight = checked_weight(f"events[{place}]", event, weight_max)
         if total and (len(piece) == PARTS_PER_ITEM or total + weight > weight_max):
