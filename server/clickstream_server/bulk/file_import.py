@@ -100,6 +100,8 @@ class FileImport:
         self._unacked: deque[_Sent] = deque()
         self._orphans_of: int | None = None
         """The line of the query that the server refused last: more of its events may come."""
+        self._failed_line = 0
+        """The line of the row that failed last: more of a large one may come, and fail as well."""
         self._judged: _Tally | None = None
         """What made it stop."""
         self._parts_sent = 0
@@ -228,6 +230,8 @@ class FileImport:
         for failure, sendable in failures:
             what, rows, message = _placed(failure, sendable, of_log=account.log is not None)
             failed.setdefault(rows[0].line, _Failed(what, rows, failure.reason)).add(failure.reason, message)
+        failed.pop(self._failed_line, None)  # it is entered already
+        self._failed_line = max(failed, default=self._failed_line)
         for entry in failed.values():
             self._enter(Refusal(entry.rows, entry.reason, "; ".join(entry.messages), entry.what))
         account.failed_rows += len(failed)
