@@ -13,11 +13,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 import zstandard
 
 from clickstream import ClickstreamClient, ExportFilter, Session
 from clickstream.export import ExportedSession
+from clickstream.v1.clickstream_service_pb2_grpc import add_ClickstreamServiceServicer_to_server
+from clickstream.v1.transfer_service_pb2_grpc import add_TransferServiceServicer_to_server
+from clickstream_server.app import opened_dao
+from clickstream_server.config import Settings
+from clickstream_server.servicer import ClickstreamServicer
+from clickstream_server.transfer_servicer import TransferServicer
 from harness import PATIENCE_S, eventually, run_program, served, start_program
 
 STAMP = "2024-12-10T00:01:29.378Z"
@@ -290,6 +298,68 @@ async def test_a_session_with_more_events_than_a_chunk_goes_in(client: Clickstre
     assert 2 == code
     assert "events[11000]" in json.loads(errors.read_text())["message"]
     assert 11_999 == (await client.get_session("s00001", events_limit=0)).event_count  # type: ignore[union-attr]
+
+
+async def test_a_large_row_is_refused_once(client: ClickstreamClient, tmp_path: Path) -> None:
+    """A row of which several parts fail is one refused row, so that it can be mended."""
+    events = [{"event_id": f"e{number}"} for number in range(12_000)]
+    for number in (100, 6_000, 11_000):
+        events[number]["object_id"] = ""
+    file, errors = tmp_path / "a.jsonl", tmp_path / "errors.jsonl"
+    file.write_bytes(lines_of(row(1, *events), row(2, {"event_id": "e", "object_id": ""})))
+
+    code, out, _ = await imported(client, file, "--errors", errors)
+
+    assert 2 == code
+    assert [(1, "INVALID_FIELD"), (2, "INVALID_FIELD")] == refused(errors)
+    assert "2 rows were refused, in whole or in part" in out
+
+
+async def test_an_event_of_another_session_is_refused_wherever_it_stands(
+    client: ClickstreamClient, tmp_path: Path
+) -> None:
+    """What a row says of another session is not stored, also where the row is so large that it is sent in parts."""
+    events = [{"event_id": f"e{number}"} for number in range(6_000)]
+    events[5_500]["session_id"] = "s00002"
+    file, errors = tmp_path / "a.jsonl", tmp_path / "errors.jsonl"
+    file.write_bytes(lines_of(row(1, *events), row(2), row(3, {"event_id": "e", "session_id": "s00002"})))
+
+    code, _, _ = await imported(client, file, "--errors", errors)
+
+    assert 2 == code
+    assert [(1, "INVALID_FIELD"), (3, "INVALID_FIELD")] == refused(errors)
+    found = await stored(client)
+    assert {"s00002": 0, "s00003": 0} == {name: each.session.event_count for name, each in found.items()}
+
+
+async def test_a_complete_import_does_not_fail_for_the_batch_that_collects(
+    mongodb_uri: str, database: str, tmp_path: Path
+) -> None:
+    """A server that goes away once everything is acknowledged costs the line about its batch, and nothing else."""
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(lines_of(row(1), b"broken\n"))
+
+    class Leaving(ClickstreamServicer):
+        asked = 0
+
+        async def ListBatches(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+            self.asked += 1
+            if self.asked > 1:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+            return await super().ListBatches(request, context)
+
+    async with opened_dao(mongodb_uri, Settings(mongodb_database=database)) as dao:
+        server = grpc.aio.server()
+        add_ClickstreamServiceServicer_to_server(leaving := Leaving(dao), server)
+        add_TransferServiceServicer_to_server(TransferServicer(dao), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        code, out, complaints = await run_program("import", str(file), "--target", f"127.0.0.1:{port}")
+        await server.stop(0)
+
+    assert (2, "") == (code, complaints)
+    assert "1 row was refused" in out
+    assert leaving.asked > 1
 
 
 async def test_a_missing_file_is_told_before_anything_is_done(client: ClickstreamClient, tmp_path: Path) -> None:

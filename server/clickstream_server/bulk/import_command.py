@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -130,8 +130,9 @@ async def _import_all(files: Sequence[str | Generated], options: ImportOptions, 
                     done.accounts.append(one.account)
                     await one.run(client, progress)
         if not options.config.dry_run:
-            found = await client.list_batches(statuses=[SessionBatchStatus.COLLECTING], page_size=1)
-            done.collecting = next(iter(found.batches), None)
+            with suppress(ClickstreamError):  # everything is stored, whether or not somebody can still tell where
+                found = await client.list_batches(statuses=[SessionBatchStatus.COLLECTING], page_size=1)
+                done.collecting = next(iter(found.batches), None)
 
 
 async def _reached(client: ClickstreamClient) -> None:
