@@ -99,6 +99,9 @@ def with_value(**value: Any) -> dict[str, Any]:
         (SOUND | {"session": {"session_id": 5}}, "session.session_id"),
         (SOUND | {"session": {"session_id": "s", "created_at": "2026-11-21T08:00:00"}}, "session.created_at"),
         (SOUND | {"session": {"session_id": "s", "created_at": 1763712000}}, "session.created_at"),
+        (SOUND | {"session": {"session_id": "s", "created_at": "20190501"}}, "session.created_at"),
+        (SOUND | {"session": {"session_id": "s", "created_at": "-1763712000.5"}}, "session.created_at"),
+        (SOUND | {"events": [{"event_id": "e", "created_at": "1763712000000"}]}, "events[0].created_at"),
         (SOUND | {"session": {"session_id": "s", "is_irrelevant": "yes"}}, "session.is_irrelevant"),
         (SOUND | {"session": {"session_id": "s", "search_meta": {"n": 2**53 + 1}}}, "session.search_meta.n"),
         (SOUND | {"events": [{"event_id": "e", "kind": "x"}]}, "events[0].kind"),
@@ -115,6 +118,17 @@ def test_what_is_not_of_the_form_is_refused_with_its_path(row: Any, path: str) -
         jsonl.row_from_line(json.dumps(row))
 
     assert path == caught.value.violations[0].path
+
+
+def test_digits_in_free_json_are_no_times() -> None:
+    """What free JSON has under the name of a time may be anything."""
+    meta = {"created_at": "20190501"}
+    row = {"session": {"session_id": "s", "search_meta": meta}, "events": [{"event_id": "e", "meta": meta}]}
+
+    read = jsonl.row_from_line(json.dumps(row))
+
+    assert isinstance(read.item.session, Session)
+    assert meta == read.item.session.search_meta
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ it, from the start or from the trailer before: files that are put together stay 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,13 +23,16 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from clickstream.errors import FieldViolation, InvalidField
 from clickstream.export import ExportAccount, ExportedSession
 from clickstream.models import Money, SearchResultItem, Session, SessionEvent
 from clickstream.transfer import ImportItem
-from clickstream.validation import invalid_field
+from clickstream.validation import WORDS, invalid_field
 from clickstream.values import Text
 
 _PLAIN_DIGITS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_DIGITS = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?")
+_MOMENT_OF_DIGITS = re.compile(rf'"created_at"\s*:\s*"{_DIGITS.pattern}"')
 _TRAILER_START = re.compile(rb'\s*\{\s*"trailer"\s*:')
 
 
@@ -172,7 +176,24 @@ def row_from_line(text: str) -> ReadRow:
     except ValidationError as error:
         found = invalid_field(error)
         raise BrokenLine(found.message) if error.errors()[0]["type"] == "json_invalid" else found from None
+    if _MOMENT_OF_DIGITS.search(text):
+        _check_moments(json.loads(text))
     return ReadRow(ImportItem(row.session, row.events), row.event_count is not None)
+
+
+def _check_moments(row: dict[str, Any]) -> None:
+    """Raise InvalidField for times of digits alone, which Pydantic takes for seconds or milliseconds since 1970.
+
+    So 20190501 would be a day in 1970.
+    """
+    parts = [("session", row["session"]), *((f"events[{n}]", event) for n, event in enumerate(row.get("events", ())))]
+    found = [
+        FieldViolation(f"{path}.created_at", WORDS["datetime_parsing"])
+        for path, part in parts
+        if _DIGITS.fullmatch(part.get("created_at") or "")
+    ]
+    if found:
+        raise InvalidField.of(found)
 
 
 # --- the trailer ------------------------------------------------------------------------------------------------------
