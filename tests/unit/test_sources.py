@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+import zstandard
 
 from clickstream_server.bulk.sources import Format, Generated, opened
 
@@ -38,6 +39,15 @@ def test_what_follows_padding_is_read(until: int) -> None:
     assert ([b"one\n", b"two\n"], None) == read(padded + TWO)
     assert ([b"one\n"], "the compressed data is damaged from here on") == read(padded + b"two\n")
     assert ([b"one\n"], "the compressed data ends too early: the file is cut off") == read(padded + TWO[:9])
+
+
+@pytest.mark.parametrize("window_log", [27, 28])
+def test_zstd_may_look_back_far(window_log: int) -> None:
+    """What `zstd --long` has packed is read, however far that looks back."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=window_log, chain_log=6, hash_log=6)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()  # which says no size in its header
+
+    assert ([b"one\n"], None) == read(packer.compress(b"one\n") + packer.flush())
 
 
 @pytest.mark.parametrize(

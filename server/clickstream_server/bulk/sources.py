@@ -22,6 +22,8 @@ LINE_BYTES_MAX = 32 * 1024 * 1024
 """A session with its events has 8 MiB as a message at most; as JSON it is some times as large."""
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_ZSTD_WINDOW_BYTES_MAX = 2**31
+"""What `zstd --long=31` needs. The library's own limit is 128 MiB, and what is past it would be told as damaged."""
 _OTHER_FORMS = {
     b"PAR1": "is a Parquet file, and import reads lines of JSON: export those",
     b"\xff\xfe": "is text in UTF-16, and import reads UTF-8: iconv -f UTF-16 -t UTF-8 makes it so",
@@ -159,7 +161,11 @@ def _unpacked(name: str, packed: _Counted) -> Lines:
             import zstandard
         except ImportError as error:
             raise StartFailure(f"{name} is compressed with zstd: pip install zstandard") from error
-        unpacker = _Unpacker(packed.read, lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError)
+        unpacker = _Unpacker(
+            packed.read,
+            lambda: zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES_MAX).decompressobj(),
+            zstandard.ZstdError,
+        )
     stream = _Stream(packed.read if unpacker is None else unpacker.read)
     return Lines(io.BufferedReader(stream, buffer_size=1024 * 1024), unpacker)
 
