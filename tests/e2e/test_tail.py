@@ -70,12 +70,13 @@ def numbers_of(lines: list[str]) -> list[int]:
 
 
 async def test_a_line_has_what_one_looks_for(client: ClickstreamClient) -> None:
-    """A line shows time, number, id, results, clicks and query; what a terminal would obey is replaced."""
+    """A line shows time, number, id, results, clicks and query, and replaces only what a terminal would obey."""
     results = tuple(SearchResultItem(object_id=f"o{n}") for n in range(1000))
     sessions = [
         Session(session_id="s-1", search_query="\x1b[31mred\x07 lamp\u202e\n", search_results=results),
         Session(session_id="s\t2", search_query={"brand": "é"}, search_results=results[:1]),
         Session(session_id="s-long-3"),
+        Session(session_id="s-4", search_query="東京\u3000天気 \u0645\u06cc\u200c\u062e"),
     ]
     await client.push_events(
         [
@@ -93,8 +94,9 @@ async def test_a_line_has_what_one_looks_for(client: ClickstreamClient) -> None:
         f"{times[0]}      1  s-1  1,000 results  100+ clicks  �[31mred� lamp��",
         f'{times[1]}      2  s�2  1 result       1 click      {{"brand": "é"}}',
         f"{times[2]}      3  s-long-3  0 results      0 clicks",
+        f"{times[3]}      4  s-4       0 results      0 clicks     東京\u3000天気 \u0645\u06cc\u200c\u062e",
     ] == output.splitlines()
-    assert (0, f"clickstream: batch {done[0].batch_id} is sealed; its last number is 3\n") == (code, errors)
+    assert (0, f"clickstream: batch {done[0].batch_id} is sealed; its last number is 4\n") == (code, errors)
 
 
 @pytest.mark.parametrize("query", ["q" * 500, "漢字" * 200], ids=["narrow", "wide"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unicodedata import category
 
 from rich.console import Console
 from rich.padding import Padding
@@ -19,10 +20,18 @@ _EXPLAINED = (
     "* of queries that are not in this file; they are stored all the same"
 )
 
+_JOINERS = "\u200c\u200d"
+"""Between letters, as in Persian, and between the parts of an emoji."""
+
 
 def shown(text: str) -> str:
     """Text of a file, safe to print: a terminal would obey control characters."""
-    return "".join(char if char.isprintable() else "�" for char in text)
+    return "".join(char if char.isprintable() or _belongs(char) else "�" for char in text)
+
+
+def _belongs(char: str) -> bool:
+    """Whether text has this character, though Python does not call it printable: spaces of any kind, and joiners."""
+    return category(char) == "Zs" or char in _JOINERS
 
 
 def print_import(
