@@ -118,13 +118,14 @@ async def test_the_trailer_is_what_the_lines_say(client: ClickstreamClient, tmp_
     """The counts and totals of the trailer are those of the lines, and its digest is that of their bytes."""
     await fill(client, 30)
     file = tmp_path / "a.jsonl"
-    await exported(client, "--output", file)
+    _, _, account = await exported(client, "--output", file)
 
     *lines, last = file.read_bytes().splitlines(keepends=True)
     rows = [json.loads(line) for line in lines]
     trailer = json.loads(last)["trailer"]
 
     assert hashlib.sha256(b"".join(lines)).hexdigest() == trailer["sha256"]
+    assert f"sha256 of the lines before the trailer: {trailer['sha256']}" == account.splitlines()[-1]
     assert (30, sum(len(row["events"]) for row in rows)) == (trailer["sessions"], trailer["events"])
     for code in ("EUR", "JPY"):
         amounts = [
@@ -252,6 +253,20 @@ async def test_a_session_that_is_too_large_is_named(client: ClickstreamClient, t
     assert "session 's1'" in complaints
     assert "smaller --events-limit" in complaints
     assert 0 == (await exported(client, "--output", tmp_path / "a.jsonl", "--events-limit", "9"))[0]
+
+
+@pytest.mark.parametrize(("suffix", "said"), [("", "sha256"), (".gz", "sha256 before compression")])
+async def test_the_account_says_of_what_its_digest_is(
+    client: ClickstreamClient, tmp_path: Path, suffix: str, said: str
+) -> None:
+    """The digest is that of the file, unless the account says otherwise."""
+    await fill(client, 3)
+    file = tmp_path / f"a.csv{suffix}"
+
+    _, _, account = await exported(client, "--format", "csv", "--output", file)
+
+    content = gzip.decompress(file.read_bytes()) if suffix else file.read_bytes()
+    assert f"{said}: {hashlib.sha256(content).hexdigest()}" == account.splitlines()[-1]
 
 
 async def test_csv_has_a_row_for_each_event(client: ClickstreamClient, tmp_path: Path) -> None:

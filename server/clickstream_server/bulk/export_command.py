@@ -102,7 +102,9 @@ def export(options: ExportOptions) -> int:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted. {_left(options, output)}") from None
     come = account.session_count - (0 if place is None else place.account.session_count)
-    _print_summary(output.name, account, digest, rate=come / max(monotonic() - started, 0.001))
+    _print_summary(
+        output.name, account, f"{_digested(options)}: {digest}", rate=come / max(monotonic() - started, 0.001)
+    )
     return 0
 
 
@@ -202,6 +204,13 @@ def _said(target: str, error: ClickstreamError) -> str:
     return f"the export failed: {message_of(error)} ({error.reason or error.code.name}){advice(error)}"
 
 
+def _digested(options: ExportOptions) -> str:
+    """Of what the digest is: who compares it with that of the file has to know."""
+    if options.format == "jsonl":
+        return "sha256 of the lines before the trailer"
+    return "sha256 before compression" if compressed(options.output) else "sha256"
+
+
 def _print_summary(name: str, account: ExportAccount, digest: str, *, rate: float) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     totals = ", ".join(f"{total.text} {total.currency_code}" for total in account.totals) or "none"
@@ -210,4 +219,4 @@ def _print_summary(name: str, account: ExportAccount, digest: str, *, rate: floa
         console.print("There is no session in it: none is what was asked for.")
     console.print(f"{account.session_count:,} sessions, {account.event_count:,} events ({rate:,.0f} sessions a second)")
     console.print(f"totals: {totals}")
-    console.print(f"sha256: {digest}")
+    console.print(digest)
