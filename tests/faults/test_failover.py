@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 from faults.checker import breaches, read_stored
-from faults.mixed import PATIENCE_S, MixedLoad
+from faults.mixed import PATIENCE_S, TAIL, MixedLoad
 from faults.network import Fault
 from faults.replica_set import Member, ReplicaSet
 from faults.report import outcome_of
@@ -89,6 +89,7 @@ class Scene:
         record("fault", outcome_of(name, self.load, stored, elections))
         assert [] == breaches(history, stored)
         assert all(reading.sealed for reading in history.readings)
+        assert TAIL in {reading.reader for reading in history.readings}
 
 
 @asynccontextmanager
