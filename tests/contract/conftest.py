@@ -18,7 +18,7 @@ from clickstream_server.config import Settings
 from harness import served
 
 BACKENDS = ["motor", "pymongo", "client", "sync-client"]
-SHARED = {"bad_input", "bounds", "import_conflicts", "import_dry_run", "import_rules", "values"}
+SHARED = {"bad_input", "bounds", "import_conflicts", "import_dry_run", "import_rules", "unset", "values"}
 """Modules whose questions are answered by code that both clients share: the synchronous one is spared them."""
 
 
