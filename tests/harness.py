@@ -36,6 +36,16 @@ async def eventually(condition: Callable[[], Awaitable[Any]], what: str, patienc
         await asyncio.sleep(0.02)
 
 
+async def stands_still(read: Callable[[], int]) -> int:
+    """The value once it has not changed for half a second: there is no event that tells of nothing happening."""
+    value, since = read(), monotonic()
+    while monotonic() - since < 0.5:
+        await asyncio.sleep(0.02)
+        if read() != value:
+            value, since = read(), monotonic()
+    return value
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody has now."""
     with socket.socket() as probe:

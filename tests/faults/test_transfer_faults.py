@@ -36,7 +36,7 @@ from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from clickstream_server.embedded import EmbeddedMongo
-from harness import PATIENCE_S, ServerProcess, eventually, freeze, mongod_pid, served
+from harness import PATIENCE_S, ServerProcess, eventually, freeze, mongod_pid, served, stands_still
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -199,16 +199,6 @@ async def frozen(tmp_path: Path) -> AsyncIterator[Frozen]:
     yield found
     found.end()
     await mongo.stop()
-
-
-async def stands_still(read: Any) -> int:
-    """The value once it has not changed for half a second: there is no event that tells of nothing happening."""
-    value, since = read(), monotonic()
-    while monotonic() - since < 0.5:
-        await asyncio.sleep(0.02)
-        if read() != value:
-            value, since = read(), monotonic()
-    return value
 
 
 async def test_a_producer_waits_for_a_database_that_stands_still(frozen: Frozen) -> None:
