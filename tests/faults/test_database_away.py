@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -18,10 +19,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from clickstream import ClickstreamClient, ClickstreamError, Session, SessionEvent, StorageUnavailable
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
+from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
+from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.health import LIVENESS
-from harness import eventually, freeze, mongod_pid, served
+from harness import PATIENCE_S, eventually, freeze, mongod_pid, served
 
 SERVICE = "clickstream.v1.ClickstreamService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -109,15 +112,19 @@ async def _is(stub: health_pb2_grpc.HealthStub, service: str, status: int) -> bo
 
 
 async def test_every_call_is_unavailable_within_its_deadline(outage: Outage) -> None:
-    """With MongoDB away each RPC ends UNAVAILABLE, with a delay to wait, before the caller's deadline is over."""
+    """With MongoDB away each RPC ends UNAVAILABLE, with a delay to wait, before the caller's deadline is over.
+
+    What is said of it is the service's own: neither the database's address nor a driver's words.
+    """
     async with served(outage.uri, "away") as client, grpc.aio.insecure_channel(client.target) as channel:
         batch_id = (await client.register_session(Session(session_id="known"))).session.batch_id
-        stub = ClickstreamServiceStub(channel)
         await outage.begin()
 
-        errors = dict(await asyncio.gather(*(_error_of(name, call) for name, call in _calls(stub, batch_id).items())))
+        calls = _calls(ClickstreamServiceStub(channel), batch_id) | _streams(TransferServiceStub(channel))
+        errors = dict(await asyncio.gather(*(_error_of(name, call) for name, call in calls.items())))
         await outage.end()
 
+        assert 13 == len(errors)
         assert dict.fromkeys(errors, grpc.StatusCode.UNAVAILABLE) == {
             name: error.code() for name, error in errors.items()
         }
@@ -125,6 +132,8 @@ async def test_every_call_is_unavailable_within_its_deadline(outage: Outage) -> 
             info, retry = _details(error)
             assert ("clickstream", "STORAGE_UNAVAILABLE") == (info.domain, info.reason)
             assert retry.retry_delay.ToMilliseconds() > 0
+        assert 1 == len({error.details() for error in errors.values()})
+        assert not re.search(r"\d{4}|[Mm]ongo|Error|Timeout", errors["GetSession"].details() or "")
 
 
 def _calls(stub, batch_id: str) -> dict[str, grpc.aio.Call]:
@@ -147,9 +156,27 @@ def _calls(stub, batch_id: str) -> dict[str, grpc.aio.Call]:
     return {name: getattr(stub, name)(request, timeout=DEADLINE_S) for name, request in requests.items()}
 
 
+def _streams(stub) -> dict[str, grpc.aio.Call]:
+    """Every RPC of the bulk service, with something to be stored or read."""
+    event = {"session_id": "s", "event_id": "e", "object_id": "o"}
+    importing = [
+        pb_transfer.ImportSessionsRequest(config={"import_id": "i"}),
+        pb_transfer.ImportSessionsRequest(chunk={"sequence": 1, "items": [{"session": {"session_id": "s"}}]}),
+    ]
+    requests = {
+        "StreamEvents": iter([pb_transfer.StreamEventsRequest(sequence=1, events=[event])]),
+        "ImportSessions": iter(importing),
+        "ExportSessions": pb_transfer.ExportSessionsRequest(),
+    }
+    methods = pb_transfer.DESCRIPTOR.services_by_name["TransferService"].methods
+    assert set(requests) == {method.name for method in methods}
+    return {name: getattr(stub, name)(request, timeout=DEADLINE_S) for name, request in requests.items()}
+
+
 async def _error_of(name: str, call) -> tuple[str, grpc.aio.AioRpcError]:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await (call.read() if hasattr(call, "read") else call)
+        async with asyncio.timeout(PATIENCE_S):
+            await (anext(aiter(call)) if hasattr(call, "__aiter__") else call)
     return name, raised.value
 
 
