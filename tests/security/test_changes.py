@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from guarded import Guarded
+from pymongo import AsyncMongoClient
 
 from clickstream import (
     ClickstreamClient,
@@ -28,7 +29,7 @@ from clickstream import (
 )
 from clickstream_server.security.roles import Role
 from clickstream_server.security.tokens import added, key_id_of, new_token, read_lines
-from harness import PATIENCE_S, eventually
+from harness import PATIENCE_S, eventually, group_commit_runs
 
 
 async def let_in(guarded: Guarded, token: str) -> bool:
@@ -192,6 +193,28 @@ async def test_a_stream_ends_when_its_token_counts_no_longer(
                 await asyncio.wait_for(anext(mine), PATIENCE_S)
             await producer.register_session(Session(session_id="s-2"))
             assert "s-2" == (await anext(others)).session.session_id
+
+
+async def test_a_call_that_was_let_in_runs_to_its_end(guarded: Guarded, mongodb_uri: str, database: str) -> None:
+    """A call that answers once and runs while its token is revoked is answered; the next one is refused."""
+    async with (
+        guarded.client("admin") as client,
+        AsyncMongoClient[dict[str, Any]](mongodb_uri) as mongo,
+        mongo.start_session() as holder,
+    ):
+        await client.register_session(Session(session_id="s-1"))
+        await holder.start_transaction()
+        await mongo[database].batches.update_one({}, {"$set": {"held": True}}, session=holder)
+        running = asyncio.create_task(client.register_session(Session(session_id="s-2")))
+        await eventually(group_commit_runs, "the registration is under way")
+        guarded.revoke(guarded.tokens["admin"])
+        await eventually(then(guarded, guarded.tokens["admin"], wanted=False), "the token counts no longer")
+        assert not running.done()
+        await holder.abort_transaction()
+
+        assert 2 == (await running).session.session_number
+        with pytest.raises(InvalidCredentials):
+            await client.register_session(Session(session_id="s-3"))
 
 
 async def test_a_producers_stream_ends_when_its_token_is_revoked(guarded: Guarded) -> None:
