@@ -39,6 +39,7 @@ from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.interceptors.receiving import SLOW_MAX
 from harness import PATIENCE_S, eventually, freeze, mongod_pid, served
 from importing import item
+from scraping import Watched, scrape, watched
 
 REGISTER = "/clickstream.v1.ClickstreamService/RegisterSession"
 
@@ -361,7 +362,8 @@ async def test_errors_of_the_domain_are_no_refusals(mongodb_uri: str, database: 
 async def test_streams_outlast_an_overloaded_moment(mongodb_uri: str, database: str) -> None:
     """An event stream, an import, an export and a reader that find no room wait, and go on once there is some."""
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(served(mongodb_uri, database, streams_max=1))
+        server = await stack.enter_async_context(watched(mongodb_uri, database, streams_max=1))
+        client = server.client
         channel = await stack.enter_async_context(channel_to(client))
         batch_id = (await client.register_session(Session(session_id="s"))).session.batch_id
         holding = ClickstreamServiceStub(channel).GetBatchSessions(
@@ -378,8 +380,7 @@ async def test_streams_outlast_an_overloaded_moment(mongodb_uri: str, database: 
                 _read(client, batch_id),
             )
         ]
-        refusing = ClickstreamServiceStub(channel)
-        await eventually(lambda: _stream_refused(refusing, batch_id), "the one stream is taken")
+        await eventually(lambda: _all_refused(server, len(works)), "each of them is refused")
         assert not any(work.done() for work in works)
         holding.cancel()
         sent, imported, exported, read = await asyncio.gather(*works)
@@ -389,10 +390,11 @@ async def test_streams_outlast_an_overloaded_moment(mongodb_uri: str, database: 
     assert read >= 1
 
 
-async def _stream_refused(stub: ClickstreamServiceStub, batch_id: str) -> bool:
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await stub.GetBatchSessions(pb.GetBatchSessionsRequest(batch_id=batch_id)).read()
-    return raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+async def _all_refused(server: Watched, methods: int) -> bool:
+    """Whether calls of so many methods were refused."""
+    name = "clickstream_rpc_requests_total"
+    told = [sample for metric in await scrape(server.metrics) for sample in metric.samples if sample.name == name]
+    return methods == len({one.labels["method"] for one in told if one.value and one.labels["reason"] == "OVERLOADED"})
 
 
 async def _sent(client: ClickstreamClient) -> int:
