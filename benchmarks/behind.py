@@ -17,6 +17,7 @@ from benchmarks.loads import CHUNK_SESSIONS
 from benchmarks.memory import Growth, Watch
 from benchmarks.system import System
 from clickstream import ClickstreamClient, ImportChunk, ImportConfig, ImportItem, ImportSummary, Session
+from clickstream_server.embedded import die_with_parent
 
 NAME = "behind"
 ITEMS = 1_000_000
@@ -83,6 +84,7 @@ async def _follower(target: str, batch_id: str) -> AsyncIterator[asyncio.subproc
         *(sys.executable, "-m", __name__, target, batch_id),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        preexec_fn=die_with_parent(),
     )
     try:
         yield process

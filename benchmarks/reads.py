@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +11,7 @@ from benchmarks import by_hand
 from benchmarks.contest import DIRECT, PLAIN, Contest, Contestant
 from benchmarks.fill import Filled, fill, session_id
 from benchmarks.marks import at_least
-from benchmarks.system import Service, System
+from benchmarks.system import Service, System, run_module
 from benchmarks.workload import EVENTS_PER_SESSION
 
 _TRAILER = b'{"trailer":'
@@ -105,12 +104,9 @@ class Export(_OfABatch):
         return self.system.folder / f"{name}.jsonl"
 
     async def _run(self, name: str, *module_and_arguments: str) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", *module_and_arguments, "--output", str(self._file(name))),
-            stderr=asyncio.subprocess.PIPE,
-        )
-        _, said = await process.communicate()
-        assert process.returncode == 0, said.decode()
+        output = ("--output", str(self._file(name)))
+        code, _, said = await run_module(*module_and_arguments, *output, stderr=asyncio.subprocess.PIPE)
+        assert code == 0, said.decode()
 
     async def check_round(self) -> None:
         """Fail unless all files hold the same lines, but for the trailer, which the script leaves out."""

@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import workload
-from benchmarks.system import System, started
-from clickstream import ImportChunk, ImportConfig
+from benchmarks.system import System, run_module, started
+from clickstream import ImportChunk, ImportConfig, ImportSummary
+from clickstream_server.bulk.import_command import NOT_ALL_STORED
 from clickstream_server.storage.mongo.indexes import EVENTS, SESSIONS
 
 CHUNK = 500
@@ -68,15 +69,16 @@ async def _make_up(system: System, sessions: int) -> None:
             sequence += 1
             yield ImportChunk(sequence, chunk)
 
-    async for _ in system.client.import_sessions(ImportConfig(import_id="sizing"), chunks()):
+    answer = None
+    async for answer in system.client.import_sessions(ImportConfig(import_id="sizing"), chunks()):  # noqa: B007
         pass
+    assert isinstance(answer, ImportSummary)
+    assert answer.sessions.inserted == sessions, answer
 
 
 async def _store(system: System, log: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "clickstream_server", "import", str(log), "--target", system.client.target
-    )
-    await process.wait()
+    code, _, _ = await run_module("clickstream_server", "import", str(log), "--target", system.client.target)
+    assert code in {0, NOT_ALL_STORED}, "the log was not imported; why stands above"
 
 
 def _size(system: System, name: str) -> Size:

@@ -204,6 +204,24 @@ async def serve(
     raise RuntimeError(f"the server did not start; why stands {f'in {log}' if log else 'above'}")
 
 
+async def run_module(*module_and_arguments: str, **pipes: int) -> tuple[int, bytes, bytes]:
+    """Run a program of ours to its end; return its exit code, output and errors. It ends with us, however we end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *module_and_arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        preexec_fn=die_with_parent(),
+        **pipes,
+    )
+    try:
+        out, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, out or b"", errors or b""
+
+
 async def _stop(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.terminate()
