@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,8 +23,9 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     """Whatever server processes a test has started end with it, also if it failed."""
     before = set(ServerProcess.alive)
     yield
-    for server in ServerProcess.alive - before:
-        await server.kill()
+    async with AsyncExitStack() as stack:  # all, though one of them may be in trouble
+        for server in ServerProcess.alive - before:
+            stack.push_async_callback(server.kill)
 
 
 @pytest.fixture(scope="session")

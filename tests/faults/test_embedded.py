@@ -16,7 +16,17 @@ import pytest
 
 from clickstream import ClickstreamClient, ClickstreamError, Session, StorageUnavailable
 from clickstream_server.embedded import EmbeddedMongo, find_mongod
-from harness import PATIENCE_S, ServerProcess, eventually, free_port, mongod_pid, run_program, runs, start_program
+from harness import (
+    PATIENCE_S,
+    ServerProcess,
+    ended,
+    eventually,
+    free_port,
+    mongod_pid,
+    run_program,
+    runs,
+    start_program,
+)
 
 
 async def register(server: ServerProcess, session_id: str) -> int:
@@ -108,14 +118,16 @@ async def test_a_stop_while_starting_leaves_no_mongod(tmp_path: Path) -> None:
         lock = tmp_path / "db" / "mongod.lock"
         return int(lock.read_text() or 0) if lock.exists() else 0
 
-    mongod = await eventually(started, "mongod has its folder")
-    process.send_signal(signal.SIGTERM)
-    await process.communicate()
+    try:
+        mongod = await eventually(started, "mongod has its folder")
+        process.send_signal(signal.SIGTERM)
+    finally:
+        code, _, _ = await ended(process)
 
     async def gone() -> bool:
         return not runs(mongod)
 
-    assert 0 == process.returncode
+    assert 0 == code
     await eventually(gone, "mongod is gone")
 
 
