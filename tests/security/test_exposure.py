@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from guarded import Guarded
 
 from clickstream import ClickstreamClient, SyncClickstreamClient, Tls
 from clickstream.access import is_local
 from clickstream_server.config import load_settings, mistaken_settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.listening import exposure
-from harness import ServerProcess, run_program
+from harness import ServerProcess, ended, run_program
 
 TLS = {"tls_cert": "server.pem", "tls_key": "server.key"}
 TOKENS = {"tokens_file": "tokens"}
@@ -161,6 +165,38 @@ def test_a_token_is_not_sent_in_clear_to_elsewhere(target: str) -> None:
     ClickstreamClient(target, token=TOKEN, token_in_clear=True)
     ClickstreamClient(target, token=TOKEN, tls=True)
     ClickstreamClient(target, tls=Tls())
+
+
+LISTS = """
+import sys
+from clickstream import ClickstreamError, SyncClickstreamClient
+with SyncClickstreamClient(sys.argv[1], token=sys.argv[2] or None, deadline_s=5) as client:
+    try:
+        client.list_batches()
+    except ClickstreamError as error:
+        print(error.reason)
+    else:
+        print("listed")
+"""
+
+
+@pytest.mark.parametrize("with_token", [True, False])
+async def test_a_token_in_clear_goes_through_no_proxy(guarded: Guarded, *, with_token: bool) -> None:
+    """Without TLS a call with a token passes by the proxy that the environment names, where one without takes it."""
+    passed: list[asyncio.StreamWriter] = []
+    proxy = await asyncio.start_server(lambda _, writer: (passed.append(writer), writer.close()), "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    async with proxy:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", LISTS, guarded.address, guarded.tokens["consumer"] if with_token else ""),
+            env={**os.environ, "http_proxy": f"http://127.0.0.1:{port}", "no_proxy": "", "no_grpc_proxy": ""},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        code, said, _ = await ended(process)
+
+    assert 0 == code
+    assert (["listed"] if with_token else [""]) == said.splitlines()
+    assert with_token is not bool(passed)
 
 
 @pytest.mark.parametrize("token", ["", " ", "a b", "a\n", "\u00e9", "a\x00"])
