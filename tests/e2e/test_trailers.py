@@ -20,7 +20,7 @@ from clickstream import BatchNotFound, ClickstreamClient, InternalError, Invalid
 from clickstream.v1 import batch_pb2, event_pb2, session_pb2
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
-from harness import served
+from harness import eventually, group_commit_runs, served
 
 DEADLINE_S = 20.0
 DETAILS = "grpc-status-details-bin"
@@ -213,10 +213,10 @@ async def test_the_wait_for_the_group_in_front_is_queue(stub: Any, mongodb_uri: 
     async with AsyncMongoClient[Any](mongodb_uri) as mongo, mongo.start_session() as holder:
         async with await holder.start_transaction():
             await mongo[database]["batches"].update_one({}, {"$set": {"held": True}}, session=holder)
-            calls = []
-            for session_id in ("s-2", "s-3"):  # the one is in flight before the other comes
-                calls.append(asyncio.ensure_future(ended(register(session_id))))
-                await stub.ListBatches(pb.ListBatchesRequest(), timeout=DEADLINE_S)  # answered after that was begun
+            calls = [asyncio.ensure_future(ended(register("s-2")))]
+            await eventually(group_commit_runs, "the one is in flight before the other comes")
+            calls.append(asyncio.ensure_future(ended(register("s-3"))))
+            await stub.ListBatches(pb.ListBatchesRequest(), timeout=DEADLINE_S)  # answered after that was begun
             began = perf_counter()
             await asyncio.sleep(0.5)
             held_ms = (perf_counter() - began) * 1000
