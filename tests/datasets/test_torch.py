@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from made import RELEVANT
 
 from clickstream import SyncClickstreamClient
+from clickstream.datasets import BatchExamples, Shard
 
 pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
 
@@ -162,6 +163,26 @@ async def test_a_stateful_loader_goes_on(
     assert numbers(whole, 5) == numbers(before, 5) + numbers(after, 5)
 
 
+@STARTS
+@pytest.mark.parametrize("dataset", [{}, {"shuffle": True, "buffer_size": 50}], ids=["in order", "shuffled"])
+async def test_workers_go_on_from_checkpoints(
+    client: SyncClickstreamClient, batch_id: str, dataset: dict[str, Any], start: str
+) -> None:
+    """Workers that load their checkpoints, of an epoch that the trainer has not set, bring just the rest of it."""
+    states, before = [], []
+    for worker in range(2):
+        part = BatchExamples(client, batch_id, shard=Shard(0, 1, worker, 2), **dataset)
+        part.set_epoch(5)
+        before += [example["session_number"] for example in islice(part, 20 + worker)]
+        states.append(part.state_dict())
+    about = {"dataset": dataset, "loader": workers(2, start), "epochs": [None]}
+    after, code, errors = await trained(client, batch_id, states=states, **about)
+
+    assert (0, RELEVANT) == (code, sorted(before + list(chain.from_iterable(line["numbers"] for line in after)))), (
+        errors
+    )
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +195,20 @@ async def test_a_killed_worker_is_an_error(client: SyncClickstreamClient, batch_
     assert "DataLoader worker" in errors
     assert "exited unexpectedly" in errors or "killed by signal" in errors
     assert len(numbers(lines)) < len(RELEVANT)
+
+
+@STARTS
+async def test_a_trainers_checkpoint_is_not_for_workers(
+    client: SyncClickstreamClient, batch_id: str, start: str
+) -> None:
+    """One that the trainer has loaded is refused by workers: else each epoch would begin at it, without a word."""
+    part = BatchExamples(client, batch_id)
+    next(iter(part))
+    about = {"loader": workers(1, start), "epochs": [None, None]}
+    lines, code, errors = await trained(client, batch_id, loaded_first=part.state_dict(), **about)
+
+    assert ([], 1) == (lines, code)
+    assert "loaded in the trainer" in errors
 
 
 async def test_a_fork_after_the_first_call_is_an_error(client: SyncClickstreamClient, batch_id: str) -> None:

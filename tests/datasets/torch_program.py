@@ -12,7 +12,7 @@ from typing import Any
 
 import torch.distributed
 import torch.multiprocessing
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from clickstream import SyncClickstreamClient
 from clickstream.datasets.torch import BatchDataset
@@ -20,6 +20,16 @@ from clickstream.datasets.torch import BatchDataset
 
 def numbers_and_pid(examples: list[dict[str, Any]]) -> tuple[list[int], int]:
     return [example["session_number"] for example in examples], os.getpid()
+
+
+class Loading:
+    """What a loader does in each of its workers: it goes on from the checkpoint of that worker."""
+
+    def __init__(self, states: list[dict[str, Any]]) -> None:
+        self._states = states
+
+    def __call__(self, worker: int) -> None:
+        get_worker_info().dataset.load_state_dict(self._states[worker])
 
 
 def loader_class(todo: dict[str, Any]) -> type[DataLoader]:
@@ -38,7 +48,12 @@ def made(target: str, batch_id: str, todo: dict[str, Any]) -> BatchDataset:
 
 
 def train(dataset: BatchDataset, todo: dict[str, Any]) -> None:
-    loader = loader_class(todo)(dataset, batch_size=10, collate_fn=numbers_and_pid, **todo.get("loader", {}))
+    given = dict(todo.get("loader", {}))
+    if "states" in todo:
+        given["worker_init_fn"] = Loading(todo["states"])
+    if "loaded_first" in todo:
+        dataset.load_state_dict(todo["loaded_first"])
+    loader = loader_class(todo)(dataset, batch_size=10, collate_fn=numbers_and_pid, **given)
     if todo.get("load"):
         loader.load_state_dict(torch.load(todo["load"]))
     for epoch in todo.get("epochs", [0]):

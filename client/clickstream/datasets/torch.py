@@ -12,6 +12,7 @@ from torch import distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
 from clickstream.datasets.batch import BUFFER_SIZE, BatchExamples
+from clickstream.datasets.epoch import State
 from clickstream.datasets.example import Example
 from clickstream.datasets.plan import Shard
 from clickstream.errors import ClickstreamError
@@ -67,18 +68,34 @@ class BatchDataset(BatchExamples, IterableDataset):  # type: ignore[misc]  # tor
         """This process shares it with the workers that it forks, and sends it to those that it spawns."""
         self._sent_epoch = self._own_epoch
         self._sent_to: int | None = None
+        self._loaded_by: int | None = None
 
     @property
     def epoch(self) -> int:
-        spawned_worker = get_worker_info() is not None and self._sent_to == os.getpid()
-        return int(self._sent_epoch if spawned_worker else self._own_epoch)
+        return int(self._epoch_here)
 
     def set_epoch(self, epoch: int) -> None:
-        self._own_epoch.fill_(epoch)
+        self._epoch_here.fill_(epoch)
+
+    @property
+    def _epoch_here(self) -> torch.Tensor:
+        """What counts in this process."""
+        spawned_worker = get_worker_info() is not None and self._sent_to == os.getpid()
+        return self._sent_epoch if spawned_worker else self._own_epoch
+
+    def load_state_dict(self, state: State) -> None:
+        """As that of `BatchExamples`, for a pass in this process: a worker has to load it itself."""
+        super().load_state_dict(state)
+        self._loaded_by = os.getpid()
 
     def __iter__(self) -> Iterator[Example]:
         if get_worker_info() is None:
             return super().__iter__()
+        if self._loaded is not None and self._loaded_by != os.getpid():
+            raise ValueError(
+                "a checkpoint was loaded in the trainer, where the workers of every epoch would find it again: use "
+                "torchdata's StatefulDataLoader, or no workers"
+            )
         with _readable_errors():
             return _readable(super().__iter__())
 
