@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import pickle
+import signal
+import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +20,7 @@ from made import IRRELEVANT, RELEVANT, SESSIONS, fill, large_events, session
 from clickstream import (
     BatchNotFound,
     BatchStatusMismatch,
+    InvalidField,
     MessageTooLarge,
     SessionBatchStatus,
     SyncClickstreamClient,
@@ -28,6 +32,7 @@ from clickstream.v1.clickstream_service_pb2_grpc import (
     ClickstreamServiceServicer,
     add_ClickstreamServiceServicer_to_server,
 )
+from harness import PATIENCE_S
 
 SHUFFLED = {"shuffle": True, "seed": 1, "buffer_size": 50}
 ORDERS = pytest.mark.parametrize("order", [{}, SHUFFLED], ids=["in order", "shuffled"])
@@ -164,6 +169,22 @@ def test_a_checkpoint_counts_once(client: SyncClickstreamClient, batch_id: str) 
     assert RELEVANT == numbers(data)
 
 
+def test_a_checkpoint_counts_until_a_pass_begins(own_client: SyncClickstreamClient) -> None:
+    """A pass that cannot begin does not use it up: else the next one would begin at the start, without a word."""
+    fill(own_client, range(2, 6))
+    batch_id = own_client.release_batch("r").batch.batch_id
+    data = BatchExamples(own_client, batch_id)
+    next(iter(data))
+    data.load_state_dict(data.state_dict())
+    own_client.update_batch_status(batch_id, SessionBatchStatus.COLLECTING)
+    with pytest.raises(BatchStatusMismatch):
+        iter(data)
+    own_client.release_batch("again")
+
+    assert [2, 3, 4] == numbers(data)
+    assert [1, 2, 3, 4] == numbers(data)
+
+
 @pytest.mark.parametrize("state", [{}, {"epoch": 0}, {"epoch": 0, "done": "5"}, None, [1]])
 def test_what_is_no_checkpoint_is_refused_at_once(client: SyncClickstreamClient, batch_id: str, state: Any) -> None:
     """What has not the form of a checkpoint raises ValueError, and the data set stays as it was."""
@@ -191,7 +212,8 @@ def test_a_checkpoint_of_another_data_set_is_refused(
 ) -> None:
     """A checkpoint that counts other numbers raises ValueError instead of skipping the wrong sessions."""
     data = BatchExamples(client, batch_id, **SHUFFLED)
-    state = iter(data).state()
+    iter(data)
+    state = data.state_dict()
     data.load_state_dict({**state, **changed})
 
     with pytest.raises(ValueError, match="checkpoint"):
@@ -264,8 +286,9 @@ def test_a_batch_of_which_nothing_is_left_is_empty(own_client: SyncClickstreamCl
 class Truncating(ClickstreamServiceServicer):
     """A service that ends a batch's stream early as if all were well, which ours must never do."""
 
-    def __init__(self, *sent: int) -> None:
+    def __init__(self, *sent: int, unreadable: bool = False) -> None:
         self._sent = sent
+        self._session = {"sort_by": {"field": "f", "order": 99}} if unreadable else {}
 
     async def GetBatch(self, request: Any, context: Any) -> pb.GetBatchResponse:  # noqa: N802  # gRPC's name
         released = pb_batch.SESSION_BATCH_STATUS_RELEASED
@@ -276,7 +299,7 @@ class Truncating(ClickstreamServiceServicer):
     ) -> AsyncIterator[pb.GetBatchSessionsResponse]:
         for number in (number for number in self._sent if number > request.after_number):
             about = {"batch_id": "b", "session_number": number, "registered_at": MOMENT}
-            found = {"session": {"session_id": f"s-{number}", "created_at": MOMENT}, **about}
+            found = {"session": {"session_id": f"s-{number}", "created_at": MOMENT, **self._session}, **about}
             yield pb.GetBatchSessionsResponse(sessions=[found], last_number=number)
 
 
@@ -285,9 +308,11 @@ MOMENTS = {"created_at": MOMENT, "updated_at": MOMENT}
 
 
 @asynccontextmanager
-async def truncating(*sent: int) -> AsyncIterator[SyncClickstreamClient]:
+async def truncating(
+    *sent: int, unreadable: bool = False, service: Truncating | None = None
+) -> AsyncIterator[SyncClickstreamClient]:
     server = grpc.aio.server()
-    add_ClickstreamServiceServicer_to_server(Truncating(*sent), server)
+    add_ClickstreamServiceServicer_to_server(service or Truncating(*sent, unreadable=unreadable), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     with SyncClickstreamClient(f"127.0.0.1:{port}") as client:
@@ -311,6 +336,84 @@ async def test_a_stream_that_reached_the_end_is_whole(order: Any) -> None:
         found = await asyncio.to_thread(lambda: numbers(BatchExamples(client, "b", include_irrelevant=True, **order)))
 
     assert [1, 2, 9] == sorted(found)
+
+
+class Unending(Truncating):
+    """A service whose stream of a batch does not end, and comes to nothing."""
+
+    def __init__(self, *sent: int) -> None:
+        super().__init__(*sent)
+        self.waits, self.left = asyncio.Event(), asyncio.Event()
+
+    async def GetBatchSessions(  # noqa: N802  # gRPC's name
+        self, request: Any, context: Any
+    ) -> AsyncIterator[pb.GetBatchSessionsResponse]:
+        try:
+            async for answer in super().GetBatchSessions(request, context):
+                yield answer
+            self.waits.set()
+            await asyncio.Event().wait()
+        finally:  # it may be left before all is sent
+            self.left.set()
+
+
+async def test_a_pass_that_is_left_ends_its_stream() -> None:
+    """Whoever takes no more examples lets go of the stream with that, and can still ask for the checkpoint."""
+    service = Unending(1, 2, 3)
+    async with truncating(service=service) as client:
+        data = BatchExamples(client, "b", include_irrelevant=True)
+
+        def first() -> int:
+            gc.disable()  # in a trainer it may not come for long
+            try:
+                for example in data:
+                    return example["session_number"]
+            finally:
+                gc.enable()
+            return 0
+
+        assert 1 == await asyncio.to_thread(first)
+        await asyncio.wait_for(service.left.wait(), PATIENCE_S)
+    assert 1 == data.state_dict()["done"]
+
+
+@ORDERS
+async def test_an_example_that_is_not_made_does_not_count(order: Any) -> None:
+    """A checkpoint counts what came, and not what could not be made: going on from it would leave that out."""
+    async with truncating(1, 2, 3, 9, unreadable=True) as client:
+        data = BatchExamples(client, "b", **order)
+        with pytest.raises(InvalidField):
+            await asyncio.to_thread(list, data)
+
+    assert 0 == data.account.examples
+
+
+STOPPED = """
+import sys
+from clickstream import SyncClickstreamClient
+from clickstream.datasets import BatchExamples
+list(BatchExamples(SyncClickstreamClient(sys.argv[1]), "b", shuffle=sys.argv[2] == "shuffled"))
+"""
+
+
+@pytest.mark.parametrize("order", ["in order", "shuffled"])
+async def test_ctrl_c_ends_a_program_that_waits_for_examples(order: str) -> None:
+    """SIGINT ends a program in mid-pass at once, also if the server says nothing."""
+    service = Unending(1, 2)
+    async with truncating(service=service) as client:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", STOPPED, client.target, order), stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await service.waits.wait()
+                process.send_signal(signal.SIGINT)
+                _, errors = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+    assert (-signal.SIGINT, True) == (process.returncode, errors.decode().rstrip().endswith("KeyboardInterrupt"))
 
 
 # --- processes ------------------------------------------------------------------------------------------------------

@@ -77,7 +77,8 @@ class BatchExamples(Iterable[Example]):
         return self._begun().state()
 
     def load_state_dict(self, state: State) -> None:
-        """Let the next pass go on from this checkpoint, in its epoch. That pass raises ValueError if it cannot.
+        """Let the next pass go on from this checkpoint, in its epoch. That pass raises ValueError if it cannot; as long
+        as none can begin, since the server is away, say, the checkpoint is kept.
 
         Raises ValueError for what is no checkpoint of such a data set.
         """
@@ -86,8 +87,7 @@ class BatchExamples(Iterable[Example]):
         self.set_epoch(state["epoch"])
 
     def __iter__(self) -> Iterator[Example]:
-        loaded, self._loaded = self._loaded, None
-        self._latest = Epoch(
+        begun = Epoch(
             self._client,
             self._batch_id,
             shard=self._reader(),
@@ -95,9 +95,10 @@ class BatchExamples(Iterable[Example]):
             shuffle=Shuffle(self._seed, self.epoch, self._buffer_size) if self._shuffle else None,
             include_irrelevant=self._include_irrelevant,
             events_limit=self._events_limit,
-            state=loaded,
+            state=self._loaded,
         )
-        return self._latest
+        self._latest, self._loaded = begun, None
+        return begun.examples()
 
     def _reader(self) -> Shard:
         return self._shard

@@ -64,8 +64,11 @@ class EpochAccount:
         return self.skipped + self.examples + self.irrelevant + self.moved
 
 
-class Epoch(Iterator[Example]):
-    """One pass. Making it asks the server for the batch, so it is made in the process that reads."""
+class Epoch:
+    """One pass. Making it asks the server for the batch, so it is made in the process that reads.
+
+    It does not hold what reads: that ends where nobody takes examples any more, whoever still asks for the account.
+    """
 
     def __init__(
         self,
@@ -82,17 +85,14 @@ class Epoch(Iterator[Example]):
         self._client = client
         self._include_irrelevant = include_irrelevant
         self._events_limit = events_limit
+        self._shuffle = shuffle
         self._begun = _begun(sealed_batch(client, batch_id), number, shuffle, shard)
         self._places = shard.places(self._begun["session_counter"])
         self.account = EpochAccount(len(self._places), skipped=0 if state is None else self._checked(state))
-        self._examples = self._in_order() if shuffle is None else self._shuffled(shuffle)
 
-    def __next__(self) -> Example:
-        return next(self._examples)
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._examples.close()
+    def examples(self) -> Generator[Example, None, None]:
+        """The examples, to be asked for once."""
+        return self._in_order() if self._shuffle is None else self._shuffled(self._shuffle)
 
     def state(self) -> State:
         """What another pass can go on from, after the example that came last."""
@@ -152,8 +152,9 @@ class Epoch(Iterator[Example]):
         if found.session.is_irrelevant and not self._include_irrelevant:
             self.account.irrelevant += 1
             return None
-        self.account.examples += 1
-        return example_of(session_with_events_from_pb(found))
+        example = example_of(session_with_events_from_pb(found))
+        self.account.examples += 1  # once it is made: a checkpoint after Ctrl-C must not count one that never came
+        return example
 
     def _read(self, span: Span) -> Generator[SessionWithEvents, None, None]:
         return read_span(self._client, self._begun["batch_id"], span, self._events_limit)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from itertools import islice
+from threading import Thread
 from typing import TypeVar
 
 from clickstream.datasets.plan import Span
@@ -72,14 +73,27 @@ def read_span(
 
 
 def ahead(read: Callable[[S], T], wanted: Iterable[S]) -> Generator[T, None, None]:
-    """`read` of each in turn, READ_AHEAD of them at work in threads: so the server works while the caller does."""
+    """`read` of each in turn, READ_AHEAD of them at work in threads: so the server works while the caller does.
+
+    A program that ends does not wait for these threads, as it would for those of a ThreadPoolExecutor: what they read
+    may not come as long as the server is away.
+    """
     left = iter(wanted)
-    pool = ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="clickstream-read")
-    try:
-        running: deque[Future[T]] = deque(pool.submit(read, one) for one in islice(left, READ_AHEAD))
-        while running:
-            done = running.popleft().result()
-            running.extend(pool.submit(read, one) for one in islice(left, 1))
-            yield done
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    running = deque(_begun(read, one) for one in islice(left, READ_AHEAD))
+    while running:
+        done = running.popleft().result()
+        running.extend(_begun(read, one) for one in islice(left, 1))
+        yield done
+
+
+def _begun(read: Callable[[S], T], one: S) -> Future[T]:
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(read(one))
+        except BaseException as error:  # whoever asks for the result gets it
+            done.set_exception(error)
+
+    Thread(target=run, name="clickstream-read", daemon=True).start()
+    return done
