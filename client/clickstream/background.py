@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from clickstream import forks
 from clickstream.client import ClickstreamClient
@@ -17,8 +17,11 @@ from clickstream.errors import Cancelled
 
 T = TypeVar("T")
 S = TypeVar("S")
+P = ParamSpec("P")
 READ_AHEAD = 2
 """So many items of a stream are read before the caller asks for them."""
+_LET_GO_S = 2.0
+"""So long whoever lets go of a client waits for its end. At the end of a program that takes some milliseconds."""
 _CLOSED = "the client is closed"
 _IN_LOOP = (
     "this runs in the client's own thread (on_failure does, for one), where a call would wait for itself: "
@@ -39,6 +42,20 @@ class Carried(Exception):
     def let_go(self) -> NoReturn:
         """Raise it. If that is done more than once, the frames of those who did before are not kept."""
         raise self._error.with_traceback(self._traceback) from None
+
+
+def carrying(theirs: Callable[P, T]) -> Callable[P, T]:
+    """The caller's code, for the loop to call: SystemExit would end it, and with it every call of the process."""
+
+    def carried(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return theirs(*args, **kwargs)
+        except Exception:
+            raise
+        except BaseException as error:
+            raise Carried(error) from error
+
+    return carried
 
 
 class Background:
@@ -87,8 +104,16 @@ class Background:
             future.cancel()
             del future  # as above
 
-    def close(self) -> None:
-        """Close the connection. Calls that still run end with Cancelled."""
+    def let_go(self) -> None:
+        """As `close`, where nobody asked for it: in any thread, which may hold what the loop is waiting for."""
+        with suppress(TimeoutError):
+            self.close(_LET_GO_S)
+
+    def close(self, most_s: float | None = None) -> None:
+        """Close the connection. Calls that still run end with Cancelled.
+
+        Raises TimeoutError after `most_s` seconds; it is closed all the same as soon as the loop comes to it.
+        """
         with suppress(forks.ForkedProcess):  # there is nothing to close in the child
             forks.check()
             with self._lock:
@@ -100,7 +125,7 @@ class Background:
                 future.cancel()
             closing = asyncio.run_coroutine_threadsafe(self._client.close(), _loop())
             if not _in_loop():  # there, garbage is collected: it would wait for itself
-                closing.result()
+                closing.result(most_s)
 
     def _submit(self, call: Callable[[ClickstreamClient], Coroutine[Any, Any, T]]) -> Future[T]:
         check()

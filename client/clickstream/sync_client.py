@@ -9,7 +9,7 @@ from typing import Any, Self
 from weakref import finalize
 
 from clickstream.access import Access
-from clickstream.background import Background
+from clickstream.background import Background, carrying
 from clickstream.client import DEFAULT_TARGET, ClickstreamClient
 from clickstream.credentials import Tls, Token
 from clickstream.dao import DEFAULT_EVENTS_LIMIT
@@ -71,9 +71,11 @@ class SyncClickstreamClient:
             "stream_resume_s": stream_resume_s,
             "message_bytes_max": message_bytes_max,
         }
+        if callable(token):
+            token = carrying(token)  # not in what is pickled
         client = ClickstreamClient(target, token=token, tls=tls, token_in_clear=token_in_clear, **self.settings)
         self._background = Background(client)
-        self._close = finalize(self, self._background.close)
+        self._let_go = finalize(self, self._background.let_go)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Beside the class, not as its arguments: their repr would show the token.
@@ -89,7 +91,8 @@ class SyncClickstreamClient:
 
     def close(self) -> None:
         """Close the connection. Calls that still run end with Cancelled."""
-        self._close()
+        self._let_go.detach()
+        self._background.close()
 
     def register_session(self, session: Session) -> Registration:
         """See `ClickstreamDao.register_session`."""

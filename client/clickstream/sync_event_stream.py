@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from clickstream.background import Background, Carried, check
+from clickstream.background import Background, Carried, carrying, check
 from clickstream.client import ClickstreamClient
 from clickstream.errors import Cancelled
 from clickstream.event_stream import CLOSED, NOT_ENTERED, EventStream, FailureHandler
@@ -35,7 +35,7 @@ class SyncEventStream:
     ) -> None:
         self._owner = owner  # a client that nothing holds is closed
         self._background = background
-        self._options = {"on_failure": on_failure and _carrying(on_failure), **options}
+        self._options = {"on_failure": on_failure and carrying(on_failure), **options}
         self._most_events = min(options["batch_events"], options["unacked_events"])
         self._most_bytes = options["batch_bytes"]
         # Only those who send take the lock, not the loop: a signal handler that sends may interrupt one who holds it.
@@ -157,17 +157,3 @@ class SyncEventStream:
                         self._lost = True
                     self._taken_bytes += message.ByteSize()
                 self._gathered.popleft()
-
-
-def _carrying(handler: FailureHandler) -> FailureHandler:
-    """The handler, whose SystemExit would end the loop and with it every call of the process."""
-
-    def handle(event: SessionEvent, failure: ItemFailure) -> None:
-        try:
-            handler(event, failure)
-        except Exception:
-            raise
-        except BaseException as error:
-            raise Carried(error) from error
-
-    return handle

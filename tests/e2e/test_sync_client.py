@@ -280,6 +280,26 @@ def events(handler):
 def imported(error):
     list(client.import_sessions(ImportConfig(import_id="i"), chunks(error)))
 
+def other(error):
+    return SyncClickstreamClient(sys.argv[1], token=lambda: raising(error))
+
+def sent(client):
+    with client.event_stream() as stream:
+        stream.send(SessionEvent(session_id="s", event_id="e", object_id="o"))
+
+def let_go_of_with_what_the_loop_waits_for():
+    lock, waits = threading.Lock(), threading.Event()
+    def handle(*_):
+        waits.set()
+        lock.acquire()
+    gone = SyncClickstreamClient(sys.argv[1])
+    gone.list_batches()
+    with client.event_stream(on_failure=handle) as stream:
+        with lock:
+            stream.send(SessionEvent(session_id="s", event_id="bad"))
+            waits.wait()
+            del gone
+
 def called_from_signals():
     handled, done = threading.Semaphore(1), threading.Event()
     def handle(*_):
@@ -316,6 +336,11 @@ print("works on")
         ("imported(SystemExit())", ["SystemExit"]),
         ("imported(Own())", ["Own"]),
         ("called_from_signals()", []),
+        ("other(SystemExit()).list_batches()", ["SystemExit"]),
+        ("list(other(SystemExit()).get_batch_pages('b'))", ["SystemExit"]),
+        ("sent(other(SystemExit()))", ["SystemExit"]),
+        ("list(other(SystemExit()).import_sessions(ImportConfig(import_id='i'), []))", ["SystemExit"]),
+        ("let_go_of_with_what_the_loop_waits_for()", []),
     ],
 )
 async def test_nothing_stops_the_loop(server: ServerProcess, act: str, told: list[str]) -> None:
