@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -21,8 +22,8 @@ class Tls:
     """TLS with files in PEM form.
 
     `ca`: who is trusted to vouch for the server; None: the public authorities that gRPC knows. `client_cert` and
-    `client_key`: what a server with mutual TLS asks for. They are read when the client connects; after a renewal make
-    a new client.
+    `client_key`: what a server with mutual TLS asks for. They are read once, when the client connects for the first
+    time; after a renewal make a new client.
     """
 
     ca: PathLike | None = None
@@ -47,13 +48,24 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class TokenFile:
-    """A token that stands in a file, which is read at every call: so it can be replaced while the client runs."""
+    """A token that stands in a file, which is read at every call: so it can be replaced while the client runs.
+
+    While the file is empty, the token that it had counts: who writes over a file empties it first.
+    """
 
     path: PathLike
+    _had: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __call__(self) -> str:
         try:
-            return Path(self.path).read_text(encoding="utf-8").strip()
+            token = Path(self.path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not text"
             raise MissingCredentials(f"the token in {os.fspath(self.path)} cannot be read: {why}") from error
+        if not token and self._had:
+            return self._had[0]
+        self._had[:] = [token]
+        return token
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TokenFile, (self.path,)  # without any token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -112,6 +113,23 @@ async def test_a_callable_gives_the_token_of_each_call(guarded: Guarded) -> None
             with pytest.raises(MissingCredentials) as raised:
                 await client.list_batches()
             assert "not" not in str(raised.value).split("must")[0]
+
+
+async def test_a_token_file_may_be_written_over(guarded: Guarded, tmp_path: Path) -> None:
+    """While the file is empty, as before it is written to, the token that it had counts; no copy takes it along."""
+    file = tmp_path / "mine.token"
+    file.write_text(guarded.tokens["producer"])
+    given = TokenFile(file)
+    async with ClickstreamClient(guarded.address, token=given) as client:
+        await client.register_session(Session(session_id="s"))
+        file.write_text("")
+        await client.register_session(Session(session_id="s"))
+        file.write_text(guarded.tokens["consumer"])
+        assert 1 == len((await client.list_batches()).batches)
+
+    assert guarded.tokens["consumer"].encode() not in pickle.dumps(given)
+    assert given == pickle.loads(pickle.dumps(given)) == TokenFile(file)  # our own
+    assert "cst_" not in repr(given)
 
 
 async def test_a_token_file_that_is_gone_is_said(guarded: Guarded, tmp_path: Path) -> None:
