@@ -9,10 +9,11 @@ from typing import Any
 def trace_options() -> dict[str, Any]:
     """What to give a call so that it continues the trace of the span that is current now; nothing if there is none.
 
-    Nothing is imported for it: a process that has spans has imported OpenTelemetry's API.
+    Nothing is imported for it: a process that has spans has imported OpenTelemetry's API. Another thread may be about
+    to, and then the module is there before its functions are.
     """
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None or not trace.get_current_span().get_span_context().is_valid:
+    current_span = getattr(sys.modules.get("opentelemetry.trace"), "get_current_span", None)
+    if current_span is None or not current_span().get_span_context().is_valid:
         return {}
     from opentelemetry import propagate
 

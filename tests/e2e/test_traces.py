@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import grpc.aio
@@ -273,5 +275,14 @@ async def test_a_protocol_that_is_not_there_is_said_at_the_start(
 def test_no_span_no_metadata() -> None:
     """A call outside of any span carries nothing of a trace."""
     from clickstream.tracing import trace_options
+
+    assert {} == trace_options()
+
+
+def test_a_call_may_come_while_opentelemetry_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread is about to import it, and its module is there, still empty: there is no trace yet."""
+    from clickstream.tracing import trace_options
+
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", ModuleType("opentelemetry.trace"))
 
     assert {} == trace_options()
