@@ -85,7 +85,7 @@ def log_likelihood(foretold: np.ndarray, clicked: np.ndarray) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("batch_id", help="a sealed batch")
-    target = os.environ.get("CLICKSTREAM_TARGET", "127.0.0.1:50051")
+    target = os.environ.get("CLICKSTREAM_TARGET") or "127.0.0.1:50051"
     parser.add_argument("--target", default=target, help="the server (%(default)s)")
     parser.add_argument(
         "--events-limit",

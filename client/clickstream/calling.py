@@ -18,8 +18,17 @@ from clickstream.pacing import Pace
 from clickstream.resume import call_cancelled, failure_of, is_momentary, is_task_cancelled
 from clickstream.tracing import trace_options
 
+DEADLINE_S_MAX = 1_000_000_000
+"""Some 30 years. Of more, `inf` too, gRPC makes a deadline that is over."""
 _HELD_BACK_S = 0.25, 0.75
 """After so long, what was held back may be tried again: as long as a server has those wait that it refuses."""
+
+
+def check_deadlines(**deadlines_s: float) -> None:
+    """Raise ValueError for what is no deadline."""
+    for name, seconds in deadlines_s.items():
+        if not 0 < seconds <= DEADLINE_S_MAX:
+            raise ValueError(f"{name} must be more than 0 seconds, and {DEADLINE_S_MAX:,} at most, not {seconds}")
 
 
 def started(method: Callable[..., Any], request: Any, timeout_s: float) -> Any:

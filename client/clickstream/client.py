@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from clickstream import forks, transfer_wire, wire
 from clickstream.access import Access
-from clickstream.calling import Caller, check_size, written
+from clickstream.calling import Caller, check_deadlines, check_size, written
 from clickstream.channel import channel_options
 from clickstream.credentials import Tls, Token
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
@@ -97,6 +97,9 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         stream_resume_s: float = 60.0,
         message_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
+        check_deadlines(deadline_s=deadline_s, stream_deadline_s=stream_deadline_s)
+        if not stream_resume_s >= 0:
+            raise ValueError(f"stream_resume_s must be 0 seconds or more, not {stream_resume_s}")
         self.target = target
         self._access = Access.of(target, token, tls=tls, token_in_clear=token_in_clear)
         self._message_bytes_max = message_bytes_max

@@ -18,6 +18,7 @@ class PemFault(ValueError):
 
 def check_pair(cert: PathLike, key: PathLike) -> None:
     """Raise PemFault unless these are a certificate (with those between it and its authority) and its key; OSError."""
+    Path(cert).read_bytes()  # OpenSSL does not say which file is missing
     if b"ENCRYPTED" in Path(key).read_bytes():
         raise PemFault(f"the key in {os.fspath(key)} is encrypted: give one without a password, readable by you only")
     try:

@@ -84,8 +84,20 @@ def _add_ping(commands: Any) -> None:
         default="",
         help="ask for this name of its health; liveness: whether its process works, whatever the database does",
     )
-    parser.add_argument("--timeout-s", type=float, default=5.0, help="seconds to wait (default %(default)s)")
+    parser.add_argument("--timeout-s", type=_deadline, default=5.0, help="seconds to wait (default %(default)s)")
     parser.set_defaults(run=_ping)
+
+
+def _deadline(argument: str) -> float:
+    from clickstream.calling import DEADLINE_S_MAX
+
+    try:
+        seconds = float(argument)
+    except ValueError:
+        seconds = -1
+    if not 0 < seconds <= DEADLINE_S_MAX:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, more than 0 and {DEADLINE_S_MAX:,} at most")
+    return seconds
 
 
 def _text(argument: str) -> str:

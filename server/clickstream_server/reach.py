@@ -32,7 +32,7 @@ def add_reach(parser: argparse.ArgumentParser, *, sized: bool = False) -> None:
     from clickstream.client import DEFAULT_TARGET
     from clickstream.values import MESSAGE_BYTES_MAX
 
-    default = os.environ.get(f"{_PREFIX}TARGET", DEFAULT_TARGET)
+    default = os.environ.get(f"{_PREFIX}TARGET") or DEFAULT_TARGET
     group = parser.add_argument_group("the server")
     group.add_argument("--target", default=default, help=f"its address ({_PREFIX}TARGET; default %(default)s)")
     group.add_argument("--tls", action="store_true", default=None, help=f"use TLS ({_PREFIX}TLS=1)")

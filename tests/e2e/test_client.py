@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -32,6 +33,7 @@ from clickstream import (
     SessionBatchStatus,
     SessionEvent,
     SessionNotFound,
+    SyncClickstreamClient,
     Unavailable,
 )
 from clickstream.v1 import clickstream_service_pb2 as pb
@@ -94,6 +96,18 @@ async def test_every_call_has_a_deadline(name: str) -> None:
     ):
         with pytest.raises((DeadlineExceeded, Unavailable)):
             await asyncio.wait_for(CALLS[name](client), timeout=30)
+
+
+@pytest.mark.parametrize("name", ["deadline_s", "stream_deadline_s", "stream_resume_s"])
+@pytest.mark.parametrize("seconds", [math.inf, math.nan, 1e10, 0, -1])
+def test_what_is_no_deadline_is_refused(name: str, seconds: float) -> None:
+    """A deadline that gRPC would take for one that is over raises ValueError; patience may be none, or endless."""
+    if name == "stream_resume_s" and seconds >= 0:
+        ClickstreamClient(stream_resume_s=seconds)
+        return
+    for kind in (ClickstreamClient, SyncClickstreamClient):
+        with pytest.raises(ValueError, match=name):
+            kind(**{name: seconds})
 
 
 async def test_a_frozen_server_is_a_deadline(mongodb_uri: str, database: str) -> None:

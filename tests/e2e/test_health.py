@@ -146,6 +146,23 @@ async def test_ping_refuses_what_is_no_text(argument: str, told: str) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e10", "0", "-1", "soon"])
+async def test_ping_waits_for_a_time_that_there_is(seconds: str) -> None:
+    """What gRPC would take for no time at all is refused; it is not said that nobody serves."""
+    code, _, errors = await run_program("ping", f"--timeout-s={seconds}", "--target=127.0.0.1:1")
+
+    assert 2 == code
+    assert "must be a number of seconds, more than 0" in errors
+
+
+async def test_an_empty_variable_is_none() -> None:
+    """A CLICKSTREAM_TARGET without anything in it, as compose files leave it, is as good as unset."""
+    code, told, _ = await run_program("ping", "--help", CLICKSTREAM_TARGET="")
+
+    assert 0 == code
+    assert "default 127.0.0.1:50051" in " ".join(told.split())
+
+
 async def test_a_health_port_that_is_taken_keeps_the_server_from_starting(mongodb_uri: str, database: str) -> None:
     """Probes that ask another program would restart this one for nothing, so it says so and stops."""
     with socket.socket() as other:

@@ -77,6 +77,11 @@ async def test_every_command_gets_through_with_flags_or_variables(
         (["--token-file", "gone"], {}, "the token in gone cannot be read: No such file or directory"),
         (["--tls-ca", "gone"], {}, "cannot read gone: No such file or directory"),
         (["--tls-client-cert", "x"], {}, "client_cert and client_key belong together"),
+        (
+            ["--tls-client-cert", "gone", "--tls-client-key", __file__],
+            {},
+            "cannot read gone: No such file or directory",
+        ),
         (["--target", "10.0.0.1:1"], PLAIN | {"CLICKSTREAM_TOKEN": "a"}, "could read the token"),
         ([], {"CLICKSTREAM_TLS": "perhaps"}, "CLICKSTREAM_TLS must be 1 or 0"),
         ([], PLAIN | {"CLICKSTREAM_TOKEN": "a"}, "if it has TLS, use TLS"),

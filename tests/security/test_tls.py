@@ -338,6 +338,7 @@ async def test_files_that_cannot_be_used_keep_the_server_from_starting(
         (Tls(client_cert="a"), "belong together"),
         (Tls(client_key="a"), "belong together"),
         (Tls(__file__), "holds no certificates"),
+        (Tls(client_cert="gone.pem", client_key=__file__), "gone.pem"),
     ],
 )
 def test_a_client_is_told_at_once_of_files_that_cannot_be_used(tls: Tls, words: str) -> None:
