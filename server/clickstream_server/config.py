@@ -238,12 +238,17 @@ class Settings(BaseModel):
 
 
 def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Settings from flags (None: not given) and the environment. Raises StartFailure with what is wrong."""
-    variables = {name: environment.get(ENV_PREFIX + name.upper()) for name in Settings.model_fields}
+    """Settings from flags (None: not given) and the environment. Raises StartFailure with what is wrong.
+
+    What is given as nothing has its default; a flag so, whatever the environment says.
+    """
+    said = {
+        name: flags.get(name) if flags.get(name) is not None else environment.get(ENV_PREFIX + name.upper())
+        for name in Settings.model_fields
+    }
     given = {
         name: value
-        for source in (variables, flags)
-        for name, value in source.items()
+        for name, value in said.items()
         if value not in {None, ""} or (value == "" and name == _OFF_WHEN_EMPTY)
     }
     try:

@@ -28,6 +28,17 @@ def test_workers_get_the_settings_as_they_are() -> None:
     assert given.keys() < set(SECONDS)
 
 
+@pytest.mark.parametrize("name", ["mongodb_uri", "tokens_file", "health_listen", "age_s_max"])
+def test_an_empty_flag_counts(name: str) -> None:
+    """A flag that is given as nothing has its default, whatever the variable says; an empty variable has it as well."""
+    variable = f"CLICKSTREAM_{name.upper()}"
+    elsewhere = {"mongodb_uri": "mongodb://elsewhere", "age_s_max": "5"}.get(name, "127.0.0.1:1")
+
+    assert str(getattr(load_settings({name: None}, {variable: elsewhere}), name)) in {elsewhere, f"{elsewhere}.0"}
+    for flag, said in (("", elsewhere), ("", ""), (None, "")):
+        assert Settings() == load_settings({name: flag}, {variable: said})
+
+
 @pytest.mark.parametrize("name", ["listen", "ui_listen", "health_listen", "metrics_listen"])
 @pytest.mark.parametrize("value", ["127.0.0.1:²", "127.0.0.1:\u0665", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:"])
 def test_a_port_is_a_number_that_ports_have(name: str, value: str) -> None:
