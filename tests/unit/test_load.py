@@ -12,9 +12,9 @@ METHOD = "/clickstream.v1.ClickstreamService/RegisterSession"
 class Server:
     """Serves a given number of calls a second, at most; as many callers as there are to be try again and again."""
 
-    def __init__(self, calls_max: int = 1_000) -> None:
+    def __init__(self, calls_max: int = 1_000, queue_s_max: float = QUEUE_S_MAX) -> None:
         self.now = 100.0
-        self.load = Load(calls_max, QUEUE_S_MAX, lambda: self.now)
+        self.load = Load(calls_max, queue_s_max, lambda: self.now)
         self.refused = 0
 
     def idle(self, calls: int = 50) -> None:
@@ -95,6 +95,19 @@ def test_a_standing_queue_is_cut_down() -> None:
     assert server.refused
     assert UNLOADED_S < sum(later) / len(later) < 3.5 * UNLOADED_S
     assert CALLS_MIN <= server.load.calls_bound < 50
+
+
+def test_without_patience_only_a_queue_is_cut_down() -> None:
+    """With 0 s for a queue that stands, calls are refused in the first moment of one, and none while there is none."""
+    server = Server(queue_s_max=0.0)
+    for calls in (1, 5, 50):
+        server.now += 1.0
+        server.idle(calls)
+    server.crowded(callers=CALLS_FREE, lasts_s=5.0)
+    assert 0 == server.refused
+    server.crowded(callers=200, lasts_s=1.0)
+
+    assert server.refused
 
 
 def test_all_are_admitted_again_once_the_overload_is_over() -> None:

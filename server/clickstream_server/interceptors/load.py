@@ -107,10 +107,11 @@ class Load:
         """At the end of a window: is there a queue that stands, and how many calls may there be then?"""
         slowness = 0.0 if self._ended < _WINDOW_CALLS else self._took_s / self._expected_s
         self._window_since, self._ended, self._took_s, self._expected_s = now, 0, 0.0, 0.0
-        if slowness <= SLOWNESS_AIM or self.in_flight <= CALLS_FREE:
+        calm = slowness <= SLOWNESS_AIM or self.in_flight <= CALLS_FREE
+        if calm:
             self._calm_since = now
         if not self._bounded:
-            if now - self._calm_since >= self._queue_s_max:
+            if not calm and now - self._calm_since >= self._queue_s_max:
                 self._refused_since, self._refusals = now, 0
                 self.calls_bound = self._within(self.in_flight * SLOWNESS_AIM / slowness)
         elif self._is_over(now):
