@@ -55,3 +55,11 @@ def test_garbage_is_an_error_of_the_whole_request() -> None:
     whole = pb.PushEventsRequest(events=[event_pb2.SessionEvent(event_id="e")]).SerializeToString()
 
     assert ["", ""] == [path_of(b"\xff\xff\xff\xff"), path_of(whole[:-1], pb.PushEventsRequest)]
+
+
+def test_what_is_wrong_is_not_searched_without_end() -> None:
+    """A fault behind a hundred thousand fields, which others would wait for, is told without its place."""
+    fault = field(1, field(1, b"\xff"))
+    few, many = (b"\x78\x01" * count for count in (1_000, 100_000))  # of field 15, which there is not
+
+    assert ["events[0].event_id", ""] == [path_of(fields + fault, pb.PushEventsRequest) for fields in (few, many)]
