@@ -143,6 +143,23 @@ async def test_an_alert_on_a_first_fault_has_something_to_count_from() -> None:
         promql_parser.walk(promql_parser.parse(expression), partial(_must_be_told, told))
 
 
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_what_is_over_raises_no_alert(rule: dict[str, Any]) -> None:
+    """What failed for as long as half of the time that its alert waits is out of the alert's sight before it fires."""
+    waits = promql_parser.parse_duration(rule["for"])
+    looks_back = [promql_parser.parse_duration(found) for found in re.findall(r"\brate\([^[]*\[(\w+)\]", rule["expr"])]
+
+    assert rule["expr"].count("rate(") == len(looks_back)
+    assert [] == [found for found in looks_back if 2 * found > waits]
+
+
+def test_an_import_raises_no_alert() -> None:
+    """No alert asks how many sessions wait: imports keep most of their room filled, calls can fill little of it."""
+    waiting = {"clickstream_group_commit_queue_sessions", "clickstream_group_commit_queue_bytes"}
+
+    assert not [rule["alert"] for rule in rules() if waiting & {name for name, _ in selected(rule["expr"])}]
+
+
 def test_workers_that_wait_do_not_die() -> None:
     """The alert on workers that die asks how often they did, not how many serve: none does without a database."""
     expression = dict(expressions())["ClickstreamWorkersDie"]

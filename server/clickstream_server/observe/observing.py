@@ -71,8 +71,8 @@ class Observing:
                 "When the server's certificate expires, since unix epoch in seconds; 0 without TLS.",
                 certificate_expires_at,
             ),
-            ("clickstream_group_commit_queue_sessions", "Calls that wait for a group.", lambda: dao.waiting[0]),
-            ("clickstream_group_commit_queue_bytes", "Bytes that these calls hold.", lambda: dao.waiting[1]),
+            ("clickstream_group_commit_queue_sessions", "Sessions that wait for their group.", lambda: dao.waiting[0]),
+            ("clickstream_group_commit_queue_bytes", "Bytes that they hold.", lambda: dao.waiting[1]),
             ("clickstream_followers", "Streams that follow a batch.", lambda: len(dao.lags())),
             (
                 "clickstream_follower_lag_sessions",
