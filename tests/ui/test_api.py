@@ -100,6 +100,25 @@ async def test_nothing_is_read_without_a_bound(site: Site, http: aiohttp.ClientS
     assert (500, 600) == (len(session["events"]), session["event_count"])
 
 
+async def test_large_events_are_shown_in_part(site: Site, http: aiohttp.ClientSession) -> None:
+    """Of a session whose events are too large to be held at once fewer are shown, and how many there are is told."""
+    batch_id = await register(site.client, sessions=1)
+    meta = {"n": [1] * 32_000}  # 64 KiB as JSON, and 350 as BSON
+    for first in range(0, 60, 10):
+        await site.client.push_events(
+            [
+                SessionEvent(event_id=f"e-{number}", session_id="s-1", object_id="o", meta=meta)
+                for number in range(first, first + 10)
+            ]
+        )
+
+    for path, parameters in (("session", {"id": "s-1"}), ("batch", {"id": batch_id})):
+        status, found = await asked(http, path, **parameters)
+        row = found["sessions"][0] if path == "batch" else found
+        assert (200, 60) == (status, row["event_count"])
+        assert 0 < len(row["events"]) < 50
+
+
 async def test_older_batches_follow_the_overview(site: Site, http: aiohttp.ClientSession) -> None:
     """The overview has 20 batches; its token leads to the rest, and no batch is missing or twice."""
     released = []

@@ -6,13 +6,14 @@ import json
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from grpc import StatusCode
 
 from clickstream.dao import ClickstreamDao
-from clickstream.errors import BatchNotFound, ClickstreamError, InvalidField, SessionNotFound
+from clickstream.errors import BatchNotFound, ClickstreamError, InvalidField, MessageTooLarge, SessionNotFound
+from clickstream.models import SessionPage
 from clickstream_server.deadlines import deadline
 from clickstream_server.interceptors.errors import internal_error
 from clickstream_server.ui.forms import batch_fields, overview_fields, page_fields, session_fields
@@ -30,10 +31,12 @@ _STATUS = {
     StatusCode.UNAUTHENTICATED: 401,
     StatusCode.PERMISSION_DENIED: 403,
     StatusCode.NOT_FOUND: 404,
+    StatusCode.RESOURCE_EXHAUSTED: 503,
     StatusCode.UNAVAILABLE: 503,
     StatusCode.DEADLINE_EXCEEDED: 503,
 }
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+T = TypeVar("T")
 
 
 class PageApi:
@@ -65,24 +68,28 @@ class PageApi:
         )
 
     async def batch(self, request: web.Request) -> web.Response:
-        """A batch, and its sessions after `after_number`: `limit` at most, fewer where they are large."""
+        """A batch, and its sessions after `after_number`: `limit` at most, fewer where they are large. So of events."""
         batch_id = request.query.get("id", "")
         after_number = _number(request, "after_number", default=0, most=10**_NUMBER_DIGITS_MAX)
         limit = _number(request, "limit", default=SESSIONS_DEFAULT, most=SESSIONS_MAX, least=1)
         batch = await self._dao.get_batch(batch_id)
         if batch is None:
             raise BatchNotFound.by_id(batch_id)
-        pages = self._dao.get_batch_pages(
-            batch_id, after_number=after_number, limit=limit, events_limit=EVENTS_OF_BATCH_SESSION_MAX
-        )
-        async with aclosing(pages):
-            return _answer(page_fields(batch, await anext(pages)))
+
+        async def read(events_limit: int) -> SessionPage:
+            pages = self._dao.get_batch_pages(
+                batch_id, after_number=after_number, limit=limit, events_limit=events_limit
+            )
+            async with aclosing(pages):
+                return await anext(pages)
+
+        return _answer(page_fields(batch, await _as_many_as_fit(EVENTS_OF_BATCH_SESSION_MAX, read)))
 
     async def session(self, request: web.Request) -> web.Response:
-        """A session with its earliest events, `events_limit` at most."""
+        """A session with its earliest events: `events_limit` at most, fewer where they are large."""
         session_id = request.query.get("id", "")
         events_limit = _number(request, "events_limit", default=EVENTS_DEFAULT, most=EVENTS_MAX)
-        found = await self._dao.get_session(session_id, events_limit=events_limit)
+        found = await _as_many_as_fit(events_limit, lambda most: self._dao.get_session(session_id, events_limit=most))
         if found is None:
             raise SessionNotFound.by_id(session_id)
         return _answer(session_fields(found))
@@ -93,6 +100,17 @@ def _number(request: web.Request, name: str, *, default: int, most: int, least: 
     if not (text.isascii() and text.isdigit() and len(text) <= _NUMBER_DIGITS_MAX and least <= int(text) <= most):
         raise InvalidField.at(name, f"must be a whole number from {least} to {most}")
     return int(text)
+
+
+async def _as_many_as_fit(most: int, read: Callable[[int], Awaitable[T]]) -> T:
+    """What `read` finds with `most` events of each session, or with fewer where these are too large to be held."""
+    while True:
+        try:
+            return await read(most)
+        except MessageTooLarge:
+            if not most:
+                raise
+        most //= 4  # few tries: each reads all that may be held
 
 
 def _answer(found: dict[str, Any], status: int = 200) -> web.Response:
