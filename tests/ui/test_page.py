@@ -444,6 +444,32 @@ async def test_the_page_lives_through_an_outage_of_the_database(tmp_path: Path, 
     await mongo.stop()
 
 
+async def test_what_is_not_there_is_asked_for_once_at_a_time(site: Site, browser: Browser) -> None:
+    """While a view that could not be shown is asked for again, it is not asked for once more with every second."""
+    await browser.open(site.url)
+    await shows(browser, "#state-words", "The database answers.")
+    await browser.script(
+        """
+        const passed = window.fetch;
+        window.sessions = window.overviews = 0;
+        window.fetch = (address, options) => {
+          if (address.startsWith("api/overview") && window.sessions > 1) window.overviews += 1;
+          if (!address.startsWith("api/session")) return passed(address, options);
+          window.sessions += 1;
+          // At first the database is away, and then it takes its time.
+          return window.sessions === 1 ? Promise.resolve(new Response("{}", { status: 503 })) : new Promise(() => {});
+        };
+        location.hash = "#session/s-1";
+        """
+    )
+
+    async def seconds_passed() -> bool:
+        return await browser.script("return window.overviews") >= 3
+
+    await eventually(seconds_passed, "the page goes on asking for the overview")
+    assert 2 == await browser.script("return window.sessions")
+
+
 async def test_the_page_lives_through_a_restart_of_the_server(
     mongodb_uri: str, database: str, browser: Browser
 ) -> None:

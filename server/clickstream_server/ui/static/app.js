@@ -11,7 +11,7 @@ const place = (id) => document.getElementById(id);
 
 let view;
 let overview = null;
-let waiting = false; // whether the view could not be loaded and is to be tried again
+let waiting = false; // whether the view could not be loaded and is to be tried again; not while it is
 let timer;
 let asking = false;
 let awaySince = null;
@@ -43,7 +43,6 @@ async function show(next, moved) {
   let element = next.element;
   try {
     await next.load();
-    waiting = false;
   } catch (error) {
     element = troubleView(next, error);
     if (view === next) waiting = mayPass(error);
@@ -92,8 +91,10 @@ function take(found) {
   }
   state("up", "The database answers.", `Round trip ${took < 10 ? took.toFixed(1) : Math.round(took)} ms.`);
   overview = found;
-  if (waiting) show(view, false);
-  else view?.update(found);
+  if (waiting) {
+    waiting = false;
+    show(view, false);
+  } else view?.update(found);
   say(found.rate.per_s);
 }
 
