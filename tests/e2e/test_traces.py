@@ -22,6 +22,7 @@ from clickstream import ClickstreamClient, InvalidField, Session, SessionEvent, 
 from clickstream_server import app
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
+from clickstream_server.observe import observing
 from harness import PATIENCE_S, ServerProcess, eventually
 
 SERVICE = "clickstream.v1.ClickstreamService"
@@ -260,12 +261,44 @@ async def test_a_collector_that_hangs_does_not_hold_up_a_stop(mongodb_uri: str, 
                 assert 0 == await process.stop()
 
 
-async def test_a_protocol_that_is_not_there_is_said_at_the_start(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+async def test_whoever_stops_at_once_waits_for_no_collector(
+    mongodb_uri: str, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A variable of OpenTelemetry that cannot be followed is named, before a database is started."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
-    with pytest.raises(StartFailure, match="OTEL_EXPORTER_OTLP_PROTOCOL"):
+    """Stopped at once, a server does not wait for a collector that hangs, however long it would at an orderly stop."""
+    monkeypatch.setattr(observing, "_STOP_S", 3600.0)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    with socket.create_server(("127.0.0.1", 0)) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.getsockname()[1]}")
+        settings = Settings(
+            listen="127.0.0.1:0", ui_listen="off", mongodb_uri=mongodb_uri, mongodb_database=database, traces="otlp"
+        )
+        serves: asyncio.Future[app.Running] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(app.until(asyncio.Event(), settings, serves.set_result))
+        async with ClickstreamClient((await serves).address) as client:
+            await client.register_session(Session(session_id="s"))
+        collector.settimeout(PATIENCE_S)
+        connection, _ = await asyncio.to_thread(collector.accept)  # a span is on its way
+        with connection:
+            serving.cancel()
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.wait([serving])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+    ],
+)
+async def test_what_cannot_be_followed_is_said_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    """A variable of OpenTelemetry that cannot be followed ends the start with a line, before a database is started."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StartFailure, match=rf"OTEL_.*{value}"):
         async with app.running(Settings(traces="otlp", listen="127.0.0.1:0", ui_listen="off", data_dir=tmp_path)):
             pass
 

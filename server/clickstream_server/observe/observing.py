@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from clickstream_server.failures import StartFailure
 from clickstream_server.interceptors.observe import Observe
 from clickstream_server.observe.calls import CallLog
 from clickstream_server.observe.exposition import Family, Workers, snapshot, told
+from clickstream_server.process import ending
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.observer import NOBODY, Command, Gathered, Kind, StorageObserver, Way
 from clickstream_server.waiting import in_thread
@@ -127,12 +129,15 @@ async def observing(settings: Settings) -> AsyncIterator[Observing]:
     """Observe as the settings ask for it, for as long as the context lasts. Raises StartFailure."""
     metrics = _metrics(settings) if settings.metrics_shown else None
     tracing = _tracing() if settings.traces == "otlp" else None
-    try:
+    # Stopped at once, it waits for no collector.
+    async with ending(partial(_last_sent, tracing), partial(asyncio.sleep, 0)):
         yield Observing(settings, metrics, tracing)
-    finally:
-        if tracing is not None:
-            # In a thread that nobody waits for: asyncio's own are joined when the event loop ends, without a bound.
-            await asyncio.wait([asyncio.ensure_future(in_thread(tracing.close))], timeout=_STOP_S)
+
+
+async def _last_sent(tracing: Tracing | None) -> None:
+    if tracing is not None:
+        # In a thread that nobody waits for: asyncio's own are joined when the event loop ends, without a bound.
+        await asyncio.wait([asyncio.ensure_future(in_thread(tracing.close))], timeout=_STOP_S)
 
 
 def _metrics(settings: Settings) -> ServerMetrics:
@@ -166,8 +171,10 @@ def _tracing() -> Tracing:
         raise StartFailure(
             "CLICKSTREAM_TRACES: OpenTelemetry is not installed; it is the extra [otel], see docs/observability.md"
         ) from error
-    except ValueError as error:
-        raise StartFailure(str(error)) from error
+    except Exception as error:  # what OpenTelemetry raises has no class in common
+        raise StartFailure(
+            f"CLICKSTREAM_TRACES: the variables of OpenTelemetry (OTEL_...) cannot be followed: {error}"
+        ) from error
 
 
 class _Several(StorageObserver):
