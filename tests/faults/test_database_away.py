@@ -7,7 +7,8 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -24,7 +25,7 @@ from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.health import LIVENESS
-from harness import PATIENCE_S, eventually, freeze, mongod_pid, served
+from harness import PATIENCE_S, ServerProcess, eventually, freeze, mongod_pid, served
 
 SERVICE = "clickstream.v1.ClickstreamService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -251,3 +252,39 @@ async def _stored(client: ClickstreamClient, session_id: str) -> bool:
     except ClickstreamError:
         return False
     return True
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_calls_that_run_out_of_time_keep_no_connection(tmp_path: Path, driver: str) -> None:
+    """Calls that are cancelled while they wait for a connection, and once more, leave others their way to one."""
+    process = await ServerProcess.start(
+        data_dir=tmp_path, mongodb_driver=driver, storage_timeout_s="1", metrics_listen="127.0.0.1:0"
+    )
+    async with ClickstreamClient(process.address, deadline_s=2.0) as client:
+
+        async def call(place: int) -> None:
+            calls = (
+                client.list_batches,
+                partial(client.get_session, "s"),
+                partial(client.register_session, Session(session_id=f"s-{place}")),
+                partial(client.push_events, [SessionEvent(session_id="s", object_id="o", event_id=f"e-{place}")]),
+            )
+            with suppress(ClickstreamError, TimeoutError):
+                async with asyncio.timeout(0.3 + 0.05 * place):
+                    await calls[place % len(calls)]()
+
+        async def answers() -> bool:
+            try:
+                await client.list_batches()
+            except ClickstreamError:
+                return False
+            return True
+
+        for _ in range(4):
+            await freeze(mongod_pid(tmp_path))
+            try:
+                await asyncio.gather(*map(call, range(60)))
+            finally:
+                os.kill(mongod_pid(tmp_path), signal.SIGCONT)
+            await eventually(answers, "the database answers again")
+    assert 0 == await process.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, get_args
 
 import pytest
 from pymongo import AsyncMongoClient
+from pymongo.lock import _async_cond_wait, _async_create_condition, _async_create_lock
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from clickstream import Session, SessionEvent
@@ -323,3 +325,35 @@ async def test_batches_are_listed_in_one_answer(mongodb_uri: str, database: str,
 
     assert (1_000, True) == (len(found.batches), bool(found.next_page_token))
     assert ["find"] == asked
+
+
+async def test_who_waits_for_a_connection_leaves_no_lock_behind(mongodb_uri: str) -> None:
+    """Cancelled twice while it takes the pool's lock again, a wait for a connection gives the lock back at its end.
+
+    The pool's own parts: a pool that is locked for good shows only by a database that never answers again.
+    """
+    client = connect(mongodb_uri, "pymongo")
+    lock = _async_create_lock()
+    freed = _async_create_condition(lock)
+
+    async def wait() -> None:
+        async with freed:
+            await _async_cond_wait(freed, 60.0)
+
+    async def waits() -> bool:
+        return bool(freed._waiters)
+
+    waiting = asyncio.create_task(wait())
+    await eventually(waits, "it waits")
+    async with lock:
+        for _ in range(2):
+            waiting.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert lock.locked()
+        assert not waiting.done()
+    with suppress(asyncio.CancelledError):
+        await waiting
+
+    assert not lock.locked()
+    await client.close()

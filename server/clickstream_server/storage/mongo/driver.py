@@ -27,6 +27,7 @@ from pymongo.write_concern import WriteConcern
 from clickstream_server.storage.mongo.monitors import monitors
 from clickstream_server.storage.mongo.options import MongoOptions, driver_options
 from clickstream_server.storage.mongo.renewal import Renewal
+from clickstream_server.storage.mongo.waits import wait_without_tasks
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 T = TypeVar("T")
@@ -100,6 +101,8 @@ def connect(
     Nothing is sent before its first use. Raises ValueError or a ConfigurationError of the driver for a URI that cannot
     be used.
     """
+    if driver == "pymongo":
+        wait_without_tasks()
     client_class: Any = {"motor": AsyncIOMotorClient, "pymongo": AsyncMongoClient}[driver]
     chosen = driver_options(uri, options or MongoOptions())
     renewal = Renewal()
