@@ -27,7 +27,7 @@ _HELD_BACK_S = 0.25, 0.75
 def check_deadlines(**deadlines_s: float) -> None:
     """Raise ValueError for what is no deadline."""
     for name, seconds in deadlines_s.items():
-        if not 0 < seconds <= DEADLINE_S_MAX:
+        if not isinstance(seconds, int | float) or not 0 < seconds <= DEADLINE_S_MAX:
             raise ValueError(f"{name} must be more than 0 seconds, and {DEADLINE_S_MAX:,} at most, not {seconds}")
 
 

@@ -16,8 +16,8 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import IO, Any
@@ -40,6 +40,9 @@ _AT_ONCE_S = 2.0
 _LOOK_AGAIN_S = 0.02
 _START_AGAIN_S = 5.0
 _NOT_YET_INITIALIZED = 94
+_ADDRESS_TAKEN = 48
+"""mongod's exit code where it cannot listen."""
+_PORTS_TRIED = 3
 _FULL_BELOW_BYTES = 128 * 1024 * 1024
 """mongod makes its journal in files of 100 MB, and ends if it cannot."""
 _PR_SET_PDEATHSIG = 1
@@ -87,7 +90,7 @@ class EmbeddedMongo:
         program = find_mongod(self._mongod)
         try:
             await self._take_folder()
-            await self._start(program)
+            await self._start_somewhere(program)
         except asyncio.CancelledError:
             await self.stop_at_once()
             raise
@@ -125,14 +128,30 @@ class EmbeddedMongo:
             raise
 
     async def _take_folder(self) -> None:
-        """Make the data folder, own it, and choose a port."""
-        try:
+        """Make the data folder, and own it."""
+        with self._usable_folder():
             (self._data_dir / "db").mkdir(parents=True, exist_ok=True)
             self._lock = await _lock(self._data_dir / "lock")
-            self._port = _port_for(self._data_dir / "port")
             self.log_file.touch()
+
+    @contextmanager
+    def _usable_folder(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise StartFailure(f"cannot use the data folder {self._data_dir}: {error.strerror}") from error
+
+    async def _start_somewhere(self, program: Path) -> None:
+        """Start it at a free port; at another one if somebody takes that before mongod does."""
+        for tries_left in reversed(range(_PORTS_TRIED)):
+            with self._usable_folder():
+                self._port = _port_for(self._data_dir / "port")
+            try:
+                await self._start(program)
+                return
+            except StartFailure:
+                if not tries_left or self._process is None or self._process.returncode != _ADDRESS_TAKEN:
+                    raise
 
     async def _start(self, program: Path) -> None:
         try:

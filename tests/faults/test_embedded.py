@@ -11,10 +11,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pymongo import AsyncMongoClient
 
 from clickstream import ClickstreamClient, ClickstreamError, Session, StorageUnavailable
+from clickstream_server import embedded
 from clickstream_server.embedded import EmbeddedMongo, find_mongod
 from harness import (
     PATIENCE_S,
@@ -144,6 +147,24 @@ async def test_a_data_folder_in_use_is_named(tmp_path: Path) -> None:
     assert f"in use by process {server.pid}" in said
     assert 1 == await register(server, "a")
     assert 0 == await server.stop()
+
+
+async def test_a_port_that_somebody_takes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another program takes the port before mongod does, mongod is started at another one."""
+    mongo = EmbeddedMongo(tmp_path)
+    free = embedded._port_for
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        ports = iter([other.getsockname()[1]])
+        monkeypatch.setattr(embedded, "_port_for", lambda path: next(ports, None) or free(path))
+        uri = await mongo.start()
+        try:
+            assert f":{other.getsockname()[1]}/" not in uri
+            async with AsyncMongoClient[Any](uri) as client:
+                assert (await client.admin.command("hello"))["isWritablePrimary"]
+        finally:
+            await mongo.stop()
 
 
 async def test_a_port_in_use_is_named(mongodb_uri: str, database: str) -> None:

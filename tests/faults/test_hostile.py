@@ -19,7 +19,7 @@ from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
-from harness import PATIENCE_S, ServerProcess, free_address, rss_bytes, stands_still
+from harness import PATIENCE_S, ServerProcess, eventually, free_address, rss_bytes, stands_still
 
 MIB = 1024 * 1024
 READERS = 30
@@ -102,14 +102,20 @@ async def test_a_producer_that_reads_no_answers(server: ServerProcess) -> None:
                 await call.write(pb_transfer.StreamEventsRequest(sequence=sequence, events=refused))
                 written = sequence
 
+        async def wrote() -> bool:
+            return written > 0
+
         sending = asyncio.create_task(send())
+        await eventually(wrote, "the first is written")
         held_at = await stands_still(lambda: written)
         await serves(server)
+        still_at = await stands_still(lambda: written)
         sending.cancel()
         call.cancel()
         await asyncio.gather(sending, return_exceptions=True)
 
-    assert 0 < held_at < ANSWERS_MOST / 4
+    assert held_at == still_at
+    assert still_at < ANSWERS_MOST / 4
     assert watch.grown() < 200 * MIB
 
 

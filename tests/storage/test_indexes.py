@@ -12,22 +12,24 @@ from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.indexes import EVENTS, INDEXES, SESSIONS, ensure_indexes
 
 
-async def pages_of(database: Any, collection: str) -> dict[str, str]:
-    """The most that a page has, of each index."""
+async def pages_of(database: Any, collection: str, option: str = "leaf_page_max") -> dict[str, str]:
+    """An option of the storage of each index: the most that a page has, if no other is asked for."""
     stats = await database.command("collStats", collection, indexDetails=True)
     made = {name: index["creationString"] for name, index in stats["indexDetails"].items()}
-    return {name: re.findall("leaf_page_max=([^,]+)", options)[-1] for name, options in made.items()}
+    return {name: re.findall(f"{option}=([^,]+)", options)[-1] for name, options in made.items()}
 
 
 @pytest.mark.parametrize("collection", [SESSIONS, EVENTS])
 async def test_indexes_have_small_pages(mongodb_uri: str, database: str, collection: str) -> None:
-    """All indexes of sessions and events have pages of 4 KiB, the one of `_id` as well."""
+    """All indexes of sessions and events have pages of 4 KiB, the one of `_id` as well, and take in long keys."""
     async with AsyncMongoClient[Any](mongodb_uri) as mongo:
         await ensure_indexes(mongo[database])
         found = await pages_of(mongo[database], collection)
+        keys = await pages_of(mongo[database], collection, "leaf_key_max")
 
     assert {"_id_", *(index.document["name"] for index in INDEXES[collection])} == found.keys()
     assert {"4KB"} == set(found.values())
+    assert {"1500"} == set(keys.values())
 
 
 async def test_what_was_made_with_other_pages_stays(mongodb_uri: str, database: str) -> None:
@@ -43,12 +45,17 @@ async def test_what_was_made_with_other_pages_stays(mongodb_uri: str, database: 
 
 @pytest.mark.parametrize("engine", [{"another": {}}, {"wiredTiger": {"configString": "unknown=1"}}])
 async def test_another_storage_engine_has_its_own_pages(
-    mongodb_uri: str, database: str, engine: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    mongodb_uri: str,
+    database: str,
+    engine: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Where MongoDB does not take the size of pages, the collections are made without it."""
+    """Where MongoDB does not take the size of pages, the collections are made without it, and the log says so."""
     monkeypatch.setattr(indexes, "_OPTIONS", {EVENTS: {"indexOptionDefaults": {"storageEngine": engine}}})
     async with AsyncMongoClient[Any](mongodb_uri) as mongo:
         await ensure_indexes(mongo[database])
         found = await mongo[database][EVENTS].index_information()
 
     assert {"_id_", "by_session"} == found.keys()
+    assert ["MongoDB does not let events have small pages for its indexes"] == caplog.messages

@@ -88,12 +88,13 @@ def ahead(read: Callable[[S], T], wanted: Iterable[S]) -> Generator[T, None, Non
 
 def _begun(read: Callable[[S], T], one: S) -> Future[T]:
     done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(read(one))
-        except BaseException as error:  # whoever asks for the result gets it
-            done.set_exception(error)
-
-    Thread(target=run, name="clickstream-read", daemon=True).start()
+    Thread(target=_run, args=(read, one, done), name="clickstream-read", daemon=True).start()
     return done
+
+
+def _run(read: Callable[[S], T], one: S, done: Future[T]) -> None:
+    try:
+        done.set_result(read(one))
+    except BaseException as error:  # whoever asks for the result gets it
+        done.set_exception(error)
+        del read, one, done  # the error's traceback holds this frame, and would hold itself by it, and the client

@@ -5,21 +5,26 @@ Unique keys are shard-ready: a session's key is its id, an event's begins with i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure
 
+from clickstream_server.storage.mongo.errors import domain_error
+
 SESSIONS = "sessions"
 EVENTS = "events"
 BATCHES = "batches"
+_log = logging.getLogger(__name__)
 _NAMESPACE_EXISTS = 48
 _SMALL_PAGES: dict[str, Any] = {
-    "indexOptionDefaults": {"storageEngine": {"wiredTiger": {"configString": "leaf_page_max=4KB"}}}
+    "indexOptionDefaults": {"storageEngine": {"wiredTiger": {"configString": "leaf_page_max=4KB,leaf_key_max=1500"}}}
 }
 """Ids come in no order, so each key goes to another page: with MongoDB's own pages of 16 KiB four times as much is read
-into its cache, and pushed out of it, for one. See docs/adr/0021-small-pages-of-indexes.md.
+into its cache, and pushed out of it, for one. Keys as long as in those do not get pages of their own. See
+docs/adr/0021-small-pages-of-indexes.md.
 """
 _OPTIONS = {SESSIONS: _SMALL_PAGES, EVENTS: _SMALL_PAGES}
 
@@ -91,6 +96,7 @@ async def _create(database: Any, name: str, options: Mapping[str, Any]) -> None:
     except OperationFailure as error:
         if error.code == _NAMESPACE_EXISTS:  # or after
             return
-        if not options:
+        if not options or domain_error(error) is not None:
             raise
+        _log.warning("MongoDB does not let %s have small pages for its indexes", name)
         await _create(database, name, {})

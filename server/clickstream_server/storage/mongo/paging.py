@@ -20,6 +20,8 @@ B = TypeVar("B")
 
 FIRST_PAGE_SESSIONS = 16
 """The first page is small so that it comes soon."""
+FEW_SESSIONS = 100
+"""Who asks for so many at most gets them in one page."""
 PAGE_SESSIONS = 500
 SESSIONS_BYTES_MAX = 1024 * 1024
 """Of a page, as BSON. Each reader may have three: one that is being sent, and the next two; a quick one four."""

@@ -25,6 +25,7 @@ from clickstream_server.storage.mongo.errors import storage_call, storage_unavai
 from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.messages import session_answer
 from clickstream_server.storage.mongo.paging import (
+    FEW_SESSIONS,
     FIRST_PAGE_SESSIONS,
     PAGE_SESSIONS,
     FoundSession,
@@ -84,7 +85,8 @@ class BatchReader:
             async with storage_call(self._timeout_s):
                 query = replace(query, batch_id=(await self._batches.collecting()).batch_id)
         async with self._watcher.watch(query.batch_id if query.follow else None, query.after_number) as changed:
-            page, said_at = await self._page(query, FIRST_PAGE_SESSIONS), -inf
+            few = 0 < query.limit <= FEW_SESSIONS
+            page, said_at = await self._page(query, query.limit if few else FIRST_PAGE_SESSIONS), -inf
             while True:
                 async with aclosing(self._onward(page, query, changed)) as pages:
                     async for page in pages:
