@@ -42,7 +42,7 @@ async def run_program(*arguments: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(3 * PATIENCE_S):  # a thousand calls take 5 s, and six times that beside other tests
         output, errors = await process.communicate()
     return process.returncode or 0, output.decode(), errors.decode()
 
