@@ -203,10 +203,10 @@ async def run_program(*arguments: str, **environment: str) -> tuple[int, str, st
     return await ended(await start_program(*arguments, **environment))
 
 
-async def ended(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
+async def ended(process: asyncio.subprocess.Process, patience_s: float = PATIENCE_S) -> tuple[int, str, str]:
     """The exit code of a process that ends by itself, what it printed yet, and its errors. It is killed otherwise."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             out, errors = await process.communicate()
     finally:
         if process.returncode is None:

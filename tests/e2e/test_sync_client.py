@@ -26,7 +26,7 @@ from clickstream import (
     SyncClickstreamClient,
     SyncEventStream,
 )
-from harness import PATIENCE_S, ServerProcess, eventually, served
+from harness import PATIENCE_S, ServerProcess, ended, eventually, served
 
 
 @pytest.fixture
@@ -42,9 +42,7 @@ async def run_program(*arguments: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(3 * PATIENCE_S):  # a thousand calls take 5 s, and six times that beside other tests
-        output, errors = await process.communicate()
-    return process.returncode or 0, output.decode(), errors.decode()
+    return await ended(process, 3 * PATIENCE_S)  # a thousand calls take 5 s, and six times that beside other tests
 
 
 # --- the same methods -----------------------------------------------------------------------------------------------

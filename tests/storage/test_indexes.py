@@ -43,6 +43,21 @@ async def test_what_was_made_with_other_pages_stays(mongodb_uri: str, database: 
     assert {"_id_": "16k", "by_session": "16k"} == found
 
 
+async def test_long_ids_stand_in_the_pages(mongodb_uri: str, database: str) -> None:
+    """Keys of the longest ids that the contract takes get no blocks of their own, 4 KiB for each."""
+    key = {"session_id": "s" * 256, "event_id": "e" * 252}
+    async with AsyncMongoClient[Any](mongodb_uri) as mongo:
+        await ensure_indexes(mongo[database])
+        events = [{"_id": key | {"event_id": f"{key['event_id']}{n:04}"}, "created_at": n} for n in range(200)]
+        await mongo[database][EVENTS].insert_many(events)
+        await mongo.admin.command("fsync")  # it tells what it has written
+        stats = await mongo[database].command("collStats", EVENTS, indexDetails=True)
+    written = {name: index["reconciliation"] for name, index in stats["indexDetails"].items()}
+
+    assert {"_id_", "by_session"} == written.keys()
+    assert {0} == {found["leaf-page overflow keys"] for found in written.values()}
+
+
 @pytest.mark.parametrize("engine", [{"another": {}}, {"wiredTiger": {"configString": "unknown=1"}}])
 async def test_another_storage_engine_has_its_own_pages(
     mongodb_uri: str,
