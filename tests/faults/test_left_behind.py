@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -23,7 +24,8 @@ from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.storage.mongo import paging
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
-from clickstream_server.storage.mongo.driver import DriverName, close, connect
+from clickstream_server.storage.mongo.driver import DriverName, batches_of, close, connect
+from clickstream_server.storage.mongo.options import MongoOptions
 from harness import PATIENCE_S, eventually, freeze, group_commit_runs, mongod_pid, served
 
 # PyMongo leaves the closing of a connection to the garbage collector if it is cancelled while it opens one.
@@ -87,6 +89,10 @@ async def client(request: pytest.FixtureRequest, mongo: Mongo) -> AsyncIterator[
     ) as client:
         yield client
         mongo.thaw()
+
+
+async def none_open(mongo: Mongo) -> bool:
+    return await mongo.reading_cursors() == []
 
 
 @asynccontextmanager
@@ -229,18 +235,35 @@ def small_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paging, "_BATCH_SESSIONS", 5)
 
 
-class Finds(CommandListener):
-    """Knows whether a query was sent."""
+class Commands(CommandListener):
+    """The names of the commands that were sent, and of those that failed."""
 
     def __init__(self) -> None:
-        self.sent = False
+        self.sent: list[str] = []
+        self.errors: list[str] = []
 
     def started(self, event: CommandStartedEvent) -> None:
-        self.sent = self.sent or event.command_name == "find"
+        self.sent.append(event.command_name)
 
     def succeeded(self, event: CommandSucceededEvent) -> None: ...
 
-    def failed(self, event: CommandFailedEvent) -> None: ...
+    def failed(self, event: CommandFailedEvent) -> None:
+        self.errors.append(event.command_name)
+
+
+@asynccontextmanager
+async def reading(mongo: Mongo, driver: DriverName) -> AsyncIterator[tuple[Any, Commands]]:
+    """An export of more than a page's MiB that was not begun yet, and the commands that were sent meanwhile."""
+    commands = Commands()
+    connection = connect(mongo.uri, driver, listeners=[commands])
+    dao = MongoClickstreamDao(connection, DATABASE)
+    await dao.open()
+    sessions = (Session(session_id=f"to be read {number}", search_query="x" * 20_000) for number in range(80))
+    await asyncio.gather(*map(dao.register_session, sessions))
+    async with aclosing(dao.export_messages(ExportFilter())) as pages:
+        yield pages, commands
+    await dao.close()
+    await close(connection)
 
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
@@ -248,31 +271,62 @@ async def test_a_cursor_is_closed_whose_reader_left_before_its_first_answer(
     mongo: Mongo, driver: DriverName, small_answers: None
 ) -> None:
     """A reader that is cancelled before MongoDB has told it of a cursor leaves none open, either."""
-    finds = Finds()
-    connection = connect(mongo.uri, driver, listeners=[finds])
-    dao = MongoClickstreamDao(connection, DATABASE)
-    await dao.open()
-    for number in range(10):
-        await dao.register_session(Session(session_id=f"first answer {number}"))
-    await mongo.freeze()
-    async with aclosing(dao.export_messages(ExportFilter())) as pages:
-        reading = asyncio.create_task(anext(pages))
+    async with reading(mongo, driver) as (pages, commands):
+        await mongo.freeze()
+        begun = asyncio.create_task(anext(pages))
 
         async def sent() -> bool:
-            return finds.sent
+            return "find" in commands.sent
 
         await eventually(sent, "the query is sent")
-        reading.cancel()
-        await asyncio.wait([reading])
+        begun.cancel()
+        await asyncio.wait([begun])
+        mongo.thaw()
+        await eventually(partial(none_open, mongo), "no cursor is open")
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_a_cursor_is_closed_whose_reader_left_it_before_its_end(
+    mongo: Mongo, driver: DriverName, small_answers: None
+) -> None:
+    """A reader whose page is full before its cursor is at its end closes that, and MongoDB has nothing against it."""
+    async with reading(mongo, driver) as (pages, commands):
+        async for _ in pages:
+            pass
+
+        async def closed() -> bool:
+            return "killCursors" in commands.sent and await none_open(mongo)
+
+        await eventually(closed, "no cursor is open")
+    assert "killCursors" not in commands.errors
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_a_cursor_is_closed_whose_reader_is_cancelled_as_it_leaves(mongo: Mongo, driver: DriverName) -> None:
+    """A reader that is cancelled while it leaves a cursor and no connection is free leaves none open, either."""
+    commands = Commands()
+    client = connect(mongo.uri, driver, MongoOptions(max_pool_size=1), listeners=[commands])
+    numbers = client[DATABASE].numbers
+    await numbers.insert_many([{} for _ in range(10)])
+    batches = batches_of(numbers.find_raw_batches().batch_size(2))
+    await anext(batches)
+    assert not await none_open(mongo)
+    await mongo.freeze()
+    other = asyncio.ensure_future(numbers.count_documents({}))
+
+    async def sent() -> bool:
+        return "aggregate" in commands.sent
+
+    await eventually(sent, "the only connection is in use")
+    leaving = asyncio.ensure_future(batches.aclose())
+    await asyncio.sleep(0)  # it comes to where it would wait
+    leaving.cancel()
+    await asyncio.wait([leaving])
     mongo.thaw()
-    del reading, pages  # the error in the one holds the cursor
-
-    async def none_open() -> bool:
-        return await mongo.reading_cursors() == []
-
-    await eventually(none_open, "no cursor is open")
-    await dao.close()
-    await close(connection)
+    assert await other == 10
+    await eventually(partial(none_open, mongo), "no cursor is open")
+    await numbers.drop()
+    await close(client)
 
 
 @pytest.mark.parametrize("name", ["GetBatchSessions", "ExportSessions"])
@@ -295,7 +349,4 @@ async def test_cursors_of_readers_that_went_away_are_closed(
             call.cancel()
             mongo.thaw()
 
-    async def none_open() -> bool:
-        return await mongo.reading_cursors() == []
-
-    await eventually(none_open, "no cursor is open")
+    await eventually(partial(none_open, mongo), "no cursor is open")

@@ -137,24 +137,31 @@ def _is_cancelled() -> bool:
 
 
 async def batches_of(cursor: Any) -> AsyncGenerator[Any, None]:
-    """What the cursor brings. Closed before its end (see `aclosing`), it closes the cursor.
+    """What the cursor brings. Closed before its end (see `aclosing`), it closes the cursor, and waits for nothing.
 
-    Its first answer is let come, also if nobody waits for it any more: only that tells the cursor's id. Given up, it
-    would leave a cursor that MongoDB keeps as long as the session is in use, by whomever. Like this the driver closes
-    the cursor once the answer is there and is dropped.
+    An answer that is under way is let come, also if nobody waits for it any more: only the first one tells the cursor's
+    id. Given up, it would leave a cursor that MongoDB keeps as long as the session is in use, by whomever.
     """
-    opening = asyncio.ensure_future(anext(cursor, None))
-    opening.add_done_callback(_look_at)
     try:
-        batch = await asyncio.shield(opening)
-        while batch is not None:
+        while True:
+            answer = asyncio.ensure_future(anext(cursor, None))
+            answer.add_done_callback(_look_at)
+            batch = await asyncio.shield(answer)
+            if batch is None:
+                return
             yield batch
-            batch = await anext(cursor, None)
     finally:
-        opened = opening.done()
-        del opening  # an error in it holds this frame
-        if opened and cursor.alive:  # else it is closed, and to say so costs a thread
-            await cursor.close()
+        answer.add_done_callback(lambda _: _close_soon(cursor))
+        del answer  # an error in it holds this frame
+
+
+def _close_soon(cursor: Any) -> None:
+    """Have the driver close the cursor within a second, as it does with those that are dropped.
+
+    Its `close()` tells MongoDB in the cursor's session, where a snapshot makes that an error, and if it is cancelled
+    meanwhile, nobody tells MongoDB (PyMongo 4.20).
+    """
+    within_hop(cursor).__del__()
 
 
 def _look_at(ended: asyncio.Future[Any]) -> None:
@@ -164,7 +171,7 @@ def _look_at(ended: asyncio.Future[Any]) -> None:
 
 
 def within_hop(handle: Any) -> Any:
-    """A client, database or collection as work in one hop needs it: Motor's is PyMongo's own, which blocks."""
+    """A client, database, collection or cursor as work in one hop needs it: Motor's is PyMongo's own, which blocks."""
     return handle.delegate if isinstance(handle, AgnosticBase) else handle
 
 
