@@ -232,6 +232,8 @@ EXPORTS: dict[str, tuple[dict[str, Any], str]] = {
     "too many ids": ({"filter": {"session_ids": ["s"] * 10_001}}, "filter.session_ids"),
     "a long batch id": ({"filter": {"batch_id": "x" * 20_000}}, "filter.batch_id"),
     "a blank batch id": ({"filter": {"batch_id": " "}}, "filter.batch_id"),
+    "an empty event type": ({"filter": {"event_types": ["purchase", ""]}}, "filter.event_types[1]"),
+    "a blank event type": ({"filter": {"event_types": [" "]}}, "filter.event_types[0]"),
     "a token of garbage": ({"resume_token": "no token"}, "resume_token"),
     "a token beyond ASCII": ({"resume_token": "größe"}, "resume_token"),
     "a token of other JSON": ({"resume_token": base64.urlsafe_b64encode(b"[1]").decode()}, "resume_token"),

@@ -133,6 +133,10 @@ class Exporter:
         """Yield the answers; the last has the trailer."""
         if len(chosen.session_ids) > SESSION_IDS_MAX:
             raise InvalidField.at("filter.session_ids", f"must be {SESSION_IDS_MAX} at most")
+        for number, event_type in enumerate(chosen.event_types):
+            if not event_type.strip():  # in an event it means a click; here it would leave out all events
+                text = "must not be empty or blank: no event that is stored has such a type"
+                raise InvalidField.at(f"filter.event_types[{number}]", text)
         if chosen.batch_id:
             check_id("filter.batch_id", chosen.batch_id, self._limits)
         await self._check_batch(chosen.batch_id)
