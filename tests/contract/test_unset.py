@@ -90,6 +90,23 @@ async def test_an_order_is_ascending(stub: Any) -> None:
     assert "WRITE_OUTCOME_DUPLICATE" == outcome_pb2.WriteOutcome.Name(again.outcome)
 
 
+async def test_an_object_without_fields_is_none(stub: Any) -> None:
+    """An empty Struct comes back unset, and is the same content; an empty query is one."""
+    empty = {"search_meta": {}, "payload_filter": {}, "search_results": [{"object_id": "o", "meta": {}}]}
+    done = await registered(stub, search_query={"struct_value": {}}, **empty)
+    unset = session_pb2.Session(
+        session_id="s", search_query={"struct_value": {}}, search_results=[session_pb2.SearchResultItem(object_id="o")]
+    )
+    again = await stub.RegisterSession(pb.RegisterSessionRequest(session=unset))
+    without_query = session_pb2.Session(session_id="s", search_results=unset.search_results)
+    other = await stub.RegisterSession(pb.RegisterSessionRequest(session=without_query))
+
+    unset.created_at.CopyFrom(done.session.created_at)
+    assert [unset] * 2 == [done.session, again.session.session]
+    outcomes = [outcome_pb2.WriteOutcome.Name(answer.outcome) for answer in (again, other)]
+    assert ["WRITE_OUTCOME_DUPLICATE", "WRITE_OUTCOME_CONFLICT"] == outcomes
+
+
 @pytest.mark.parametrize(("page_size", "expected"), [(0, 100), (1_000, 1_000), (1_001, 1_000), (2**31 - 1, 1_000)])
 async def test_a_page_of_batches_is_bounded(
     dao: ClickstreamDao, mongodb_uri: str, database: str, page_size: int, expected: int

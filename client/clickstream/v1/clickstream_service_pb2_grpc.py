@@ -71,7 +71,7 @@ class ClickstreamServiceStub(object):
     Every RPC may be called again after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours without doing
     harm, except two: look first. UpdateBatchStatus with an `expected_status` may have done its work already.
     UpdateSession writes its content over somebody else's newer update, and moves the session once more if its batch was
-    released in between. Set a deadline on every call.
+    released in between. (An import that replaces does the former, too.) Set a deadline on every call.
     """
 
     def __init__(self, channel):
@@ -178,7 +178,7 @@ class ClickstreamServiceServicer(object):
     Every RPC may be called again after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours without doing
     harm, except two: look first. UpdateBatchStatus with an `expected_status` may have done its work already.
     UpdateSession writes its content over somebody else's newer update, and moves the session once more if its batch was
-    released in between. Set a deadline on every call.
+    released in between. (An import that replaces does the former, too.) Set a deadline on every call.
     """
 
     def RegisterSession(self, request, context):
@@ -227,10 +227,11 @@ class ClickstreamServiceServicer(object):
     def GetBatchSessions(self, request, context):
         """Streams a batch's sessions in the order of their numbers, many to a message. After a broken stream call again with
         `after_number` set to the `last_number` of the last answer that came, and `batch_id` to that of the sessions that
-        came: nothing is lost and nothing comes twice. If none has come yet, call as the first time. Errors:
-        INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was asked for;
-        RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
-        `events_limit`).
+        came: nothing is lost and nothing comes twice. If none has come yet, call as the first time. To read batch after
+        batch, look at ListBatches as well: one that began and was released between two calls for the batch that collects
+        is in neither stream. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the
+        collecting batch was asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit
+        into a message (set `events_limit`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -375,7 +376,7 @@ class ClickstreamService(object):
     Every RPC may be called again after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours without doing
     harm, except two: look first. UpdateBatchStatus with an `expected_status` may have done its work already.
     UpdateSession writes its content over somebody else's newer update, and moves the session once more if its batch was
-    released in between. Set a deadline on every call.
+    released in between. (An import that replaces does the former, too.) Set a deadline on every call.
     """
 
     @staticmethod

@@ -80,7 +80,7 @@ const (
 // Every RPC may be called again after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours without doing
 // harm, except two: look first. UpdateBatchStatus with an `expected_status` may have done its work already.
 // UpdateSession writes its content over somebody else's newer update, and moves the session once more if its batch was
-// released in between. Set a deadline on every call.
+// released in between. (An import that replaces does the former, too.) Set a deadline on every call.
 type ClickstreamServiceClient interface {
 	// Puts a new session into the collecting batch, making that batch if there is none, with the next number. A known
 	// `session_id` changes nothing, uses up no number, and returns what is stored. Errors: INVALID_ARGUMENT.
@@ -102,10 +102,11 @@ type ClickstreamServiceClient interface {
 	GetSession(ctx context.Context, in *GetSessionRequest, opts ...grpc.CallOption) (*GetSessionResponse, error)
 	// Streams a batch's sessions in the order of their numbers, many to a message. After a broken stream call again with
 	// `after_number` set to the `last_number` of the last answer that came, and `batch_id` to that of the sessions that
-	// came: nothing is lost and nothing comes twice. If none has come yet, call as the first time. Errors:
-	// INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was asked for;
-	// RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
-	// `events_limit`).
+	// came: nothing is lost and nothing comes twice. If none has come yet, call as the first time. To read batch after
+	// batch, look at ListBatches as well: one that began and was released between two calls for the batch that collects
+	// is in neither stream. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the
+	// collecting batch was asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit
+	// into a message (set `events_limit`).
 	GetBatchSessions(ctx context.Context, in *GetBatchSessionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetBatchSessionsResponse], error)
 	// Returns a batch. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`.
 	GetBatch(ctx context.Context, in *GetBatchRequest, opts ...grpc.CallOption) (*GetBatchResponse, error)
@@ -287,7 +288,7 @@ func (c *clickstreamServiceClient) UpdateBatchStatus(ctx context.Context, in *Up
 // Every RPC may be called again after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours without doing
 // harm, except two: look first. UpdateBatchStatus with an `expected_status` may have done its work already.
 // UpdateSession writes its content over somebody else's newer update, and moves the session once more if its batch was
-// released in between. Set a deadline on every call.
+// released in between. (An import that replaces does the former, too.) Set a deadline on every call.
 type ClickstreamServiceServer interface {
 	// Puts a new session into the collecting batch, making that batch if there is none, with the next number. A known
 	// `session_id` changes nothing, uses up no number, and returns what is stored. Errors: INVALID_ARGUMENT.
@@ -309,10 +310,11 @@ type ClickstreamServiceServer interface {
 	GetSession(context.Context, *GetSessionRequest) (*GetSessionResponse, error)
 	// Streams a batch's sessions in the order of their numbers, many to a message. After a broken stream call again with
 	// `after_number` set to the `last_number` of the last answer that came, and `batch_id` to that of the sessions that
-	// came: nothing is lost and nothing comes twice. If none has come yet, call as the first time. Errors:
-	// INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the collecting batch was asked for;
-	// RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
-	// `events_limit`).
+	// came: nothing is lost and nothing comes twice. If none has come yet, call as the first time. To read batch after
+	// batch, look at ListBatches as well: one that began and was released between two calls for the batch that collects
+	// is in neither stream. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the
+	// collecting batch was asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit
+	// into a message (set `events_limit`).
 	GetBatchSessions(*GetBatchSessionsRequest, grpc.ServerStreamingServer[GetBatchSessionsResponse]) error
 	// Returns a batch. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`.
 	GetBatch(context.Context, *GetBatchRequest) (*GetBatchResponse, error)

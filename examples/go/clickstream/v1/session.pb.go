@@ -82,8 +82,9 @@ func (Order) EnumDescriptor() ([]byte, []int) {
 // SHA-256 over a canonical form of these fields is equal (object keys in any order, 1 and 1.0 alike, times cut to
 // whole microseconds). A session is 1 MiB at most, measured as that canonical form.
 //
-// In all text: valid UTF-8 and no NUL character. In all `Struct` and `Value` fields: JSON's meaning, so numbers are
-// finite doubles, and at most 32 levels of nesting.
+// In all text: valid UTF-8 and no NUL character; characters are counted as Unicode code points. In all `Struct` and
+// `Value` fields: JSON's meaning, so numbers are finite doubles, and at most 32 levels of nesting. A `Struct` without
+// fields is the same as an unset one, and comes back unset.
 type Session struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session's own id, chosen by the caller. Required, not blank, 256 characters at most. The same id is the same

@@ -33,6 +33,8 @@ type TransferServiceClient interface {
 	// A long-lived producer of events. Send requests with rising `sequence`; each is answered, in order, once its events
 	// are durable. The server writes many requests at once and reads on while it writes; when the database is slower than
 	// the producer it stops reading, so that sending waits (gRPC's flow control) and memory stays bounded on both sides.
+	// Where sending never waits, as with `onNext` in Java and `write` in Node, bound what is not acknowledged: else all of
+	// it stands in your memory.
 	//
 	// Read answers while you send, in another thread or task: once they find no room the server stops reading, and who
 	// only sends waits for ever.
@@ -48,7 +50,7 @@ type TransferServiceClient interface {
 	// `config`, all others are `chunk`s. Each chunk is answered, in order, by a `progress` once it is durable; after the
 	// half-close comes the `summary`, and the stream ends with OK.
 	//
-	// Read answers while you send, as with StreamEvents.
+	// Read answers while you send, and bound what is not acknowledged, as with StreamEvents.
 	//
 	// Sessions get their numbers in the collecting batch as registered ones do, in the order in which they come.
 	// Repeating an import is safe: what is stored already counts as a duplicate. After a broken stream open another one
@@ -132,6 +134,8 @@ type TransferServiceServer interface {
 	// A long-lived producer of events. Send requests with rising `sequence`; each is answered, in order, once its events
 	// are durable. The server writes many requests at once and reads on while it writes; when the database is slower than
 	// the producer it stops reading, so that sending waits (gRPC's flow control) and memory stays bounded on both sides.
+	// Where sending never waits, as with `onNext` in Java and `write` in Node, bound what is not acknowledged: else all of
+	// it stands in your memory.
 	//
 	// Read answers while you send, in another thread or task: once they find no room the server stops reading, and who
 	// only sends waits for ever.
@@ -147,7 +151,7 @@ type TransferServiceServer interface {
 	// `config`, all others are `chunk`s. Each chunk is answered, in order, by a `progress` once it is durable; after the
 	// half-close comes the `summary`, and the stream ends with OK.
 	//
-	// Read answers while you send, as with StreamEvents.
+	// Read answers while you send, and bound what is not acknowledged, as with StreamEvents.
 	//
 	// Sessions get their numbers in the collecting batch as registered ones do, in the order in which they come.
 	// Repeating an import is safe: what is stored already counts as a duplicate. After a broken stream open another one
