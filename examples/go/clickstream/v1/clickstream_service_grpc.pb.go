@@ -63,9 +63,10 @@ const (
 //   - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
 //     call's `x-request-id`.
 //
-// Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored), CANCELLED
-// (by the caller; or the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke: the
-// server closes one on which keepalive pings come more often than every 20 seconds), UNIMPLEMENTED.
+// Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored; or it waited
+// in your client, since a connection carries 1,000 calls at once, open streams included), CANCELLED (by the caller; or
+// the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke: the server closes one
+// on which keepalive pings come more often than every 20 seconds), UNIMPLEMENTED.
 //
 // Every answer carries trailing metadata, errors included:
 //
@@ -271,9 +272,10 @@ func (c *clickstreamServiceClient) UpdateBatchStatus(ctx context.Context, in *Up
 //   - INTERNAL: `INTERNAL`, with `error_id` in the ErrorInfo's metadata, which stands in the server's log too. It is the
 //     call's `x-request-id`.
 //
-// Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored), CANCELLED
-// (by the caller; or the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke: the
-// server closes one on which keepalive pings come more often than every 20 seconds), UNIMPLEMENTED.
+// Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored; or it waited
+// in your client, since a connection carries 1,000 calls at once, open streams included), CANCELLED (by the caller; or
+// the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke: the server closes one
+// on which keepalive pings come more often than every 20 seconds), UNIMPLEMENTED.
 //
 // Every answer carries trailing metadata, errors included:
 //
