@@ -11,8 +11,9 @@ import pytest
 from hypothesis import settings
 from pymongo import AsyncMongoClient
 
+from clickstream import ClickstreamClient
 from clickstream_server.embedded import EmbeddedMongo
-from harness import ServerProcess
+from harness import ServerProcess, served
 
 settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("untimed")
@@ -45,6 +46,21 @@ async def database(mongodb_uri: str) -> AsyncIterator[str]:
         # A server that was killed may have left a transaction open, which would hold up the drop for a minute.
         await client.admin.command("killAllSessions", [])
         await client.drop_database(name)
+
+
+@pytest.fixture
+async def client(mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamClient]:
+    """A client of a server in this process, on this test's database."""
+    async with served(mongodb_uri, database) as found:
+        yield found
+
+
+@pytest.fixture
+async def server(mongodb_uri: str, database: str) -> AsyncIterator[ServerProcess]:
+    """A server as a process of its own, on this test's database."""
+    process = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database)
+    yield process
+    await process.stop()
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from clickstream import ClickstreamClient
-from clickstream_server import app
-from clickstream_server.config import Settings
 from clickstream_server.security.roles import Role
 from clickstream_server.security.token_file import change
 from clickstream_server.security.tokens import added, key_id_of, new_token, without
+from harness import running
 
 
 @dataclass
@@ -32,11 +31,9 @@ class Guarded:
         found = cls("", file)
         for role in Role:
             found.add(role, role)
-        chosen = {"listen": "127.0.0.1:0", "ui_listen": "off", "drain_s": 1.0, **settings}
-        all_settings = Settings(mongodb_uri=mongodb_uri, mongodb_database=database, tokens_file=file, **chosen)
-        async with app.running(all_settings) as running:
-            found.address = running.address
-            found.page = running.page
+        async with running(mongodb_uri, database, tokens_file=file, **settings) as server:
+            found.address = server.address
+            found.page = server.page
             yield found
 
     def add(self, name: str, *roles: Role, expires_days: float | None = None) -> str:

@@ -81,15 +81,17 @@ async def until_health(address: str, status: int, service: str = "") -> None:
 
 
 @asynccontextmanager
+async def running(mongodb_uri: str, database: str, **settings: Any) -> AsyncIterator[app.Running]:
+    """A server in this process on a free port, which stops soon and has no page unless it is given one."""
+    chosen = {"listen": "127.0.0.1:0", "ui_listen": "off", "drain_s": 1.0, **settings}
+    async with app.running(Settings(mongodb_uri=mongodb_uri, mongodb_database=database, **chosen)) as found:
+        yield found
+
+
+@asynccontextmanager
 async def served(mongodb_uri: str, database: str, **settings: Any) -> AsyncIterator[ClickstreamClient]:
-    """A server in this process on a free port, and a client of it."""
-    chosen = Settings(
-        listen="127.0.0.1:0",
-        mongodb_uri=mongodb_uri,
-        mongodb_database=database,
-        **{"drain_s": 1.0, "ui_listen": "off", **settings},
-    )
-    async with app.running(chosen) as running, ClickstreamClient(running.address) as client:
+    """As `running`, and a client of it."""
+    async with running(mongodb_uri, database, **settings) as found, ClickstreamClient(found.address) as client:
         yield client
 
 
@@ -201,6 +203,14 @@ async def start_program(*arguments: str, **environment: str) -> asyncio.subproce
 async def run_program(*arguments: str, **environment: str) -> tuple[int, str, str]:
     """Run `clickstream` to its end; return its exit code, output and errors."""
     return await ended(await start_program(*arguments, **environment))
+
+
+async def run_python(*arguments: str) -> tuple[int, str, str]:
+    """Run a Python program to its end, which may take a few times as long; return its exit code, output and errors."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    return await ended(process, 3 * PATIENCE_S)  # a thousand calls take 5 s, and six times that beside other tests
 
 
 async def ended(process: asyncio.subprocess.Process, patience_s: float = PATIENCE_S) -> tuple[int, str, str]:

@@ -12,9 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from clickstream import ClickstreamClient
-from clickstream_server import app
-from clickstream_server.config import Settings
-from harness import eventually
+from harness import eventually, running
 
 
 async def scrape(url: str) -> list[Metric]:
@@ -52,11 +50,6 @@ class Watched:
 @asynccontextmanager
 async def watched(mongodb_uri: str, database: str, **settings: Any) -> AsyncIterator[Watched]:
     """As `harness.served`, with metrics."""
-    chosen = Settings(
-        listen="127.0.0.1:0",
-        mongodb_uri=mongodb_uri,
-        mongodb_database=database,
-        **{"drain_s": 1.0, "ui_listen": "off", "metrics_listen": "127.0.0.1:0", **settings},
-    )
-    async with app.running(chosen) as running, ClickstreamClient(running.address) as client:
-        yield Watched(client, running.metrics)
+    chosen = {"metrics_listen": "127.0.0.1:0", **settings}
+    async with running(mongodb_uri, database, **chosen) as found, ClickstreamClient(found.address) as client:
+        yield Watched(client, found.metrics)

@@ -25,7 +25,7 @@ from clickstream import (
     TransferDao,
     WriteOutcome,
 )
-from harness import PATIENCE_S, eventually, served
+from harness import PATIENCE_S, eventually
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -217,12 +217,6 @@ async def test_streams_at_the_same_time_store_each_event_once(dao: ClickstreamDa
 
 
 # --- the client's event_stream --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def client(mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamClient]:
-    async with served(mongodb_uri, database) as client:
-        yield client
 
 
 class Requests:

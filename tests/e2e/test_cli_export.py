@@ -21,15 +21,9 @@ import zstandard
 
 from clickstream import ClickstreamClient, Money, SearchResultItem, Session, SessionEvent, SortBy
 from clickstream.transfer import ImportChunk, ImportConfig, ImportItem
-from harness import PATIENCE_S, run_program, served, start_program
+from harness import PATIENCE_S, run_program, start_program
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-async def client(mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamClient]:
-    async with served(mongodb_uri, database) as found:
-        yield found
 
 
 def session(number: int) -> Session:

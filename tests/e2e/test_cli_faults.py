@@ -8,7 +8,6 @@ import os
 import pty
 import signal
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -20,16 +19,10 @@ from pymongo import AsyncMongoClient
 from clickstream import ClickstreamClient, Session, SessionEvent, SessionWithEvents
 from clickstream.export import ExportAccount, ExportedSession
 from clickstream_server.bulk import jsonl
-from harness import PATIENCE_S, ServerProcess, eventually, run_program, served, start_program
+from harness import PATIENCE_S, ServerProcess, eventually, run_program, start_program
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SESSIONS = 3000
-
-
-@pytest.fixture
-async def client(mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamClient]:
-    async with served(mongodb_uri, database) as found:
-        yield found
 
 
 def an_export(count: int, filler: str = "lamp") -> bytes:

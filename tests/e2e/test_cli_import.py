@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,9 @@ from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.transfer_servicer import TransferServicer
-from harness import PATIENCE_S, eventually, run_program, served, start_program
+from harness import PATIENCE_S, eventually, run_program, start_program
 
 STAMP = "2024-12-10T00:01:29.378Z"
-
-
-@pytest.fixture
-async def client(mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamClient]:
-    async with served(mongodb_uri, database) as found:
-        yield found
 
 
 def row(number: int, *events: dict[str, Any], **fields: Any) -> dict[str, Any]:

@@ -14,9 +14,7 @@ from pymongo import AsyncMongoClient
 
 from clickstream import ClickstreamClient, Session
 from clickstream.errors import ClickstreamError
-from clickstream_server import app
 from clickstream_server.app import SERVICES
-from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.health import LIVENESS
 from clickstream_server.interceptors.call import HEALTH_BYTES_MAX
@@ -27,6 +25,7 @@ from harness import (
     free_address,
     health_of,
     run_program,
+    running,
     served,
     start_program,
     until_health,
@@ -67,18 +66,11 @@ async def test_a_request_to_health_is_a_name(mongodb_uri: str, database: str) ->
 async def test_a_server_that_drains_lives(mongodb_uri: str, database: str) -> None:
     """While the last calls run, nothing more is to be sent to the server, and nobody is to restart it."""
     health = free_address()
-    settings = Settings(
-        listen="127.0.0.1:0",
-        ui_listen="off",
-        health_listen=health,
-        mongodb_uri=mongodb_uri,
-        mongodb_database=database,
-        drain_s=DEADLINE_S,
-    )
     async with AsyncExitStack() as serving, AsyncExitStack() as stack:
-        running = await serving.enter_async_context(app.running(settings))
+        settings = {"health_listen": health, "drain_s": DEADLINE_S}
+        server = await serving.enter_async_context(running(mongodb_uri, database, **settings))
         mongo = await stack.enter_async_context(AsyncMongoClient(mongodb_uri))
-        client = await stack.enter_async_context(ClickstreamClient(running.address, deadline_s=DEADLINE_S))
+        client = await stack.enter_async_context(ClickstreamClient(server.address, deadline_s=DEADLINE_S))
         await mongo.admin.command("fsync", 1, lock=True)  # writes wait
         try:
             registering = asyncio.create_task(client.register_session(Session(session_id="s")))

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from search_log import TROUBLE, as_lines, event, query
 
 from clickstream import ClickstreamClient, OutcomeCounts, Session, SessionWithEvents, Unavailable
 from clickstream_server.bulk.account import FileAccount, LogAccount, disagreements, stray_events
@@ -23,22 +18,7 @@ from clickstream_server.bulk.progress import BulkProgress
 from clickstream_server.bulk.sources import Format, Generated, opened
 from clickstream_server.bulk.ubi.mapping import moment_of
 from clickstream_server.sample import sample_log
-from harness import PATIENCE_S, ServerProcess, run_program, served
-
-STAMP = "2024-12-10T00:01:29.378Z"
-
-
-@pytest.fixture
-async def client(mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamClient]:
-    async with served(mongodb_uri, database) as found:
-        yield found
-
-
-@pytest.fixture
-async def server(mongodb_uri: str, database: str) -> AsyncIterator[ServerProcess]:
-    process = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database)
-    yield process
-    await process.kill()
+from harness import served
 
 
 class Replayed:
@@ -68,10 +48,6 @@ async def read_back(client: ClickstreamClient) -> list[SessionWithEvents]:
     return [found async for found in client.get_batch_sessions(batch.batch_id)]
 
 
-def as_lines(rows: list[Any]) -> bytes:
-    return "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows).encode()
-
-
 def without_actions(log: bytes) -> bytes:
     return b"".join(line for line in log.splitlines(keepends=True) if not line.startswith((b'{"index"', b'{"create"')))
 
@@ -81,46 +57,6 @@ def listed(done: Replayed) -> dict[tuple[str, str], list[int]]:
     notes = done.account.notes
     assert all(note.count == len(note.lines) for note in notes.values())
     return {key: note.lines for key, note in notes.items()}
-
-
-def query(query_id: Any, **fields: Any) -> dict[str, Any]:
-    return {"query_id": query_id, "client_id": "c", "user_query": "lamp", "timestamp": STAMP} | fields
-
-
-def event(query_id: Any, action: Any = "hover", **fields: Any) -> dict[str, Any]:
-    return {"query_id": query_id, "action_name": action, "timestamp": STAMP} | fields
-
-
-def impression(query_id: str, object_id: str, ordinal: int) -> dict[str, Any]:
-    about = {"object": {"object_id": object_id}, "position": {"ordinal": ordinal}}
-    return event(query_id, "impression", event_attributes=about)
-
-
-TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-TROUBLE: list[Any] = [
-    impression("q1", "b", 1),  # 1: before its query
-    query("q1"),  # 2
-    impression("q1", "a", 0),  # 3
-    event("q1", "click", event_attributes={"object": {"object_id": "a"}}),  # 4
-    event("q1", "click"),  # 5: the server refuses it
-    event("q1", "x" * 65),  # 6: the server refuses it
-    event("q1", timestamp=TOMORROW),  # 7: the server refuses it
-    event("q1", message="twice"),  # 8
-    event("q1", message="twice"),  # 9: a duplicate
-    event("elsewhere"),  # 10: of a query that is not here
-    event(None),  # 11: no query
-    query("q1", query_attributes={"page": 2}),  # 12: a further row
-    query("q" * 257),  # 13: the server refuses it
-    event("q" * 257),  # 14: and its event
-    query("future", timestamp=TOMORROW),  # 15: the server refuses it
-    event("future"),  # 16: an event of a refused query
-    query("before"),  # 17: there with other content
-    query("timeless", timestamp=None),  # 18
-    '{"query_id": "cut',  # 19
-    query(17, user_query=None, query_response_hit_ids=[1, 2]),  # 20: a number as its id
-    event(17, timestamp=1733788889378),  # 21
-    {"hello": "world"},  # 22
-]
 
 
 async def test_every_kind_of_trouble_is_accounted_for_exactly(client: ClickstreamClient) -> None:
@@ -339,122 +275,3 @@ async def test_a_second_replay_of_the_real_log_stores_nothing(client: Clickstrea
         assert OutcomeCounts(duplicates=first.of_queries.total) == again.of_queries
         assert OutcomeCounts(duplicates=first.of_unknown.total) == again.of_unknown
     assert 0 == again.log.counts.actions
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def replaying_stdin(target: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`clickstream replay -`, with its standard input to write to."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "clickstream_server", "replay", "-", "--target", target),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def begin_to_read(process: asyncio.subprocess.Process) -> None:
-    """Write far more than a pipe holds and wait until it is taken: by then the process is in the middle of reading."""
-    assert process.stdin is not None
-    process.stdin.write(as_lines([event("q", n=number, blob="x" * 1000) for number in range(2000)]))
-    async with asyncio.timeout(PATIENCE_S):
-        await process.stdin.drain()
-
-
-async def ended(process: asyncio.subprocess.Process, rest: bytes = b"") -> tuple[int | None, str, str]:
-    async with asyncio.timeout(2 * PATIENCE_S):
-        out, errors = await process.communicate(rest)
-    return process.returncode, out.decode(), errors.decode()
-
-
-async def test_the_command_prints_the_account_of_a_file(server: ServerProcess, tmp_path: Path) -> None:
-    """A replay ends with the sums, the refusals with their lines and the batch, on stdout alone, and code 0."""
-    log = tmp_path / "handmade.ndjson"
-    log.write_bytes(as_lines(TROUBLE))
-
-    code, out, errors = await run_program("replay", str(log), "--target", server.address, COLUMNS="120")
-
-    assert (0, "") == (code, errors)
-    assert "22 lines = 6 rows of queries + 12 rows of events + 0 action lines + 0 blank + 4 refused" in out
-    words = [" ".join(line.split()) for line in out.splitlines()]
-    assert "queries, as sessions 5 3 0 0 2" in words
-    assert "events of these queries 11 6 1 0 4" in words
-    assert "events of unknown queries* 1 1 0 0 0" in words
-    assert "event object_id: must be set for a click 1 line 5" in words
-    assert "Every line is accounted for." in words
-    assert "10 rows were refused, in whole or in part; import --errors FILE keeps them, ready to be mended." in words
-    assert "collects now; its numbers so far: 1 to 3." in out
-
-
-async def test_the_command_reads_standard_input(server: ServerProcess) -> None:
-    """`replay -` takes the log from a pipe."""
-    async with replaying_stdin(server.address) as process:
-        code, out, errors = await ended(process, sample_log(20))
-
-    assert (0, "") == (code, errors)
-    assert "Import of standard input" in out
-    assert "its numbers so far: 1 to 20." in out
-
-
-async def test_the_sample_can_be_replayed_again(server: ServerProcess) -> None:
-    """`replay --sample` feeds 200 queries, and a second time finds them all."""
-    _, first, _ = await run_program("replay", "--sample", "--target", server.address)
-    code, second, _ = await run_program("replay", "--sample", "--target", server.address)
-
-    assert "its numbers so far: 1 to 200." in first
-    assert ["queries,", "as", "sessions", "200", "0", "200", "0", "0"] in [line.split() for line in second.splitlines()]
-    assert 0 == code
-    assert "its numbers so far: 1 to 200." in second
-
-
-@pytest.mark.parametrize("name", ["missing.ndjson", "."])
-async def test_a_file_that_cannot_be_read_is_one_clear_line(server: ServerProcess, tmp_path: Path, name: str) -> None:
-    """A log that is not there, or is a folder, ends the command with one line that names it, and code 1."""
-    path = str(tmp_path / name)
-
-    code, out, errors = await run_program("replay", path, "--target", server.address)
-
-    assert (1, "") == (code, out)
-    assert [f"clickstream: cannot read {path}: "] == [line[: line.rindex(": ") + 2] for line in errors.splitlines()]
-
-
-async def test_no_server_is_one_clear_line() -> None:
-    """Where nobody serves, the command says so in one line before it reads anything, and ends with code 1."""
-    code, out, errors = await run_program("replay", "--sample", "--target", "127.0.0.1:1")
-
-    assert (1, "") == (code, out)
-    assert 1 == len(errors.splitlines())
-    assert errors.startswith("clickstream: the server at 127.0.0.1:1 does not answer (UNAVAILABLE)")
-
-
-async def test_ctrl_c_while_reading_is_one_clear_line(server: ServerProcess) -> None:
-    """Ctrl-C in the middle of a log ends the command at once with code 130, and nothing was sent."""
-    async with replaying_stdin(server.address) as process:
-        await begin_to_read(process)
-        process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(PATIENCE_S):
-            await process.wait()  # its input is still open
-        code, out, errors = await ended(process)
-
-    assert (130, "") == (code, out)
-    assert 1 == len(errors.splitlines())
-    assert "clickstream: interrupted. Nothing was acknowledged yet." in errors
-
-
-async def test_what_is_no_log_is_one_clear_line(server: ServerProcess, tmp_path: Path) -> None:
-    """A file without any row of a log ends the command with a line that says so, and code 1."""
-    file = tmp_path / "other.jsonl"
-    file.write_text('{"session": {"session_id": "s"}}\n')
-
-    code, _, errors = await run_program("replay", str(file), "--target", server.address)
-
-    assert (1, 1) == (code, len(errors.splitlines()))
-    assert "nothing in it is a row of a search log in the UBI format" in errors

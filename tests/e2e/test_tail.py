@@ -8,7 +8,6 @@ import json
 import signal
 import sys
 import termios
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -25,15 +24,9 @@ from clickstream import (
     SessionEvent,
     Unavailable,
 )
-from harness import PATIENCE_S, ServerProcess, ended, eventually, run_program, runs, served, start_program
+from harness import PATIENCE_S, ServerProcess, ended, eventually, run_program, runs, start_program
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-async def client(mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamClient]:
-    async with served(mongodb_uri, database) as found:
-        yield found
 
 
 async def register(client: ClickstreamClient, *numbers: int) -> str:

@@ -20,7 +20,7 @@ from clickstream import BatchNotFound, ClickstreamClient, InternalError, Invalid
 from clickstream.v1 import batch_pb2, event_pb2, session_pb2
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
-from harness import eventually, group_commit_runs, served
+from harness import eventually, group_commit_runs
 
 DEADLINE_S = 20.0
 DETAILS = "grpc-status-details-bin"
@@ -31,12 +31,6 @@ UNARY = {
     if not method.server_streaming
 }
 Metadata = dict[str, Any]
-
-
-@pytest.fixture
-async def client(mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamClient]:
-    async with served(mongodb_uri, database) as client:
-        yield client
 
 
 @pytest.fixture

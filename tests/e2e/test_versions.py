@@ -16,7 +16,6 @@ from polyglot.proxy import Change, proxy_to
 
 from clickstream import ClickstreamClient, InvalidField, Session, SessionEvent, WriteOutcome
 from clickstream.errors import ClickstreamError, FailedPrecondition
-from harness import served
 
 DESCRIPTORS = Path(__file__).resolve().parents[2] / "protos" / "clickstream.binpb"
 PACKAGE = "clickstream.v1"
@@ -79,12 +78,6 @@ def add_more(message: Message) -> None:
 @pytest.fixture(scope="module")
 def newer() -> NextVersion:
     return NextVersion()
-
-
-@pytest.fixture
-async def client(mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamClient]:
-    async with served(mongodb_uri, database) as client:
-        yield client
 
 
 @pytest.fixture

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator
 from itertools import pairwise
 from time import monotonic
 
-import pytest
 from polyglot.languages import Language
 from polyglot.proxy import proxy_to
 
 from clickstream import ClickstreamClient, Session
 from clickstream.errors import ClickstreamError, MessageTooLarge, Overloaded
 from clickstream.v1 import clickstream_service_pb2 as pb
-from harness import served
 
 SESSIONS = 20
 UNKNOWN_FIELD = b"\xc2\x3e\x03new"
 """Field 1000, a text, to stand behind a message's other fields."""
-
-
-@pytest.fixture
-async def client(mongodb_uri: str, database: str) -> AsyncIterator[ClickstreamClient]:
-    async with served(mongodb_uri, database) as client:
-        yield client
 
 
 async def test_everything_is_sent_twice(language: Language, client: ClickstreamClient) -> None:
