@@ -15,6 +15,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from harness import eventually
+
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -47,6 +49,18 @@ class Browser:
         seen = "[...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility())"
         found = await self.script(f"return {seen}.map(e => e.innerText)", css)
         return [" ".join(text.split()) for text in found]
+
+    async def shows(self, css: str, text: str) -> None:
+        """Wait until an element shows this text."""
+
+        async def there() -> bool:
+            return any(text in found for found in await self.texts(css))
+
+        try:
+            await eventually(there, f"{css} shows {text!r}")
+        except AssertionError as error:
+            error.add_note(f"the page says: {await self.text('body')}")
+            raise
 
     async def click(self, css: str) -> None:
         await self._run(lambda: self.driver.find_element(By.CSS_SELECTOR, css).click())

@@ -17,7 +17,7 @@ PICTURE_BYTES_MAX = 200_000
 sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import Browser, started_browser  # noqa: E402  # it lies with the tests
-from harness import eventually, run_program  # noqa: E402
+from harness import run_program  # noqa: E402
 
 
 async def main() -> None:
@@ -41,10 +41,7 @@ async def _take(browser: Browser, url: str) -> None:
     await browser.command("Emulation.setTimezoneOverride", timezoneId="UTC")
     await browser.open(url)
 
-    async def there() -> bool:
-        return "Sessions 1 to 25 of 200" in await browser.texts("h3")
-
-    await eventually(there, "the batch is shown")
+    await browser.shows("h3", "Sessions 1 to 25 of 200")
     await browser.click(".session[data-number='4'] summary")
     PICTURE.parent.mkdir(exist_ok=True)
     await asyncio.to_thread(browser.driver.save_screenshot, str(PICTURE))
