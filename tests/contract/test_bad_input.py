@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from clickstream import (
     ClickstreamDao,
@@ -23,13 +18,7 @@ from clickstream import (
     SessionEvent,
     WriteOutcome,
 )
-from clickstream.errors import from_status
-from clickstream.v1 import clickstream_service_pb2 as pb
-from clickstream.v1 import event_pb2
 
-SERVICE = "/clickstream.v1.ClickstreamService"
-INSIDE = re.compile(r"(\.a|\[0\])+$")
-"""The steps into the JSON that `deep` makes."""
 LONG = "x" * 257
 FULL = "x" * 256
 
@@ -287,181 +276,3 @@ async def test_currencies_past_and_present_are_known(dao: ClickstreamDao) -> Non
     ]
 
     assert len(codes) == (await dao.push_events(events)).inserted
-
-
-# --- what only a bare request can hold ------------------------------------------------------------------------------
-
-
-def field(number: int, content: bytes) -> bytes:
-    """A length-delimited field on the wire (protobuf.dev, «Encoding»)."""
-    size, prefix = len(content), bytearray()
-    while size > 127:
-        prefix.append(size & 127 | 128)
-        size >>= 7
-    return bytes([number << 3 | 2, *prefix, size]) + content
-
-
-def deep(levels: int, *, lists: bool = False) -> bytes:
-    """A Struct of this many levels as bytes: the library itself refuses to build what it would refuse to parse."""
-    value = Value(number_value=1).SerializeToString()
-    for _ in range(levels - 1):
-        value = field(6, field(1, value)) if lists else field(5, field(1, field(1, b"a") + field(2, value)))
-    return field(1, field(1, b"a") + field(2, value))
-
-
-def struct(value: Value) -> Struct:
-    return Struct(fields={"a": Value(list_value=ListValue(values=[value]))})
-
-
-BARE_SESSIONS: list[tuple[str, dict[str, Any]]] = [
-    ("session.search_query", {"search_query": Value(number_value=5)}),
-    ("session.search_query", {"search_query": Value(bool_value=True)}),
-    ("session.search_query", {"search_query": Value(string_value="a\0")}),
-    ("session.search_query", {"search_query": Value()}),
-    ("session.search_query.a[0]", {"search_query": Value(struct_value=struct(Value(number_value=float("nan"))))}),
-    ("session.search_meta.a[0]", {"search_meta": struct(Value(number_value=float("inf")))}),
-    ("session.search_meta.a[0]", {"search_meta": struct(Value(string_value="\0"))}),
-    ("session.search_meta.a[0]", {"search_meta": struct(Value())}),
-    ("session.search_meta", {"search_meta": Struct(fields={"\0": Value(number_value=1)})}),
-    ("session.payload_filter.a[0]", {"payload_filter": struct(Value(number_value=float("-inf")))}),
-    ("session.search_results[0].rank", {"search_results": [{"object_id": "o", "rank": float("nan")}]}),
-    ("session.search_results[0].rank", {"search_results": [{"object_id": "o", "rank": float("inf")}]}),
-    ("session.search_results[0].meta.a[0]", {"search_results": [{"object_id": "o", "meta": struct(Value())}]}),
-    ("session.search_results[0].object_id", {"search_results": [{"object_id": "\0"}]}),
-    ("session.session_id", {"session_id": "a\0"}),
-    ("session.session_id", {"session_id": ""}),
-    ("session.user_id", {"user_id": "\0"}),
-    ("session.sort_by.order", {"sort_by": {"field": "f", "order": 7}}),
-    ("session.sort_by.field", {"sort_by": {"field": "\0"}}),
-    ("session.created_at", {"created_at": Timestamp(seconds=253_402_300_800)}),
-    ("session.created_at", {"created_at": Timestamp(seconds=-62_135_596_801)}),
-    ("session.created_at", {"created_at": Timestamp(seconds=1, nanos=-1)}),
-    ("session.created_at", {"created_at": Timestamp(seconds=1, nanos=1_000_000_000)}),
-]
-BARE_EVENTS: list[tuple[str, dict[str, Any]]] = [
-    ("meta.a[0]", {"meta": struct(Value(number_value=float("nan")))}),
-    ("meta.a[0]", {"meta": struct(Value())}),
-    ("object_id", {"object_id": "\0"}),
-    ("event_type", {"event_type": "\0"}),
-    ("value.amount", {"value": {"currency_code": "EUR", "amount": ""}}),
-    ("value.amount", {"value": {"currency_code": "EUR", "amount": "1e5"}}),
-    ("value.amount", {"value": {"currency_code": "EUR", "amount": "NaN"}}),
-    ("value.amount", {"value": {"currency_code": "EUR", "amount": "1,5"}}),
-    ("value.amount", {"value": {"currency_code": "EUR", "amount": "+1"}}),
-    ("value.amount", {"value": {"currency_code": "EUR", "amount": "\u0661"}}),
-    ("value.amount", {"value": {"currency_code": "EUR", "amount": "1\n"}}),
-    ("value.amount", {"value": {"currency_code": "EUR", "amount": "1" * 35}}),
-    ("value.amount", {"value": {"currency_code": "EUR", "amount": "0." + "0" * 7000}}),
-    ("value.currency_code", {"value": {"amount": "1"}}),
-    ("created_at", {"created_at": Timestamp(nanos=-1)}),
-]
-
-
-async def bare_paths(call: Callable[[Any], Any], request: Any) -> list[str]:
-    """The paths for which the bare call is refused."""
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await call(request)
-    assert grpc.StatusCode.INVALID_ARGUMENT == raised.value.code()
-    details: Any = dict(list(raised.value.trailing_metadata() or ()))["grpc-status-details-bin"]
-    error = from_status(raised.value.code(), raised.value.details() or "", details)
-    assert isinstance(error, InvalidField)
-    return [violation.path for violation in error.violations]
-
-
-async def test_bare_sessions_are_refused(stub: Any) -> None:
-    """What protobuf can hold and JSON or the domain cannot is refused by its path, and not stored."""
-    got = [
-        await bare_paths(stub.RegisterSession, pb.RegisterSessionRequest(session={"session_id": "s", **fields}))
-        for _, fields in BARE_SESSIONS
-    ]
-
-    assert [[path] for path, _ in BARE_SESSIONS] == got
-    assert [] == list((await stub.ListBatches(pb.ListBatchesRequest())).batches)
-
-
-async def test_bare_events_are_rejected(stub: Any) -> None:
-    """An event that cannot be read is rejected by its field, and does not sink the good one beside it."""
-    good = {"event_id": "e", "session_id": "s", "object_id": "o"}
-    answer = await stub.PushEvents(pb.PushEventsRequest(events=[good, *({**good, **more} for _, more in BARE_EVENTS)]))
-
-    assert (1, len(BARE_EVENTS)) == (answer.inserted, answer.rejected)
-    assert [path for path, _ in BARE_EVENTS] == [failure.message.split(":")[0] for failure in answer.failures]
-
-
-@pytest.mark.parametrize("levels", [33, 34, 40, 60, 200])
-async def test_deep_nesting_is_refused(channel: grpc.aio.Channel, levels: int) -> None:
-    """More than 32 levels of objects or lists are refused by the path of the field, however many they are."""
-    register = channel.unary_unary(f"{SERVICE}/RegisterSession")
-    push = channel.unary_unary(f"{SERVICE}/PushEvents")
-    event_bytes = event_pb2.SessionEvent(event_id="e", session_id="s", object_id="o").SerializeToString()
-    for meta in (deep(levels), deep(levels, lists=True)):
-        got = [
-            await bare_paths(register, field(1, field(1, b"s") + field(4, meta))),
-            await bare_paths(register, field(1, field(1, b"s") + field(5, meta))),
-            await bare_paths(register, field(1, field(1, b"s") + field(2, field(5, meta)))),
-            await bare_paths(register, field(1, field(1, b"s") + field(3, field(1, b"o")) + field(3, field(3, meta)))),
-            await bare_paths(push, field(1, event_bytes + field(6, meta))),
-        ]
-        paths = ["search_meta", "payload_filter", "search_query", "search_results[1].meta"]
-        expected = [*(f"session.{path}" for path in paths), "events[0].meta"]
-
-        assert expected == [INSIDE.sub("", path) for (path,) in got]
-
-
-async def test_what_is_missing_is_named(stub: Any) -> None:
-    """A request without its session, its events or its status is refused by the name of what it lacks."""
-    batch = pb.UpdateBatchStatusRequest(batch_id="b", status=2)
-    batch.expected_status = 0
-    got = [
-        await bare_paths(stub.RegisterSession, pb.RegisterSessionRequest()),
-        await bare_paths(stub.UpdateSession, pb.UpdateSessionRequest()),
-        await bare_paths(stub.PushEvents, pb.PushEventsRequest()),
-        await bare_paths(stub.UpdateBatchStatus, pb.UpdateBatchStatusRequest(batch_id="b")),
-        await bare_paths(stub.UpdateBatchStatus, batch),
-    ]
-
-    assert [["session"], ["session"], ["events"], ["status"], ["expected_status"]] == got
-
-
-async def test_unknown_statuses_are_refused(stub: Any) -> None:
-    """A number that is no status is refused by the path of the field that holds it."""
-    update = pb.UpdateBatchStatusRequest(batch_id="b", status=99)
-    expecting = pb.UpdateBatchStatusRequest(batch_id="b", status=2, expected_status=99)
-    got = [
-        await bare_paths(stub.UpdateBatchStatus, update),
-        await bare_paths(stub.UpdateBatchStatus, expecting),
-        await bare_paths(stub.ListBatches, pb.ListBatchesRequest(statuses=[1, 99])),
-        await bare_paths(stub.ListBatches, pb.ListBatchesRequest(statuses=[0])),
-    ]
-
-    assert [["status"], ["expected_status"], ["statuses[1]"], ["statuses[0]"]] == got
-
-
-async def test_text_that_is_not_utf8_is_refused(channel: grpc.aio.Channel) -> None:
-    """A lone surrogate on the wire is refused by the field's path."""
-    register = channel.unary_unary(f"{SERVICE}/RegisterSession")
-    surrogate = b"a\xed\xa0\x80"
-
-    assert ["session.user_id"] == await bare_paths(register, field(1, field(1, b"s") + field(7, surrogate)))
-    assert ["session.session_id"] == await bare_paths(register, field(1, field(1, surrogate)))
-
-
-async def test_nonsense_is_refused(channel: grpc.aio.Channel) -> None:
-    """Bytes that are no protobuf message are refused as invalid."""
-    register = channel.unary_unary(f"{SERVICE}/RegisterSession")
-
-    assert [""] == await bare_paths(register, b"\xff\xff\xff")
-
-
-async def test_a_long_path_does_not_hide_the_error(stub: Any) -> None:
-    """However long and wide the keys around a bad value are, the caller learns which field is wrong."""
-    bad = struct(Value())
-    for _ in range(20):
-        bad.fields["\U0001f600" * 300 + str(len(bad.fields))].CopyFrom(Value())
-    request = pb.PushEventsRequest(
-        events=[{"event_id": "e", "session_id": "s", "object_id": "o", "meta": bad} for _ in range(20)]
-    )
-    paths = await bare_paths(stub.PushEvents, request)
-
-    assert paths
-    assert all(path.startswith("events[") for path in paths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from encoded import delimited, tagged, varint
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from hypothesis import strategies as st
 
@@ -27,24 +28,6 @@ TEXTS = st.one_of(
     st.text(max_size=12).map(lambda text: text.encode(errors="surrogatepass")),
     st.binary(max_size=12),
 )
-
-
-def varint(number: int) -> bytes:
-    out = bytearray()
-    number &= 2**64 - 1
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def tagged(number: int, kind: int, value: bytes) -> bytes:
-    return varint(number << 3 | kind) + value
-
-
-def delimited(number: int, value: bytes) -> bytes:
-    return tagged(number, _BYTES, varint(len(value)) + value)
 
 
 def _deep(levels: int) -> bytes:

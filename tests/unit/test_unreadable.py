@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
+from encoded import delimited, nested_struct
+
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import event_pb2, session_pb2
 from clickstream_server.interceptors.unreadable import unreadable
-
-
-def field(number: int, content: bytes) -> bytes:
-    """A length-delimited field."""
-    size, encoded = len(content), b""
-    while size > 127:
-        encoded += bytes([size & 127 | 128])
-        size >>= 7
-    return bytes([number << 3 | 2]) + encoded + bytes([size]) + content
-
-
-def nested_struct(levels: int) -> bytes:
-    """A serialised Struct of so many objects in each other."""
-    content = b""
-    for _ in range(levels - 1):
-        content = field(1, field(1, b"a") + field(2, field(5, content)))
-    return content
 
 
 def path_of(data: bytes, message: type = pb.RegisterSessionRequest) -> str:
@@ -30,23 +15,23 @@ def path_of(data: bytes, message: type = pb.RegisterSessionRequest) -> str:
 
 def test_text_that_is_not_utf8_is_named() -> None:
     """A string field with a lone surrogate is named by its path, through repeated fields."""
-    item = field(1, b"\xed\xa0\x80")
+    item = delimited(1, b"\xed\xa0\x80")
     good = session_pb2.SearchResultItem(object_id="o").SerializeToString()
 
-    assert "session.search_results[1].object_id" == path_of(field(1, field(3, good) + field(3, item)))
+    assert "session.search_results[1].object_id" == path_of(delimited(1, delimited(3, good) + delimited(3, item)))
 
 
 def test_text_inside_json_is_named_by_its_field() -> None:
     """A broken text somewhere inside a Struct is named by the field that holds the Struct."""
-    meta = field(1, field(1, b"key") + field(2, field(3, b"\xff")))
+    meta = delimited(1, delimited(1, b"key") + delimited(2, delimited(3, b"\xff")))
 
-    assert "events[0].meta" == path_of(field(1, field(6, meta)), pb.PushEventsRequest)
+    assert "events[0].meta" == path_of(delimited(1, delimited(6, meta)), pb.PushEventsRequest)
 
 
 def test_nesting_is_named() -> None:
     """JSON nested deeper than the limit is named by the field that holds it, whatever the depth."""
     assert {"session.search_meta"} == {
-        path_of(field(1, field(1, b"s") + field(4, nested_struct(levels)))) for levels in (40, 100, 5000)
+        path_of(delimited(1, delimited(1, b"s") + delimited(4, nested_struct(levels)))) for levels in (40, 100, 5000)
     }
 
 
@@ -59,7 +44,7 @@ def test_garbage_is_an_error_of_the_whole_request() -> None:
 
 def test_what_is_wrong_is_not_searched_without_end() -> None:
     """A fault behind a hundred thousand fields, which others would wait for, is told without its place."""
-    fault = field(1, field(1, b"\xff"))
+    fault = delimited(1, delimited(1, b"\xff"))
     few, many = (b"\x78\x01" * count for count in (1_000, 100_000))  # of field 15, which there is not
 
     assert ["events[0].event_id", ""] == [path_of(fields + fault, pb.PushEventsRequest) for fields in (few, many)]
