@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 PROTOS := $(wildcard protos/clickstream/v1/*.proto)
 # What `make test-versions` runs: what goes through a client or over the wire, and with what.
-VERSION_TESTS := tests/contract $(patsubst %,tests/e2e/test_%.py,client sync_client transfer_client wire versions)
+VERSION_TESTS := tests/contract $(sort $(wildcard tests/e2e/test_*client*.py tests/e2e/test_wire*.py)) tests/e2e/test_versions.py
 VERSION_CASES := client or wire or versions
 VERSION_TOOLS := pytest|pytest-asyncio|pytest-xdist|hypothesis|PyYAML
 export CLICKSTREAM_DATA_DIR ?= $(CURDIR)/.data

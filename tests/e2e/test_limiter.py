@@ -23,7 +23,6 @@ from clickstream import (
     ImportChunk,
     ImportConfig,
     ImportSummary,
-    MessageTooLarge,
     Overloaded,
     Session,
     SessionEvent,
@@ -32,9 +31,7 @@ from clickstream.export import ExportFilter
 from clickstream.pacing import Pace
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
-from clickstream.v1 import transfer_service_pb2 as transfer_pb
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
-from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.interceptors.receiving import SLOW_MAX
 from harness import PATIENCE_S, eventually, freeze, mongod_pid, served
@@ -420,75 +417,3 @@ async def _exported(client: ClickstreamClient) -> int:
 async def _read(client: ClickstreamClient, batch_id: str) -> int:
     async with aclosing(client.get_batch_sessions(batch_id)) as sessions:
         return len([found async for found in sessions])
-
-
-# --- a message's size -----------------------------------------------------------------------------------------------
-
-LARGE_EVENTS = 190
-"""Of 60,000 bytes each: more than 8 MiB together, less than 16."""
-
-
-async def test_a_larger_message_is_taken_where_it_is_set(mongodb_uri: str, database: str) -> None:
-    """With a larger limit on both sides a call of 11 MB succeeds, and a session of that size is read and exported."""
-    events = [
-        SessionEvent(session_id="s", event_id=f"{number:03}", object_id="o", meta={"text": "x" * 60_000})
-        for number in range(LARGE_EVENTS)
-    ]
-    most = 16 * 1024 * 1024
-    async with (
-        served(mongodb_uri, database, message_bytes_max=most) as usual,
-        ClickstreamClient(usual.target, message_bytes_max=most, deadline_s=PATIENCE_S) as client,
-    ):
-        batch_id = (await client.register_session(Session(session_id="s"))).session.batch_id
-        with pytest.raises(MessageTooLarge):
-            await usual.push_events(events)
-        pushed = await client.push_events(events)
-        found = await client.get_session("s", events_limit=None)
-        async with aclosing(client.get_batch_sessions(batch_id)) as sessions:
-            read = [len(found.events) async for found in sessions]
-        async with aclosing(client.export_sessions(ExportFilter(batch_id=batch_id))) as pages:
-            exported = [len(one.session.events) async for page in pages for one in page.sessions]
-
-    assert (LARGE_EVENTS, LARGE_EVENTS) == (pushed.inserted, len(found.events) if found else 0)
-    assert ([LARGE_EVENTS], [LARGE_EVENTS]) == (read, exported)
-
-
-async def test_different_limits_on_both_sides_are_told(mongodb_uri: str, database: str) -> None:
-    """What gRPC itself refuses, an answer on the client's side or a request on the server's, is MessageTooLarge."""
-    small, large = 64 * 1024, 16 * 1024 * 1024
-    session = Session(session_id="s", search_query="x" * (3 * small))
-    async with (
-        served(mongodb_uri, database) as usual,
-        ClickstreamClient(usual.target, message_bytes_max=small) as client,
-    ):
-        batch_id = (await usual.register_session(session)).session.batch_id
-        with pytest.raises(MessageTooLarge, match="message_bytes_max"):
-            await client.get_session("s")
-        with pytest.raises(MessageTooLarge, match="message_bytes_max"):
-            async with aclosing(client.get_batch_sessions(batch_id)) as sessions:
-                await anext(sessions)
-    async with (
-        served(mongodb_uri, database, message_bytes_max=small) as usual,
-        ClickstreamClient(usual.target, message_bytes_max=large) as client,
-    ):
-        with pytest.raises(MessageTooLarge, match="message_bytes_max"):
-            await client.register_session(session)
-
-
-async def test_a_smaller_message_is_kept_to(mongodb_uri: str, database: str) -> None:
-    """With a smaller limit no message of a stream is larger, though all sessions come; a larger request is refused."""
-    most = 64 * 1024
-    meta = {f"{number:x}": number % 10 for number in range(300)}  # as a message far larger than as BSON
-    async with served(mongodb_uri, database, message_bytes_max=most) as client, channel_to(client) as channel:
-        for number in range(60):
-            await client.register_session(Session(session_id=f"s{number}", search_meta=meta))
-        batch_id = (await client.list_batches()).batches[0].batch_id
-        stub, bulk = ClickstreamServiceStub(channel), TransferServiceStub(channel)
-        read = [answer async for answer in stub.GetBatchSessions(pb.GetBatchSessionsRequest(batch_id=batch_id))]
-        exported = [answer async for answer in bulk.ExportSessions(transfer_pb.ExportSessionsRequest())]
-        with pytest.raises(MessageTooLarge) as raised:
-            await client.register_session(Session(session_id="large", search_query="x" * most))
-
-    assert (60, 60) == tuple(sum(len(answer.sessions) for answer in answers) for answers in (read, exported))
-    assert max(answer.ByteSize() for answer in [*read, *exported]) <= most
-    assert str(most) in raised.value.message
