@@ -23,7 +23,7 @@ from clickstream_server.bulk.account import FileAccount, LogAccount, disagreemen
 from clickstream_server.bulk.file_import import FileImport
 from clickstream_server.bulk.import_command import log_config, sample
 from clickstream_server.bulk.progress import bulk_progress
-from clickstream_server.bulk.report import print_account, shown
+from clickstream_server.bulk.report import print_account, report_console, shown
 from clickstream_server.bulk.sources import Format, opened
 from clickstream_server.config import ENV_PREFIX, OFF, load_settings
 from clickstream_server.failures import StartFailure
@@ -78,7 +78,7 @@ class Screen:
     """Prints the steps, each as a headed line with the time since the one before."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False)
+        self.console = report_console()
         self._steps = 0
         self._since = monotonic()
 
@@ -189,7 +189,7 @@ def _print_session(console: Console, found: SessionWithEvents) -> None:
         (f"“{shown(query) if isinstance(query, str) else 'a structured query'}”", "bold"),
         (f"  {found.session.created_at:%Y-%m-%d %H:%M} UTC, {found.event_count:,} events", "dim"),
     )
-    console.print(head, no_wrap=True, overflow="ellipsis")
+    console.print(head, no_wrap=True, overflow="ellipsis", soft_wrap=False)
     results = found.session.search_results
     for place, item in enumerate(results):
         if place < _RESULTS_SHOWN or item.object_id in done:
@@ -197,7 +197,7 @@ def _print_session(console: Console, found: SessionWithEvents) -> None:
             line = Text.assemble(
                 f"  {place + 1:>6}  {shown(item.object_id):<24}", (f"  ← {words}" if words else "", "green")
             )
-            console.print(line, no_wrap=True, overflow="ellipsis")
+            console.print(line, no_wrap=True, overflow="ellipsis", soft_wrap=False)
     hidden = sum(1 for item in results[_RESULTS_SHOWN:] if item.object_id not in done)
     if hidden:
         console.print(f"          and {hidden:,} more results", style="dim")

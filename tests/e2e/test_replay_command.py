@@ -47,12 +47,16 @@ async def ended(process: asyncio.subprocess.Process, rest: bytes = b"") -> tuple
     return process.returncode, out.decode(), errors.decode()
 
 
-async def test_the_command_prints_the_account_of_a_file(server: ServerProcess, tmp_path: Path) -> None:
-    """A replay ends with the sums, the refusals with their lines and the batch, on stdout alone, and code 0."""
+@pytest.mark.parametrize("columns", ["120", "40"])
+async def test_the_command_prints_the_account_of_a_file(server: ServerProcess, tmp_path: Path, columns: str) -> None:
+    """A replay ends with the sums, the refusals with their lines and the batch, on stdout alone, and code 0.
+
+    However wide the terminal is: no number is cut, and no line is broken.
+    """
     log = tmp_path / "handmade.ndjson"
     log.write_bytes(as_lines(TROUBLE))
 
-    code, out, errors = await run_program("replay", str(log), "--target", server.address, COLUMNS="120")
+    code, out, errors = await run_program("replay", str(log), "--target", server.address, COLUMNS=columns)
 
     assert (0, "") == (code, errors)
     assert "22 lines = 6 rows of queries + 12 rows of events + 0 action lines + 0 blank + 4 refused" in out

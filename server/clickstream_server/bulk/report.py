@@ -20,6 +20,7 @@ _EXPLAINED = (
     "* of queries that are not in this file; they are stored all the same"
 )
 
+_TABLE_WIDTH = 80
 _JOINERS = "\u200c\u200d"
 """Between letters, as in Persian, and between the parts of an emoji."""
 
@@ -34,11 +35,19 @@ def _belongs(char: str) -> bool:
     return category(char) == "Zs" or char in _JOINERS
 
 
+def report_console() -> Console:
+    """A console whose lines are as long as they are, for the terminal to wrap, and files to keep.
+
+    Tables get 80 columns at least: their numbers are there to be read, and in fewer they would be cut.
+    """
+    return Console(highlight=False, soft_wrap=True, width=max(Console().width, _TABLE_WIDTH))
+
+
 def print_import(
     accounts: Sequence[FileAccount], *, dry_run: bool, errors: str | None, collecting: SessionBatch | None
 ) -> None:
     """Print the account of each file, where the refused rows are, and which batch collects."""
-    console = Console(highlight=False)
+    console = report_console()
     for account in accounts:
         print_account(console, account, dry_run=dry_run)
     refused = sum(account.not_stored for account in accounts)
