@@ -14,12 +14,12 @@ import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 
 from clickstream.errors import ClickstreamError
-from clickstream_server.failures import StartFailure
 from clickstream_server.health_servicer import STATUS, HealthServicer
 from clickstream_server.interceptors.call import HEALTH_BYTES_MAX
-from clickstream_server.listening import server_options
+from clickstream_server.listening import HEALTH_LISTEN, bind, server_options
 
 LIVENESS = "liveness"
+
 _LOOK_EVERY_S = 1.0
 _PING_S = 2.0
 _STOP_S_MAX = 1.0
@@ -104,12 +104,7 @@ async def health_served(
     options = server_options(message_bytes_max=HEALTH_BYTES_MAX, share_port=share_port)
     server = grpc.aio.server(interceptors=interceptors, options=options)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    try:
-        port = server.add_insecure_port(listen)
-    except RuntimeError:
-        port = 0
-    if port == 0:
-        raise StartFailure(f"CLICKSTREAM_HEALTH_LISTEN: cannot listen on {listen}")
+    bind(server, listen, None, HEALTH_LISTEN)
     await server.start()
     try:
         yield

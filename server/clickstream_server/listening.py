@@ -13,6 +13,8 @@ from clickstream.access import is_loopback
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 
+LISTEN, HEALTH_LISTEN = "CLICKSTREAM_LISTEN", "CLICKSTREAM_HEALTH_LISTEN"
+"""The settings of the addresses that gRPC listens on."""
 _log = logging.getLogger(__name__)
 _OPTIONS = [
     ("grpc.max_connection_age_ms", 300_000),  # else clients that balance never see new servers
@@ -73,8 +75,10 @@ def exposure(settings: Settings) -> str:
     return found
 
 
-def bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> int:
-    """Take the address; return its port. `credentials` None: without TLS.
+def bind(
+    server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None, setting: str = LISTEN
+) -> int:
+    """Take the address, which is that of the setting; return its port. `credentials` None: without TLS.
 
     Raises StartFailure.
     """
@@ -83,11 +87,26 @@ def bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentia
     except RuntimeError:
         port = 0
     if port == 0:
-        raise StartFailure(
-            f"cannot listen on {listen}: the port is in use, or not this user's to take, or the address is "
-            "not this machine's"
-        )
+        raise cannot_listen(listen, _why_not_bound(listen), setting)
     return port
+
+
+def _why_not_bound(listen: str) -> str:
+    """Why gRPC could not take the address, which it does not say."""
+    host, _, port = listen.rpartition(":")
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        return why_not(error)
+    return "gRPC cannot have it"
+
+
+def cannot_listen(listen: str, why: str, setting: str = LISTEN) -> StartFailure:
+    """What is said where the setting's address cannot be had."""
+    return StartFailure(f"cannot listen on {listen}: {why} ({setting} sets another)")
 
 
 def why_not(error: OSError) -> str:

@@ -162,6 +162,8 @@ async def test_a_health_port_that_is_taken_keeps_the_server_from_starting(mongod
         other.listen()
         taken = f"127.0.0.1:{other.getsockname()[1]}"
 
-        with pytest.raises(StartFailure, match=f"CLICKSTREAM_HEALTH_LISTEN: cannot listen on {taken}"):
+        with pytest.raises(
+            StartFailure, match=f"cannot listen on {taken}: the port is in use .CLICKSTREAM_HEALTH_LISTEN sets another"
+        ):
             async with served(mongodb_uri, database, health_listen=taken):
                 pass

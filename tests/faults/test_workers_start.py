@@ -14,6 +14,7 @@ def command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
 
 
+OTHER = "(CLICKSTREAM_LISTEN sets another)"
 DIES_AT_ONCE = """
 import os, sys
 if "clickstream_server.workers.worker" in sys.orig_argv:
@@ -70,7 +71,7 @@ async def test_a_port_in_use_is_named(mongodb_uri: str, database: str, holder: s
             *(f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()),
         )
 
-    assert (1, "", f"clickstream: cannot listen on {address}: the port is in use\n") == (code, out, errors)
+    assert (1, "", f"clickstream: cannot listen on {address}: the port is in use {OTHER}\n") == (code, out, errors)
     if server:
         assert 0 == await server.stop()
 
@@ -85,7 +86,7 @@ async def test_an_address_that_cannot_be_had_is_named(mongodb_uri: str, listen: 
     code, out, errors = await run_program("serve", *arguments, CLICKSTREAM_INSECURE="true")
 
     assert (1, "") == (code, out)
-    assert errors.endswith(f"\nclickstream: cannot listen on {listen}: {why}\n")
+    assert errors.endswith(f"\nclickstream: cannot listen on {listen}: {why} {OTHER}\n")
 
 
 async def test_the_port_for_health_is_shared_by_workers_alone(mongodb_uri: str, database: str) -> None:
@@ -102,7 +103,8 @@ async def test_the_port_for_health_is_shared_by_workers_alone(mongodb_uri: str, 
         *("serve", "--workers=2", "--listen=127.0.0.1:0"),
         *(f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()),
     )
-    assert (1, "", f"clickstream: cannot listen on {health}: the port is in use\n") == (code, out, errors)
+    other = "(CLICKSTREAM_HEALTH_LISTEN sets another)"
+    assert (1, "", f"clickstream: cannot listen on {health}: the port is in use {other}\n") == (code, out, errors)
     assert 0 == await server.stop()
 
 

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from clickstream_server.failures import StartFailure
+from clickstream_server.listening import bind
 from clickstream_server.observe.endpoint import metrics_served
 from clickstream_server.workers.port import reserved
 
@@ -32,7 +34,7 @@ def nobody() -> Iterator[None]:
 
 
 async def refused(listen: str) -> set[str]:
-    """Why metrics are not shown there, and why workers cannot share it."""
+    """Why a server cannot listen there, metrics are not shown there, and workers cannot share it."""
     found = set()
     with pytest.raises(StartFailure) as raised:
         async with metrics_served(listen, list):
@@ -40,8 +42,15 @@ async def refused(listen: str) -> set[str]:
     found.add(str(raised.value).removeprefix("cannot show metrics on ").removesuffix(" (CLICKSTREAM_METRICS_LISTEN)"))
     with pytest.raises(StartFailure) as raised, reserved(listen):
         pass
-    found.add(str(raised.value).removeprefix("cannot listen on "))
+    found.add(_said(raised.value))
+    with pytest.raises(StartFailure) as raised:
+        bind(grpc.aio.server(), listen, None)
+    found.add(_said(raised.value))
     return found
+
+
+def _said(failure: StartFailure) -> str:
+    return str(failure).removeprefix("cannot listen on ").removesuffix(" (CLICKSTREAM_LISTEN sets another)")
 
 
 @pytest.mark.skipif(

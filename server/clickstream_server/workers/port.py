@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from time import monotonic, sleep
 
 from clickstream_server.failures import StartFailure
-from clickstream_server.listening import why_not
+from clickstream_server.listening import LISTEN, cannot_listen, why_not
 
 _DYING_S_MAX = 2.0
 """The workers of a supervisor that was killed have the port for a moment more."""
@@ -17,10 +17,10 @@ _LOOK_AGAIN_S = 0.05
 
 
 @contextmanager
-def reserved(listen: str) -> Iterator[int]:
+def reserved(listen: str, setting: str = LISTEN) -> Iterator[int]:
     """Keep the port for processes of ours that share it (SO_REUSEPORT), and from all others; nothing listens yet.
 
-    Yields the port: a free one for port 0. Raises StartFailure.
+    `setting`: whose address this is. Yields the port: a free one for port 0. Raises StartFailure.
     """
     if not hasattr(socket, "SO_REUSEPORT"):
         raise StartFailure(
@@ -35,7 +35,7 @@ def reserved(listen: str) -> Iterator[int]:
                 break
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or monotonic() > give_up_at:
-                    raise StartFailure(f"cannot listen on {listen}: {why_not(error)}") from error
+                    raise cannot_listen(listen, why_not(error), setting) from error
             stack.close()
             sleep(_LOOK_AGAIN_S)
         yield port

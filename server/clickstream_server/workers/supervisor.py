@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from clickstream_server.app import Running, connected_dao, page_beside
 from clickstream_server.config import OFF, Settings
 from clickstream_server.embedded import database_of_settings
-from clickstream_server.listening import local_address, refuse_exposure
+from clickstream_server.listening import HEALTH_LISTEN, local_address, refuse_exposure
 from clickstream_server.observe.observing import metrics_beside, observing
 from clickstream_server.process import ending
 from clickstream_server.security.gate import Gate
@@ -28,7 +28,7 @@ async def until(stop: asyncio.Event, settings: Settings, announce: Callable[[Run
     refuse_exposure(settings)
     async with AsyncExitStack() as stack:
         if settings.health_listen:
-            health_port = stack.enter_context(reserved(settings.health_listen))
+            health_port = stack.enter_context(reserved(settings.health_listen, HEALTH_LISTEN))
             settings = settings.model_copy(update={"health_listen": with_port(settings.health_listen, health_port)})
         port = stack.enter_context(reserved(settings.listen))
         observed = await stack.enter_async_context(observing(settings.model_copy(update={"traces": "off"})))
