@@ -58,6 +58,10 @@ class Access:
     def __post_init__(self) -> None:
         if fault := text_fault(self.target):
             raise ValueError(f"the target {fault}")
+        if self.target.startswith(("http://", "https://")):  # gRPC would take that for a name, and look for it
+            raise ValueError(
+                f"the target must be an address such as 127.0.0.1:50051, without the scheme of {self.target}"
+            )
         if self.tls is not None:
             self.tls.check()
         if isinstance(self.token, str):

@@ -49,8 +49,19 @@ def _code_of(given: argparse.Namespace) -> int:
         return INTERRUPTED
 
 
+class _Version(argparse.Action):
+    """Looks for the version only when it is asked for, which takes time."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"clickstream {version('clickstream')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="clickstream", description="The clickstream service and its tools.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_ping(commands)

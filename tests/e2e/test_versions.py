@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from polyglot.proxy import Change, proxy_to
 
 from clickstream import ClickstreamClient, InvalidField, Session, SessionEvent, WriteOutcome
 from clickstream.errors import ClickstreamError, FailedPrecondition
+from harness import run_program
 
 DESCRIPTORS = Path(__file__).resolve().parents[2] / "protos" / "clickstream.binpb"
 PACKAGE = "clickstream.v1"
@@ -217,3 +219,8 @@ async def test_an_older_server_lacks_a_method() -> None:
         await server.stop(grace=None)
 
     assert grpc.StatusCode.UNIMPLEMENTED == raised.value.code
+
+
+async def test_the_program_tells_its_version() -> None:
+    """`clickstream --version` is one line with the version of the distribution."""
+    assert (0, f"clickstream {version('clickstream')}\n", "") == await run_program("--version")

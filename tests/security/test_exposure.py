@@ -119,6 +119,14 @@ def test_arguments_of_another_type_are_refused_at_once(given: dict[str, Any], wo
         ClickstreamClient(**given)
 
 
+@pytest.mark.parametrize("scheme", ["http://", "https://"])
+def test_a_target_is_no_web_address(scheme: str) -> None:
+    """What is copied with its scheme is refused at once, instead of being looked for under that name."""
+    assert not is_local(f"{scheme}127.0.0.1:50051")
+    with pytest.raises(ValueError, match=f"must be an address such as 127.0.0.1:50051, without the scheme of {scheme}"):
+        ClickstreamClient(f"{scheme}127.0.0.1:50051")
+
+
 @pytest.mark.parametrize(
     "target",
     [
@@ -152,7 +160,7 @@ def test_targets_on_this_machine_are_known(target: str) -> None:
             "dns://10.0.0.1/localhost:1",
         ),
         *("dns:///evil:1", "ipv4:127.0.0.1:1,10.0.0.1:1", "ipv6:[::2]:1", "xds:///127.0.0.1", "", ":1", "0.0.0.0:1"),
-        *("127.0.0.1:1/evil", "http://127.0.0.1:1", "evil#127.0.0.1:1", "vsock:1:1", "127.0.0.1:1,evil:1"),
+        *("127.0.0.1:1/evil", "evil#127.0.0.1:1", "vsock:1:1", "127.0.0.1:1,evil:1"),
     ],
 )
 def test_a_token_is_not_sent_in_clear_to_elsewhere(target: str) -> None:
