@@ -98,8 +98,9 @@ clean: ## remove what was installed and built (the data in .data stays)
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo no Python). Name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -w . || { echo "This folder is not yours to write to, and everything is installed into it: clone into one of your own." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python3 -m venv does not work here (on Debian: apt install python3-venv)." >&2; exit 1; }
 
 $(VENV)/.server: pyproject.toml constraints.txt | $(BIN)/python
