@@ -27,8 +27,9 @@ _HINTS = (
     ("is not in peer certificate|Hostname Verif", "the server's certificate is not for the name it was called by"),
     # What a server with TLS does to a client without; with mutual TLS, to one without a certificate of its authority.
     ("last error: .*Socket closed", _CLOSED),
+    ("http1.x server", "what answers there is no gRPC: is it the port of the page, or of the metrics?"),
 )
-"""What gRPC says of failed handshakes, by which alone they can be told apart, and what to do."""
+"""What gRPC says of connections that it could not make, by which alone they can be told apart, and what to do."""
 _LOCAL_SCHEMES = ("unix:", "unix-abstract:")
 _SCHEME = re.compile(r"^(dns:///|dns:(?!/)|ipv4:|ipv6:)")
 _ADDRESS = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(:[\w-]+)?|(?P<bare>[0-9A-Fa-f:]+)")
@@ -147,5 +148,5 @@ def is_local(target: str) -> bool:
 
 
 def hint(failure: str) -> str:
-    """What to do about a connection that gRPC could not make because of TLS, by gRPC's words; "" if it is not that."""
+    """What to do about a connection that gRPC could not make, by its words; "" if nothing is known of it."""
     return next((words for told, words in _HINTS if re.search(told, failure)), "")

@@ -10,11 +10,12 @@ from contextlib import ExitStack, closing, suppress
 import aiohttp
 import pytest
 
-from clickstream import ClickstreamClient, Session
+from clickstream import ClickstreamClient, Session, Unavailable
 from clickstream_server import app
 from clickstream_server.config import Settings, is_loopback, load_settings
 from clickstream_server.failures import StartFailure
 from harness import ServerProcess, run_program
+from sites import Site
 
 ENV = "CLICKSTREAM_UI_LISTEN"
 DEFAULT = "127.0.0.1:50052"
@@ -142,3 +143,15 @@ async def test_someone_who_keeps_a_connection_does_not_hold_up_a_stop(mongodb_ur
     assert 0 == await server.stop()
     idle.close()
     half.close()
+
+
+async def test_a_client_of_the_page_is_told(site: Site) -> None:
+    """Who calls the page's port is told that no gRPC answers there, and not that nobody does."""
+    target = site.url.removeprefix("http://")
+    code, _, errors = await run_program("ping", f"--target={target}")
+    async with ClickstreamClient(target) as client:
+        with pytest.raises(Unavailable, match="is no gRPC"):
+            await client.get_session("s")
+
+    assert 1 == code
+    assert "what answers there is no gRPC" in errors
