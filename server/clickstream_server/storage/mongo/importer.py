@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine
 from contextlib import aclosing, closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
 from clickstream.errors import ClickstreamError, InvalidField
-from clickstream.models import ItemFailure, WriteOutcome
+from clickstream.models import WriteOutcome
 from clickstream.transfer import (
-    FELL_WITH_SESSION,
     ImportAtomicity,
     ImportConfig,
     ImportMode,
     ImportProgress,
     ImportSummary,
-    OutcomeCounts,
     rising,
     too_many_failed,
 )
@@ -28,9 +26,11 @@ from clickstream_server.clock import now_micros
 from clickstream_server.limits import Limits, check_id
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.errors import storage_call
-from clickstream_server.storage.mongo.events import CONTENT_CONFLICT, ID_SHOWN_MAX, EventStore, PreparedEvents
+from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.foretold import Foretold
+from clickstream_server.storage.mongo.import_items import Chunk, Item, Tally
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, plan
+from clickstream_server.storage.mongo.parts import in_parts
 from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.registrar import Registrar
 from clickstream_server.storage.mongo.sent import session_document
@@ -46,117 +46,6 @@ BYTES_AHEAD_MAX = 16 * 1024 * 1024
 PREPARED_AT_ONCE = 32
 FORETOLD_AT_ONCE = 1_000
 """Sessions and events of a dry run, or one session with its events. Other calls wait meanwhile, about 50 ms."""
-
-
-@dataclass(slots=True)
-class _Item:
-    """An item on its way: what is to be stored, what is invalid, and in the end what became of each part."""
-
-    session_id: str
-    session: Numbering | None
-    session_fault: InvalidField | None
-    events: PreparedEvents
-    session_outcome: WriteOutcome | None = None
-    event_outcomes: Sequence[WriteOutcome] = ()
-
-    @property
-    def size(self) -> int:
-        """About how many bytes there are to be stored."""
-        return self.events.size + (0 if self.session is None else self.session.content_bytes)
-
-    @property
-    def invalid(self) -> bool:
-        return self.session_fault is not None or bool(self.events.rejected)
-
-    def refuse(self) -> None:
-        """One part is invalid, and all fall with it."""
-        if self.session is not None or self.session_fault is not None:
-            self.session_outcome = WriteOutcome.REJECTED
-        self.event_outcomes = [WriteOutcome.REJECTED] * len(self.events.documents)
-
-    def settle(self, numbered: Numbered) -> None:
-        """Take what the registrar says of the session and of the events that stood with it."""
-        self.session_outcome = numbered.outcome
-        if numbered.event_outcomes:
-            self.event_outcomes = numbered.event_outcomes
-
-    def all_event_outcomes(self) -> list[WriteOutcome]:
-        return [*self.event_outcomes, *(failure.outcome for failure in self.events.rejected)]
-
-    def failures(self, index: int) -> list[ItemFailure]:
-        """Everything that was not stored, as failures of the item at this place of the stream."""
-        found = []
-        if self.session_fault is not None:
-            found.append(_failure(index, self.session_id, WriteOutcome.REJECTED, self.session_fault.message))
-        elif self.session_outcome in _FAILED:
-            found.append(_fallen(index, self.session_id, self.session_outcome, "session"))
-        for rejected, fault in zip(self.events.rejected, self.events.faults, strict=True):
-            found.append(_failure(index, rejected.id, WriteOutcome.REJECTED, fault.message))
-        for place, document, outcome in zip(
-            self.events.places, self.events.documents, self.event_outcomes, strict=True
-        ):
-            if outcome in _FAILED:
-                event_id = document["_id"]["event_id"]
-                found.append(_fallen(index, event_id, outcome, f"events[{place}]"))
-        return found
-
-
-_FAILED = (WriteOutcome.CONFLICT, WriteOutcome.REJECTED)
-_WHY = {
-    WriteOutcome.CONFLICT: "one of the same id is stored with other content, which stays",
-    WriteOutcome.REJECTED: "fell with its session or another of its events, since the import is PER_SESSION",
-}
-_REASON = {WriteOutcome.CONFLICT: CONTENT_CONFLICT, WriteOutcome.REJECTED: FELL_WITH_SESSION}
-"""Of what is valid in itself."""
-
-
-def _failure(
-    index: int, failed_id: str, outcome: WriteOutcome, message: str, *, reason: str = InvalidField.reason
-) -> ItemFailure:
-    return ItemFailure(index=index, id=failed_id[:ID_SHOWN_MAX], outcome=outcome, reason=reason, message=message)
-
-
-def _fallen(index: int, failed_id: str, outcome: WriteOutcome, place: str) -> ItemFailure:
-    """The failure of a part that is valid in itself."""
-    return _failure(index, failed_id, outcome, f"{place}: {_WHY[outcome]}", reason=_REASON[outcome])
-
-
-@dataclass(slots=True)
-class _Chunk:
-    """A chunk that was read. `weight`: its sessions and events; `size`: about how many bytes they have.
-
-    `sessions` and `events` are what became of them, once they are stored.
-    """
-
-    sequence: int
-    items: list[_Item]
-    weight: int
-    size: int
-    sessions: OutcomeCounts = field(default_factory=OutcomeCounts)
-    events: OutcomeCounts = field(default_factory=OutcomeCounts)
-
-    def count(self) -> None:
-        """Take the account of its items."""
-        self.sessions = OutcomeCounts.of(
-            item.session_outcome for item in self.items if item.session_outcome is not None
-        )
-        self.events = OutcomeCounts.of(outcome for item in self.items for outcome in item.all_event_outcomes())
-
-    @property
-    def stored_whole(self) -> bool:
-        """Whether all of it is stored, and none of its items has a failure to tell."""
-        told = (self.sessions, self.events)
-        return not any(counts.conflicts or counts.rejected for counts in told)
-
-
-@dataclass(slots=True)
-class _Tally:
-    """The account of the stream so far."""
-
-    processed: int = 0
-    failed: int = 0
-    sessions: OutcomeCounts = field(default_factory=OutcomeCounts)
-    events: OutcomeCounts = field(default_factory=OutcomeCounts)
 
 
 class Importer:
@@ -183,7 +72,7 @@ class Importer:
         self._timeout_s = timeout_s
         self._intent = Intent.REPLACE if config.mode is ImportMode.REPLACE_EXISTING else Intent.REGISTER
         self._atomic = config.atomicity is ImportAtomicity.PER_SESSION
-        self._tally = _Tally()
+        self._tally = Tally()
         self._stop = asyncio.Event()
         self._ahead = 0
         self._bytes_ahead = 0
@@ -200,7 +89,7 @@ class Importer:
             done = in_order(self._until_stopped(chunks), self._import, in_flight=CHUNKS_IN_FLIGHT)
             async with aclosing(done):
                 async for chunk in done:
-                    yield self._progress(chunk)
+                    yield self._tally.add(chunk)
                     seen = self._tally.failed, self._tally.processed
                     if self._config.stops_at(*seen):
                         self._stop.set()
@@ -216,7 +105,7 @@ class Importer:
         if judged is not None:
             raise too_many_failed(*judged, self._config.max_failure_ratio)
 
-    async def _until_stopped(self, chunks: AsyncIterable[pb.ImportChunk]) -> AsyncGenerator[_Chunk, None]:
+    async def _until_stopped(self, chunks: AsyncIterable[pb.ImportChunk]) -> AsyncGenerator[Chunk, None]:
         last = 0
         async with aclosing(_until_set(self._stop, chunks)) as coming:
             async for chunk in coming:
@@ -231,7 +120,7 @@ class Importer:
                     self._bytes_ahead += read.size
                 yield read
 
-    async def _read(self, chunk: pb.ImportChunk) -> _Chunk:
+    async def _read(self, chunk: pb.ImportChunk) -> Chunk:
         """The chunk's items as documents. Raises InvalidField if there are too many."""
         weight, most = sum(1 + len(item.events) for item in chunk.items), self._limits.events_per_call_max
         if weight > most:
@@ -241,16 +130,16 @@ class Importer:
             items.append(self._prepare(item))
             if place % PREPARED_AT_ONCE == 0:  # 3 ms: what was read before goes on meanwhile, and so do other calls
                 await asyncio.sleep(0)
-        return _Chunk(chunk.sequence, items, weight, sum(item.size for item in items))
+        return Chunk(chunk.sequence, items, weight, sum(item.size for item in items))
 
-    def _has_room(self, chunk: _Chunk) -> bool:
+    def _has_room(self, chunk: Chunk) -> bool:
         return not self._ahead or (
             self._ahead + chunk.weight <= ITEMS_AHEAD_MAX and self._bytes_ahead + chunk.size <= BYTES_AHEAD_MAX
         )
 
     # --- one chunk --------------------------------------------------------------------------------------------------
 
-    async def _import(self, chunk: _Chunk) -> _Chunk:
+    async def _import(self, chunk: Chunk) -> Chunk:
         try:
             await self._store(chunk.items)
         finally:
@@ -264,7 +153,7 @@ class Importer:
             self._observer.stored_all("event", "import", chunk.events)
         return chunk
 
-    async def _store(self, items: list[_Item]) -> None:
+    async def _store(self, items: list[Item]) -> None:
         """Store what is valid, and note what became of it."""
         together, loose = self._parted(items)
         sessions = [item.session for item in together if item.session is not None]
@@ -281,7 +170,7 @@ class Importer:
             item.event_outcomes = outcomes[at : at + len(item.events.documents)]
             at += len(item.events.documents)
 
-    def _parted(self, items: list[_Item]) -> tuple[list[_Item], list[_Item]]:
+    def _parted(self, items: list[Item]) -> tuple[list[Item], list[Item]]:
         """The items whose sessions are to be numbered, and those whose events stand each on its own."""
         if not self._atomic:
             return [item for item in items if item.session is not None], items
@@ -297,7 +186,7 @@ class Importer:
                 together.append(item)
         return together, loose
 
-    def _prepare(self, item: pb.ImportItem) -> _Item:
+    def _prepare(self, item: pb.ImportItem) -> Item:
         numbering, fault, session_id = None, None, ""
         if item.HasField("session"):
             session_id = item.session.session_id
@@ -308,7 +197,7 @@ class Importer:
                 fault = error.under("session")
         prepared = self._events.prepare(item.events, item_session_id=session_id)
         outcome = WriteOutcome.REJECTED if fault else None
-        return _Item(session_id, numbering, fault, prepared, session_outcome=outcome)
+        return Item(session_id, numbering, fault, prepared, session_outcome=outcome)
 
     async def _number(self, calls: list[Numbering]) -> list[Numbered]:
         """Store the sessions with their numbers."""
@@ -330,7 +219,7 @@ class Importer:
         results: list[Numbered | ClickstreamError] = []
         outcomes: list[WriteOutcome] = []
         async with storage_call(self._timeout_s):
-            for part in _parts(calls):
+            for part in in_parts(calls, _weight_of, FORETOLD_AT_ONCE):
                 stored, stored_events = await self._registrar.look_up(part)
                 stored |= so_far.sessions(call.document["_id"] for call in part)
                 stored_events |= so_far.events(event for call in part for event in call.events)
@@ -342,37 +231,9 @@ class Importer:
                 outcomes += await self._events.foretell(new[at : at + FORETOLD_AT_ONCE], so_far, replace=replace)
         return [result for result in results if isinstance(result, Numbered)], outcomes
 
-    def _progress(self, chunk: _Chunk) -> ImportProgress:
-        items, tally = chunk.items, self._tally
-        failures: list[ItemFailure] = []
-        for place, item in enumerate(() if chunk.stored_whole else items, start=tally.processed):
-            found = item.failures(place)
-            tally.failed += bool(found)
-            failures.extend(found)
-        tally.processed += len(items)
-        tally.sessions = tally.sessions.plus(chunk.sessions)
-        tally.events = tally.events.plus(chunk.events)
-        return ImportProgress(
-            acked_sequence=chunk.sequence,
-            processed=tally.processed,
-            sessions=tally.sessions,
-            events=tally.events,
-            failures=tuple(failures),
-        )
 
-
-def _parts(calls: Sequence[Numbering]) -> Iterator[list[Numbering]]:
-    """The calls in their order, as many at a time as are foretold at once."""
-    part: list[Numbering] = []
-    weight = 0
-    for call in calls:
-        weight += 1 + len(call.events)
-        if part and weight > FORETOLD_AT_ONCE:
-            yield part
-            part, weight = [], 1 + len(call.events)
-        part.append(call)
-    if part:
-        yield part
+def _weight_of(call: Numbering) -> int:
+    return 1 + len(call.events)
 
 
 async def _both(numbering: Coroutine[Any, Any, A], inserting: Coroutine[Any, Any, B]) -> tuple[A, B]:

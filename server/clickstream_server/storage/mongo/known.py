@@ -5,7 +5,7 @@ What is sent may be small where what is stored under the same keys is large. So 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from bson import decode_iter
 from clickstream_server.canonical import canonical_event, canonical_session, content_hash
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of, of_hash_alone
 from clickstream_server.storage.mongo.driver import CODEC, settle
+from clickstream_server.storage.mongo.parts import in_parts
 
 K = TypeVar("K", bound=str | EventKey)
 
@@ -53,25 +54,11 @@ async def _known(
             found[key := key_of(document)] = of_hash_alone(document["_id"], document["content_hash"])
             if hashes[key] != {document["content_hash"]}:
                 others.append(document)
-    for part in _parts(others):
-        async for document in _documents(collection, part, session):
+    for part in in_parts(others, itemgetter("size"), WHOLE_BYTES_AT_ONCE):
+        async for document in _documents(collection, [other["_id"] for other in part], session):
             reads_as = content_hash(canonical(document))
             found[key_of(document)] = of_hash_alone(document["_id"], document["content_hash"], reads_as)
     return found
-
-
-def _parts(others: Iterable[Document]) -> Iterator[list[Any]]:
-    """The ids of these documents, in parts that may be held whole."""
-    part: list[Any] = []
-    size = 0
-    for document in others:
-        size += document["size"]
-        if part and size > WHOLE_BYTES_AT_ONCE:
-            yield part
-            part, size = [], document["size"]
-        part.append(document["_id"])
-    if part:
-        yield part
 
 
 async def _documents(
