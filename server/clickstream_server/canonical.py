@@ -61,8 +61,8 @@ _NOTHING: Document = {}
 
 
 @lru_cache(maxsize=4096)
-def _amount_text(bid: bytes) -> str:
-    """The digits of a Decimal128. Prices come again and again, and to convert one takes 2 µs."""
+def amount_text(bid: bytes) -> str:
+    """A stored amount in plain digits. The same ones come again and again, and to convert one takes 2 µs."""
     return format(Decimal128.from_bid(bid).to_decimal(), "f")
 
 
@@ -73,5 +73,5 @@ def canonical_event(document: Document) -> bytes:
         if name in document:
             content[name] = document[name]
     if value := document.get("value"):
-        content["value"] = [value["currency_code"], _amount_text(value["amount"].bid)]
+        content["value"] = [value["currency_code"], amount_text(value["amount"].bid)]
     return canonical_json(content)

@@ -24,8 +24,9 @@ from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.storage.mongo import paging
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
-from clickstream_server.storage.mongo.driver import DriverName, batches_of, close, connect
+from clickstream_server.storage.mongo.driver import DriverName, close, connect
 from clickstream_server.storage.mongo.options import MongoOptions
+from clickstream_server.storage.mongo.raw_batches import batches_of
 from harness import PATIENCE_S, eventually, freeze, group_commit_runs, mongod_pid, served
 
 # PyMongo leaves the closing of a connection to the garbage collector if it is cancelled while it opens one.

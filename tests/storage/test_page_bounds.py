@@ -15,7 +15,7 @@ from clickstream_server.config import Settings
 from clickstream_server.message_dao import BatchQuery
 from clickstream_server.storage.mongo import events, exporter, reader
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
-from clickstream_server.storage.mongo.events import TooManyBytes
+from clickstream_server.storage.mongo.raw_batches import TooManyBytes
 from harness import PATIENCE_S, eventually
 from importing import NOON, atomic, config, imported
 

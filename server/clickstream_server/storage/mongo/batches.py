@@ -20,12 +20,11 @@ from clickstream.errors import (
 from clickstream.models import BatchList, BatchRelease, SessionBatch, SessionBatchStatus
 from clickstream_server.clock import now_micros
 from clickstream_server.storage.mongo import indexes
-from clickstream_server.storage.mongo.documents import Document, batch_from_document
+from clickstream_server.storage.mongo.documents import COLLECTING, Document, batch_from_document
 from clickstream_server.storage.mongo.transactions import past_abandoned
 
 PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1000
-_COLLECTING = {"status": SessionBatchStatus.COLLECTING.value}
 
 
 class BatchStore:
@@ -41,7 +40,7 @@ class BatchStore:
 
     async def collecting(self) -> SessionBatch:
         """The batch that collects. Raises NoCollectingBatch."""
-        found: Document | None = await self._batches.find_one(_COLLECTING)
+        found: Document | None = await self._batches.find_one(COLLECTING)
         if found is None:
             raise NoCollectingBatch.now()
         return batch_from_document(found)
@@ -73,7 +72,7 @@ class BatchStore:
             "updated_at": now,
         }
         try:
-            sealed: Document | None = await self._change(_COLLECTING, {"$set": change})
+            sealed: Document | None = await self._change(COLLECTING, {"$set": change})
         except DuplicateKeyError:
             sealed = None
         if sealed is not None:

@@ -38,7 +38,7 @@ from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, database_of, settle
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.event_stream import EventStreamer
-from clickstream_server.storage.mongo.events import EventStore, FoundEvents, TooManyBytes
+from clickstream_server.storage.mongo.events import EventStore, FoundEvents
 from clickstream_server.storage.mongo.exporter import Exporter
 from clickstream_server.storage.mongo.getter import Getter
 from clickstream_server.storage.mongo.importer import Importer
@@ -46,6 +46,7 @@ from clickstream_server.storage.mongo.messages import registered_message, regist
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering
 from clickstream_server.storage.mongo.paging import events_bytes_max, too_large
 from clickstream_server.storage.mongo.pusher import Pusher
+from clickstream_server.storage.mongo.raw_batches import TooManyBytes
 from clickstream_server.storage.mongo.reader import BatchReader
 from clickstream_server.storage.mongo.registrar import Registrar
 from clickstream_server.storage.mongo.sent import session_document

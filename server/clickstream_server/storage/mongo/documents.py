@@ -16,6 +16,9 @@ from clickstream_server.canonical import canonical_event, canonical_session, con
 
 Document = dict[str, Any]
 
+COLLECTING: Document = {"status": SessionBatchStatus.COLLECTING.value}
+"""The batch that collects: there is one at most."""
+
 
 def event_key(session_id: str, event_id: str) -> Document:
     """The key of an event. The order of the fields is part of it."""

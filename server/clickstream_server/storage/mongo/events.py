@@ -22,11 +22,12 @@ from clickstream_server.limits import Limits
 from clickstream_server.message_dao import SentEvents
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
-from clickstream_server.storage.mongo.driver import CODEC, batches_of, document_sizes, settle
+from clickstream_server.storage.mongo.driver import CODEC, settle
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable, told_as
 from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.known import KEYS_AT_ONCE, known_events
 from clickstream_server.storage.mongo.numbering import event_outcome
+from clickstream_server.storage.mongo.raw_batches import TooManyBytes, batches_of, document_sizes
 from clickstream_server.storage.mongo.sent import event_document
 from clickstream_server.storage.mongo.transactions import past_abandoned
 
@@ -38,10 +39,6 @@ _SURPLUS_MAX = 1000
 """How many events more than asked for are read of a session rather than to ask for that session alone."""
 _BATCH_EVENTS = 5_000
 """So many are read in one turn at most: a page's, mostly. MongoDB's default is 101 first, and then all the rest."""
-
-
-class TooManyBytes(Exception):
-    """The events of these sessions are more than may be held at once."""
 
 
 @dataclass(slots=True)

@@ -8,10 +8,11 @@ from typing import Any
 from clickstream.dao import DEFAULT_EVENTS_LIMIT
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import first_batch, in_one_hop, within_hop
+from clickstream_server.storage.mongo.driver import in_one_hop, within_hop
 from clickstream_server.storage.mongo.errors import storage_call
-from clickstream_server.storage.mongo.events import IN_ORDER, FoundEvents, TooManyBytes
+from clickstream_server.storage.mongo.events import IN_ORDER, FoundEvents
 from clickstream_server.storage.mongo.gatherer import Gatherer, Waiting
+from clickstream_server.storage.mongo.raw_batches import TooManyBytes, first_batch
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 SMALL_LIMIT_MAX = DEFAULT_EVENTS_LIMIT

@@ -6,22 +6,17 @@ in C. So what mostly has a Struct, the events, is written field by field.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-from bson.decimal128 import Decimal128
-
 from clickstream import wire
 from clickstream.models import Order, WriteOutcome
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.wire_values import Fields, moment_fields, value_to_pb, write_micros, write_struct
+from clickstream_server.canonical import amount_text
 from clickstream_server.message_dao import SessionAnswer
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.events import FoundEvents
 from clickstream_server.storage.mongo.paging import FoundSession
-
-_AMOUNTS_KEPT = 1_000
 
 
 def session_message(document: Document, events: FoundEvents) -> session_pb2.SessionWithEvents:
@@ -100,10 +95,4 @@ def _add_events(message: session_pb2.SessionWithEvents, events: FoundEvents) -> 
             write_struct(event.meta, meta)
         if value := get("value"):
             event.value.currency_code = value["currency_code"]
-            event.value.amount = _amount_text(value["amount"].bid)
-
-
-@lru_cache(_AMOUNTS_KEPT)
-def _amount_text(bid: bytes) -> str:
-    """A stored amount in plain digits. The same ones come again and again, and each takes 5 µs."""
-    return format(Decimal128.from_bid(bid).to_decimal(), "f")
+            event.value.amount = amount_text(value["amount"].bid)

@@ -12,8 +12,9 @@ from bson import decode_all
 from clickstream.errors import MessageTooLarge
 from clickstream_server.limits import Limits
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import CODEC, batches_of, document_sizes
-from clickstream_server.storage.mongo.events import NO_EVENTS, FoundEvents, TooManyBytes
+from clickstream_server.storage.mongo.driver import CODEC
+from clickstream_server.storage.mongo.events import NO_EVENTS, FoundEvents
+from clickstream_server.storage.mongo.raw_batches import TooManyBytes, batches_of, document_sizes
 
 A = TypeVar("A")
 B = TypeVar("B")

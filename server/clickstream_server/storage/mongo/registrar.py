@@ -19,23 +19,21 @@ from pymongo import InsertOne, ReplaceOne, ReturnDocument
 from pymongo.errors import BulkWriteError
 
 from clickstream.errors import ClickstreamError
-from clickstream.models import SessionBatchStatus
 from clickstream_server.clock import now_micros
 from clickstream_server.deadlines import budget_s
 from clickstream_server.storage.mongo import indexes
-from clickstream_server.storage.mongo.documents import Document, EventKey
-from clickstream_server.storage.mongo.driver import CODEC, first_batch, in_one_hop, settle, within_hop
+from clickstream_server.storage.mongo.documents import COLLECTING, Document, EventKey
+from clickstream_server.storage.mongo.driver import CODEC, in_one_hop, settle, within_hop
 from clickstream_server.storage.mongo.errors import driver_call, storage_unavailable
-from clickstream_server.storage.mongo.events import TooManyBytes
 from clickstream_server.storage.mongo.gatherer import Gatherer
 from clickstream_server.storage.mongo.known import known_events, known_sessions
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan, plan
+from clickstream_server.storage.mongo.raw_batches import TooManyBytes, first_batch
 from clickstream_server.storage.mongo.transactions import in_transaction
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 _ONE_COMMAND_BYTES_MAX = 2 * 1024 * 1024
 """A command may have 16 MiB, and in BSON content grows to seven times its size at most, as that of [1,1,1] does."""
-_COLLECTING = {"status": SessionBatchStatus.COLLECTING.value}
 _ANSWER = CODEC.with_options(unicode_decode_error_handler="replace")
 """MongoDB names a known id in its error, and cuts a long one off within a character."""
 
@@ -129,7 +127,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
         now = now_micros()
         collecting = None
         if changes:  # whether a session moves depends on where it is
-            collecting = await settle(self._batches.find_one(_COLLECTING, session=session))
+            collecting = await settle(self._batches.find_one(COLLECTING, session=session))
         made = plan(group, stored, stored_events, collecting=collecting["_id"] if collecting else "", now=now)
         if made.used:
             batch = await self._take_numbers(made.used, now, session)
@@ -168,7 +166,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
         """Raise the collecting batch's counter by `count`, making the batch if there is none; return it as it is."""
         document: Document = await settle(
             self._batches.find_one_and_update(
-                _COLLECTING,
+                COLLECTING,
                 {
                     "$inc": {"session_counter": count},
                     "$set": {"updated_at": now},
