@@ -13,7 +13,7 @@ from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from clickstream import forks
 from clickstream.client import ClickstreamClient
-from clickstream.errors import Cancelled
+from clickstream.resume import client_closed
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -22,7 +22,6 @@ READ_AHEAD = 2
 """So many items of a stream are read before the caller asks for them."""
 _LET_GO_S = 2.0
 """So long whoever lets go of a client waits for its end. At the end of a program that takes some milliseconds."""
-_CLOSED = "the client is closed"
 _IN_LOOP = (
     "this runs in the client's own thread (on_failure does, for one), where a call would wait for itself: "
     "hand the work to another thread"
@@ -73,7 +72,7 @@ class Background:
         try:
             return future.result()
         except CancelledError:
-            raise Cancelled(_CLOSED) from None
+            raise client_closed() from None
         except Carried as carried:
             carried.let_go()
         finally:
@@ -84,7 +83,7 @@ class Background:
         """Do this on the loop soon, and do not wait for it."""
         with self._lock:
             if self._closed:
-                raise Cancelled(_CLOSED)
+                raise client_closed()
             _loop().call_soon_threadsafe(act)
 
     def iterate(self, items: Callable[[ClickstreamClient], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
@@ -128,11 +127,11 @@ class Background:
                 closing.result(most_s)
 
     def _submit(self, call: Callable[[ClickstreamClient], Coroutine[Any, Any, T]]) -> Future[T]:
-        check()
+        check_caller()
         forks.connecting()
         with self._lock:
             if self._closed:
-                raise Cancelled(_CLOSED)
+                raise client_closed()
             self._used = True
             future = asyncio.run_coroutine_threadsafe(call(self._client), _loop())
             self._running.add(future)
@@ -184,12 +183,12 @@ class _Exchange(Generic[S, T]):
     def over(self, running: Future[None]) -> None:
         """The loop's side is over."""
         self._wanted.put(None)
-        self._came.put(_Ended(Cancelled(_CLOSED) if running.cancelled() else running.exception()))
+        self._came.put(_Ended(client_closed() if running.cancelled() else running.exception()))
 
     def answers(self) -> Generator[T, None, None]:
         """The caller's side."""
         while True:
-            check()
+            check_caller()
             match self._came.get():
                 case _Answer(item):
                     _loop().call_soon_threadsafe(self._room.release)
@@ -228,7 +227,7 @@ def _settle(wanted: asyncio.Future[Any], item: Any, error: Exception | None) -> 
         wanted.set_exception(error)
 
 
-def check() -> None:
+def check_caller() -> None:
     """Raise what is wrong with a call from here: ForkedProcess, or RuntimeError in the loop's thread."""
     forks.check()
     if _in_loop():

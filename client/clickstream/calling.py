@@ -13,9 +13,9 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from clickstream import forks
-from clickstream.errors import Cancelled, DeadlineExceeded, MessageTooLarge, Overloaded, ResourceExhausted, Unavailable
+from clickstream.errors import DeadlineExceeded, MessageTooLarge, Overloaded, ResourceExhausted, Unavailable
 from clickstream.pacing import Pace
-from clickstream.resume import call_cancelled, failure_of, is_momentary, is_task_cancelled
+from clickstream.resume import client_closed, failure_of, is_momentary, is_task_cancelled
 from clickstream.tracing import trace_options
 
 DEADLINE_S_MAX = 1_000_000_000
@@ -37,7 +37,7 @@ def started(method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
     try:
         return method(request, timeout=timeout_s, **trace_options())
     except grpc.aio.UsageError as error:
-        raise Cancelled("the client is closed") from error
+        raise client_closed() from error
 
 
 def written(method: Callable[..., Any], requests: AsyncIterable[Any], timeout_s: float) -> Any:
@@ -98,7 +98,7 @@ class Caller:
                 except asyncio.CancelledError as error:
                     if is_task_cancelled():
                         raise
-                    raise call_cancelled() from error
+                    raise client_closed() from error
                 else:
                     pace.accepted()
                     return answer
@@ -110,7 +110,7 @@ class Caller:
     def _held_back(self) -> Exception:
         forks.check()
         if self._closed():
-            return Cancelled("the client is closed")
+            return client_closed()
         return Overloaded(
             "the server refuses many calls for its load, so this one was not sent; try again later",
             retry_after_s=random.uniform(*_HELD_BACK_S),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from clickstream.values import INT32_MAX
+
 SERVICE = "clickstream.v1.ClickstreamService"
 TRANSFER_SERVICE = "clickstream.v1.TransferService"
 
-_INT32_MAX = 2**31 - 1
 
 _RETRY_POLICY = {
     "maxAttempts": 4,
@@ -41,7 +42,7 @@ _CHANNEL_OPTIONS = [
 
 def _message_options(message_bytes_max: int) -> list[tuple[str, int]]:
     """Twice as much as may be sent: what is a little larger is refused by the service, with a reason."""
-    most = min(2 * message_bytes_max, _INT32_MAX)
+    most = min(2 * message_bytes_max, INT32_MAX)
     return [
         ("grpc.per_rpc_retry_buffer_size", most),  # gRPC tries nothing larger than this again
         ("grpc.max_send_message_length", most),

@@ -21,7 +21,6 @@ from clickstream.credentials import Tls, Token
 from clickstream.dao import DEFAULT_EVENTS_LIMIT, ClickstreamDao
 from clickstream.errors import (
     BatchNotFound,
-    Cancelled,
     IncompleteExport,
     InvalidField,
     NoCollectingBatch,
@@ -44,7 +43,7 @@ from clickstream.models import (
     SessionWithEvents,
 )
 from clickstream.reading import go_on_batch, go_on_export, resumed
-from clickstream.resume import Patience, call_cancelled, failure_of, is_task_cancelled
+from clickstream.resume import Patience, client_closed, failure_of, is_task_cancelled
 from clickstream.transfer import (
     EventAck,
     EventBatch,
@@ -59,11 +58,10 @@ from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
-from clickstream.values import MESSAGE_BYTES_MAX
+from clickstream.values import INT32_MAX, MESSAGE_BYTES_MAX
 from clickstream.wire_values import message_of
 
 DEFAULT_TARGET = "127.0.0.1:50051"
-_INT32_MAX = 2**31 - 1
 
 
 class ClickstreamClient(ClickstreamDao, TransferDao):
@@ -111,7 +109,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
     @cached_property
     def _channel(self) -> Any:
         if self._closed:  # what is opened now would never be closed
-            raise Cancelled("the client is closed")
+            raise client_closed()
         forks.connecting()
         return self._access.channel(channel_options(self._message_bytes_max))
 
@@ -164,7 +162,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         self, session_id: str, *, events_limit: int | None = DEFAULT_EVENTS_LIMIT
     ) -> SessionWithEvents | None:
         """See `ClickstreamDao.get_session`. `events_limit` None asks for all, which a message may be too small for."""
-        limit = _INT32_MAX if events_limit is None else events_limit
+        limit = INT32_MAX if events_limit is None else events_limit
         request = message_of(pb.GetSessionRequest, session_id=session_id, events_limit=limit)
         try:
             answer: pb.GetSessionResponse = await self._caller.answer(self._stub.GetSession, request)
@@ -301,7 +299,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
                 raise failure_of(error) from error
             if is_task_cancelled():
                 raise
-            raise call_cancelled() from error
+            raise client_closed() from error
         finally:
             call.cancel()
 

@@ -10,7 +10,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from clickstream.calling import started
-from clickstream.resume import Patience, call_cancelled, failure_of, is_task_cancelled
+from clickstream.resume import Patience, client_closed, failure_of, is_task_cancelled
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 
@@ -42,7 +42,7 @@ async def resumed(
         except asyncio.CancelledError as error:
             if is_task_cancelled():
                 raise
-            raise call_cancelled() from error
+            raise client_closed() from error
         finally:
             call.cancel()
         await patience.wait(failure)

@@ -35,8 +35,8 @@ def failure_of(error: grpc.aio.AioRpcError) -> ClickstreamError:
         # Not by us: then grpc.aio raises a CancelledError.
         return Unavailable("the server stopped before it answered")
     said = error.details() or error.code().name
-    if _DETAILS_KEY not in metadata and (tls := hint(said)):
-        said = f"{tls} ({said})"
+    if _DETAILS_KEY not in metadata and (known := hint(said)):
+        said = f"{known} ({said})"
     failure: ClickstreamError
     if _DETAILS_KEY not in metadata and _TOO_LARGE in said:
         failure = MessageTooLarge(f"message_bytes_max must be the same for the client and the server ({said})")
@@ -55,9 +55,9 @@ def is_task_cancelled() -> bool:
     return task is not None and bool(task.cancelling())
 
 
-def call_cancelled() -> Cancelled:
-    """What a call raises whose client is closed meanwhile."""
-    return Cancelled("the client was closed")
+def client_closed() -> Cancelled:
+    """What a call raises whose client is closed, before it or meanwhile."""
+    return Cancelled("the client is closed")
 
 
 def lost_connection(error: grpc.aio.AioRpcError | asyncio.CancelledError, *, closed: bool) -> ClickstreamError:
@@ -71,7 +71,7 @@ def lost_connection(error: grpc.aio.AioRpcError | asyncio.CancelledError, *, clo
             finally:
                 del error  # its traceback has this frame, which held it until the garbage collector comes
         if closed:
-            raise call_cancelled() from error
+            raise client_closed() from error
         # gRPC gives a call up when it ends its requests just as the call ends, and does not tell how that ended.
         failure = Unavailable("the connection broke")
     failure.__cause__ = error

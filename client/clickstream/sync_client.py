@@ -46,9 +46,9 @@ class SyncClickstreamClient:
     notebook), where it blocks. What it streams is a generator: leave it half-way and close it (or let go of it), and
     the call ends.
 
-    It can be pickled, for a spawned process, say: the copy has a connection of its own. (What is pickled then holds the
-    token; a `TokenFile` is pickled as its path.) It can be forked before its
-    first call; later the child gets ForkedProcess, since gRPC does not survive a fork.
+    It can be pickled, for a spawned process, say: the copy has a connection of its own. What is pickled then holds the
+    token; of a `TokenFile` it holds the path. It can be forked before its first call; later the child gets
+    ForkedProcess, since gRPC does not survive a fork.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from clickstream.background import Background, Carried, carrying, check
+from clickstream.background import Background, Carried, carrying, check_caller
 from clickstream.client import ClickstreamClient
 from clickstream.errors import Cancelled
 from clickstream.event_stream import CLOSED, NOT_ENTERED, EventStream, FailureHandler
@@ -79,7 +79,7 @@ class SyncEventStream:
 
     def send(self, event: SessionEvent) -> None:
         """See `EventStream.send`."""
-        check()
+        check_caller()
         self._raise_error()
         message = self._stream.message_of(event)
         with self._lock:

@@ -13,6 +13,9 @@ from pydantic_core import PydanticCustomError
 INTEGER_MAX = 2**53
 """Whole numbers up to this stay exact as the doubles that a protobuf Struct holds (IEEE 754)."""
 
+INT32_MAX = 2**31 - 1
+"""What an int32 holds: a field such as `events_limit`, or an option of gRPC's."""
+
 JSON_DEPTH_MAX = 32
 """Levels of nesting. Protobuf parsers stop at 100 nested messages, and an object in an object costs three."""
 

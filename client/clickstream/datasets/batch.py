@@ -9,10 +9,9 @@ from clickstream.datasets.epoch import Epoch, EpochAccount, State, check_state
 from clickstream.datasets.example import Example
 from clickstream.datasets.plan import Shard, Shuffle
 from clickstream.sync_client import SyncClickstreamClient
+from clickstream.values import INT32_MAX
 
 BUFFER_SIZE = 4096
-EVENTS_LIMIT_MAX = 2**31 - 1
-"""What the field of the request can hold."""
 
 
 class BatchExamples(Iterable[Example]):
@@ -44,8 +43,8 @@ class BatchExamples(Iterable[Example]):
             raise ValueError("batch_id must not be empty: a data set is of one sealed batch")
         if buffer_size < 1:
             raise ValueError("buffer_size must be at least 1")
-        if events_limit is not None and not 0 <= events_limit <= EVENTS_LIMIT_MAX:
-            raise ValueError(f"events_limit must be from 0 to {EVENTS_LIMIT_MAX}")
+        if events_limit is not None and not 0 <= events_limit <= INT32_MAX:
+            raise ValueError(f"events_limit must be from 0 to {INT32_MAX}")
         self._client = client
         self._batch_id = batch_id
         self._shuffle = shuffle
