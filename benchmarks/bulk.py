@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from benchmarks import by_hand
 from benchmarks.calls import PLACE
-from benchmarks.contest import DIRECT, Contest, Contestant
+from benchmarks.contest import Contest, Contestant
 from benchmarks.loads import check_numbers, check_stored, import_all
 from benchmarks.marks import at_least
 from benchmarks.stored import Document, event_document, session_document
-from benchmarks.system import Service, System
+from benchmarks.system import DIRECT, Service, System
 from benchmarks.workload import events
 from benchmarks.workload import items as make_items
 from clickstream import ImportItem, SessionEvent

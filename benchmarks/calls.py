@@ -15,12 +15,12 @@ from typing import Any, ClassVar
 from google.protobuf.message import Message
 
 from benchmarks import by_hand
-from benchmarks.contest import DIRECT, EMPTY, ONE_BY_ONE, OUR_CLIENT, PLAIN, Contest, Contestant
+from benchmarks.contest import EMPTY, ONE_BY_ONE, OUR_CLIENT, Contest, Contestant
 from benchmarks.fill import Filled, fill
 from benchmarks.loads import IN_FLIGHT, check_numbers, check_stored, in_flight
 from benchmarks.marks import at_least, at_most_ms
 from benchmarks.stored import Document, event_document, session_document
-from benchmarks.system import Empty, Service, System
+from benchmarks.system import DIRECT, PLAIN, Empty, Service, System
 from benchmarks.workload import EVENTS_PER_CALL, EVENTS_PER_SESSION, events
 from benchmarks.workload import items as make_items
 from clickstream import ClickstreamClient, Session, SessionEvent, WriteOutcome, wire

@@ -15,9 +15,8 @@ from typing import Any, ClassVar
 from benchmarks.marks import Mark, Verdict
 from benchmarks.system import Service, System, client_cpu_s, cpu_s
 
-DIRECT, PLAIN = "direct", "plain"
 EMPTY, ONE_BY_ONE, OUR_CLIENT = "empty", "empty, one by one", "empty, our client"
-"""Who else takes part; see docs/performance.md."""
+"""Those who take part and store nothing; see docs/performance.md. DIRECT and PLAIN do it by hand on MongoDB."""
 _WARM_UP_SHARE = 10
 
 

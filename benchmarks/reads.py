@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from benchmarks import by_hand
-from benchmarks.contest import DIRECT, PLAIN, Contest, Contestant
+from benchmarks.contest import Contest, Contestant
 from benchmarks.fill import Filled, fill, session_id
 from benchmarks.marks import at_least
-from benchmarks.system import Service, System, run_module
+from benchmarks.system import DIRECT, PLAIN, Service, System, run_module
 from benchmarks.workload import EVENTS_PER_SESSION
 
 _TRAILER = b'{"trailer":'
