@@ -19,6 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from clickstream import ClickstreamClient
 from clickstream_server import app
 from clickstream_server.config import Settings
+from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 PATIENCE_S = 30.0
 """How long a condition is awaited before a test fails. Never a measure of speed."""
@@ -93,6 +95,16 @@ async def served(mongodb_uri: str, database: str, **settings: Any) -> AsyncItera
     """As `running`, and a client of it."""
     async with running(mongodb_uri, database, **settings) as found, ClickstreamClient(found.address) as client:
         yield client
+
+
+@asynccontextmanager
+async def opened_dao(
+    uri: str, settings: Settings, observer: StorageObserver = NOBODY
+) -> AsyncIterator[MongoClickstreamDao]:
+    """The storage, connected, checked and ready. Raises StartFailure."""
+    async with app.connected_dao(uri, settings, observer) as (dao, until_ready):
+        await until_ready()
+        yield dao
 
 
 class ServerProcess:

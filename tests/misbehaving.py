@@ -91,13 +91,16 @@ class Silent(Service):
 
 
 @asynccontextmanager
-async def client_of(service: Service, **options: float) -> AsyncIterator[ClickstreamClient]:
+async def client_of(
+    service: TransferServiceServicer, *, patience_s: float = PATIENCE_S, **options: float
+) -> AsyncIterator[ClickstreamClient]:
+    """A client of a server with this service, for so long at most."""
     server = grpc.aio.server()
     add_TransferServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with asyncio.timeout(PATIENCE_S), ClickstreamClient(f"127.0.0.1:{port}", **options) as client:
+        async with asyncio.timeout(patience_s), ClickstreamClient(f"127.0.0.1:{port}", **options) as client:
             yield client
     finally:
         await server.stop(0)

@@ -204,16 +204,6 @@ async def _cut_off(server: grpc.aio.Server) -> None:
 
 
 @asynccontextmanager
-async def opened_dao(
-    uri: str, settings: Settings, observer: StorageObserver = NOBODY
-) -> AsyncIterator[MongoClickstreamDao]:
-    """The storage, connected, checked and ready. Raises StartFailure."""
-    async with connected_dao(uri, settings, observer) as (dao, until_ready):
-        await until_ready()
-        yield dao
-
-
-@asynccontextmanager
 async def connected_dao(
     uri: str, settings: Settings, observer: StorageObserver = NOBODY
 ) -> AsyncIterator[tuple[MongoClickstreamDao, Callable[[], Awaitable[None]]]]:

@@ -13,9 +13,8 @@ from synced import SyncedDao
 from clickstream import ClickstreamDao, SyncClickstreamClient, TransferDao
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
-from harness import served
+from harness import opened_dao, served
 
 BACKENDS = ["motor", "pymongo", "client", "sync-client"]
 SHARED = {"bad_input", "bounds", "import_conflicts", "import_dry_run", "import_rules", "unset", "values"}

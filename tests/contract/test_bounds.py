@@ -23,11 +23,11 @@ from clickstream import (
     TransferDao,
 )
 from clickstream.export import ExportFilter
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.storage.mongo.driver import DriverName
 from clickstream_server.storage.mongo.numbering import Numbering
 from clickstream_server.storage.mongo.registrar import Registrar
+from harness import opened_dao
 from importing import config, imported, item, session
 
 

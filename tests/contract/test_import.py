@@ -18,8 +18,8 @@ from clickstream import (
     TransferDao,
     WriteOutcome,
 )
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
+from harness import opened_dao
 from importing import (
     LATER,
     config,

@@ -23,10 +23,9 @@ from clickstream import (
     SessionEvent,
     SessionPage,
 )
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.storage.mongo import indexes
-from harness import served
+from harness import opened_dao, served
 from oracle import OracleDao
 
 MORNING = datetime(2025, 6, 1, 8, tzinfo=UTC)

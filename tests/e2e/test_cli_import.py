@@ -21,11 +21,10 @@ from clickstream import ClickstreamClient, ExportFilter, Session
 from clickstream.export import ExportedSession
 from clickstream.v1.clickstream_service_pb2_grpc import add_ClickstreamServiceServicer_to_server
 from clickstream.v1.transfer_service_pb2_grpc import add_TransferServiceServicer_to_server
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.transfer_servicer import TransferServicer
-from harness import PATIENCE_S, eventually, run_program, start_program
+from harness import PATIENCE_S, eventually, opened_dao, run_program, start_program
 
 STAMP = "2024-12-10T00:01:29.378Z"
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
 import pytest
+from misbehaving import client_of
 
 from clickstream import ClickstreamClient, ExportFilter, ImportItem, IncompleteExport
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.v1.transfer_service_pb2_grpc import (
     TransferServiceServicer,
     TransferServiceStub,
-    add_TransferServiceServicer_to_server,
 )
 from harness import PATIENCE_S
 from importing import NOON, config, event, imported, item, session
@@ -63,19 +63,6 @@ class Fake(TransferServiceServicer):
             yield answer
 
 
-@asynccontextmanager
-async def faked(*answers: pb.ExportSessionsResponse) -> AsyncIterator[ClickstreamClient]:
-    server = grpc.aio.server()
-    add_TransferServiceServicer_to_server(Fake(answers), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with ClickstreamClient(f"127.0.0.1:{port}") as client:
-            yield client
-    finally:
-        await server.stop(None)
-
-
 async def exported(client: ClickstreamClient, **options: Any) -> list[str]:
     """The ids of the sessions that come."""
     async with asyncio.timeout(PATIENCE_S), aclosing(client.export_sessions(ExportFilter(), **options)) as pages:
@@ -102,7 +89,7 @@ def whole(*names: str) -> pb.ExportTrailer:
 
 async def test_a_trailer_that_agrees_is_taken() -> None:
     """The client takes an export whose trailer agrees."""
-    async with faked(answer("a"), answer("b", trailer=whole("a", "b"))) as client:
+    async with client_of(Fake([answer("a"), answer("b", trailer=whole("a", "b"))])) as client:
         assert ["a", "b"] == await exported(client)
 
 
@@ -123,13 +110,13 @@ async def test_a_trailer_that_agrees_is_taken() -> None:
 @pytest.mark.parametrize("limit", [0, 2])
 async def test_an_export_that_is_not_whole_is_noticed(answers: list[pb.ExportSessionsResponse], limit: int) -> None:
     """An export that does not agree with its trailer, or ends without one, raises IncompleteExport."""
-    async with faked(*answers) as client:
+    async with client_of(Fake(answers)) as client:
         with pytest.raises(IncompleteExport):
             await exported(client, limit=limit)
 
 
 async def test_a_resumed_export_without_a_trailer_is_noticed() -> None:
     """An export that was begun from a token and ends without a trailer raises IncompleteExport, too."""
-    async with faked(answer("a")) as client:
+    async with client_of(Fake([answer("a")])) as client:
         with pytest.raises(IncompleteExport):
             await exported(client, resume_token="any")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any
 
-import grpc.aio
 import pytest
+from misbehaving import client_of
 
-from clickstream import ClickstreamClient, ImportAborted, ImportItem, ImportSummary
+from clickstream import ImportAborted, ImportItem, ImportSummary
 from clickstream.v1 import transfer_service_pb2 as pb
-from clickstream.v1.transfer_service_pb2_grpc import add_TransferServiceServicer_to_server
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.transfer_servicer import TransferServicer
-from harness import PATIENCE_S
+from harness import PATIENCE_S, opened_dao
 from importing import bad, config, each, imported, item
 
 GOOD = [[item(f"{chunk}-{n}", 0) for n in range(100)] for chunk in range(20)]
@@ -55,19 +52,6 @@ class Stopping(TransferServicer):
         yield pb.ImportSessionsResponse(summary=pb.ImportSummary(aborted=True))
 
 
-@asynccontextmanager
-async def client_of(service: TransferServicer) -> AsyncIterator[ClickstreamClient]:
-    server = grpc.aio.server()
-    add_TransferServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with ClickstreamClient(f"127.0.0.1:{port}") as client:
-            yield client
-    finally:
-        await server.stop(0)
-
-
 @pytest.fixture
 async def service(mongodb_uri: str, database: str) -> AsyncIterator[Ending]:
     async with opened_dao(mongodb_uri, Settings(mongodb_database=database)) as dao:
@@ -77,7 +61,7 @@ async def service(mongodb_uri: str, database: str) -> AsyncIterator[Ending]:
 async def aborted(service: TransferServicer, chunks: list[list[ImportItem]]) -> tuple[ImportSummary, str]:
     """Import what is stopped; the summary and the error's message."""
     answers: list[Any] = []
-    async with asyncio.timeout(2 * PATIENCE_S), client_of(service) as client:
+    async with client_of(service, patience_s=2 * PATIENCE_S) as client:
         with pytest.raises(ImportAborted) as raised:
             async for answer in client.import_sessions(config(max_failure_ratio=0.1), each(*chunks)):
                 answers.append(answer)

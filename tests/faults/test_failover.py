@@ -23,11 +23,10 @@ from faults.workload import AWAY
 from pymongo import AsyncMongoClient
 
 from clickstream import ClickstreamClient, Session
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import DriverName
-from harness import ServerProcess, eventually
+from harness import ServerProcess, eventually, opened_dao
 
 Disturb = Callable[[ReplicaSet, Member], Awaitable[None]]
 Record = Callable[[str, object], None]

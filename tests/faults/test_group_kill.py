@@ -11,12 +11,11 @@ from typing import get_args
 import pytest
 
 from clickstream import Session, SessionEvent, Unavailable
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import DriverName
-from harness import PATIENCE_S, eventually, mongod_pid
+from harness import PATIENCE_S, eventually, mongod_pid, opened_dao
 
 WRITERS, PUSHES, EVENTS = 30, 25, 3
 

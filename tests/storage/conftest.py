@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from harness import opened_dao
 
 
 @pytest.fixture(params=["motor", "pymongo"])

@@ -10,11 +10,10 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure
 
 from clickstream import PushResult, Session, SessionEvent
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.storage.mongo import transactions
 from clickstream_server.storage.mongo.driver import APP_NAME, DriverName, close, connect, settle
-from harness import eventually
+from harness import eventually, opened_dao
 
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])

@@ -16,14 +16,13 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from clickstream import Session, SessionEvent
 from clickstream.errors import StorageUnavailable
 from clickstream.transfer import ImportAtomicity, ImportChunk, ImportConfig, ImportItem
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings, load_settings
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.failures import StartFailure
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import DriverName, close, connect, settle
 from clickstream_server.storage.mongo.options import MongoOptions
-from harness import eventually
+from harness import eventually, opened_dao
 
 DRIVERS = get_args(DriverName)
 

@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from clickstream import EventBatch, SessionEvent
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.storage.mongo.event_stream import BYTES_AHEAD_MAX
-from harness import PATIENCE_S, freeze, mongod_pid
+from harness import PATIENCE_S, freeze, mongod_pid, opened_dao
 
 TEXT = "x" * 60_000
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -12,11 +12,10 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from clickstream import ImportConfig, ImportItem, ImportMode, PushResult, SessionEvent, WriteOutcome
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.limits import ID_CHARS_MOST
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
-from harness import PATIENCE_S
+from harness import PATIENCE_S, opened_dao
 from importing import atomic, config, event, imported, item, session
 
 EVENTS = 400

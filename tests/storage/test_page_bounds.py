@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from clickstream import ExportFilter, ImportItem, Session, SessionEvent
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.message_dao import BatchQuery
 from clickstream_server.storage.mongo import events, exporter, reader
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.raw_batches import TooManyBytes
-from harness import PATIENCE_S, eventually
+from harness import PATIENCE_S, eventually, opened_dao
 from importing import NOON, atomic, config, imported
 
 Change = Callable[[MongoClickstreamDao, Session], Awaitable[None]]

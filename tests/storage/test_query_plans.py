@@ -11,9 +11,9 @@ from pymongo import AsyncMongoClient
 from clickstream import Session, SessionBatchStatus, SessionEvent
 from clickstream.export import ExportFilter
 from clickstream.transfer import EventBatch, ImportAtomicity, ImportChunk, ImportConfig, ImportItem, ImportMode
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
+from harness import opened_dao
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 

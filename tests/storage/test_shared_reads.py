@@ -13,13 +13,12 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from clickstream import ImportItem, Session, SessionEvent, SessionWithEvents
-from clickstream_server.app import opened_dao
 from clickstream_server.config import Settings
 from clickstream_server.deadlines import deadline
 from clickstream_server.storage.mongo import reader as batch_reader
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.watcher import BatchWatcher, Changed
-from harness import PATIENCE_S, eventually
+from harness import PATIENCE_S, eventually, opened_dao
 from importing import config, imported
 
 READERS = 20
