@@ -331,7 +331,7 @@ async def test_a_stream_that_is_cut_off_is_noticed(sent: tuple[int, ...], order:
 
 @ORDERS
 async def test_a_stream_that_reached_the_end_is_whole(order: Any) -> None:
-    """The same service, when it does send the last number, is believed that the missing ones have moved on."""
+    """A stream that reaches the last number is whole: of numbers that are missing it is believed that they moved on."""
     async with truncating(1, 2, 9) as client:
         found = await asyncio.to_thread(lambda: numbers(BatchExamples(client, "b", include_irrelevant=True, **order)))
 

@@ -183,7 +183,7 @@ def _sync_read(client: SyncClickstreamClient) -> None:
 
 @pytest.mark.parametrize("call", [_sync_call, _sync_read])
 async def test_a_failed_call_of_the_synchronous_client_leaves_nothing_behind(call: SyncCall) -> None:
-    """The same without async, where the error comes from another thread."""
+    """A failed call of the synchronous client holds nothing either, though its error comes from another thread."""
     held: list[weakref.ref[Held]] = []
 
     def calling(client: SyncClickstreamClient) -> None:

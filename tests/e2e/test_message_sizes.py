@@ -60,7 +60,7 @@ async def test_an_event_stream_keeps_to_the_size_of_a_message(mongodb_uri: str, 
 
 
 async def test_a_synchronous_event_stream_keeps_to_the_size_of_a_message(mongodb_uri: str, database: str) -> None:
-    """So it is with the synchronous client."""
+    """The synchronous client, too, stores events that fit into a message each, however many are sent."""
 
     def send(target: str) -> PushResult:
         with (

@@ -72,7 +72,7 @@ async def test_a_flush_ends_while_others_send() -> None:
 
 
 async def test_a_synchronous_flush_ends_while_others_send() -> None:
-    """So it is with threads, of which one flushes and others send without a pause."""
+    """`flush` of the synchronous client does not wait for what other threads send meanwhile without a pause."""
     service = Behind(0)
     async with client_of(service) as asynchronous:
         with SyncClickstreamClient(asynchronous.target) as client:
@@ -123,7 +123,7 @@ async def _reached(value: int, least: int) -> bool:
 
 
 async def test_leaving_a_synchronous_stream_ends_while_others_send() -> None:
-    """So it is with threads: whatever one could send before the other left the context is stored."""
+    """Of several threads, whatever one could send before another left the context is stored, and no more is taken."""
     taken = [0, 0]
 
     def send_on(stream: SyncEventStream, place: int) -> None:
@@ -234,7 +234,7 @@ async def test_a_stream_that_ended_keeps_nothing_of_those_who_use_it_on() -> Non
 async def test_a_synchronous_stream_that_ended_keeps_nothing_of_those_who_use_it_on(
     service: Any, handler: Any, error: type[BaseException]
 ) -> None:
-    """So it is with the synchronous client, whatever has ended the stream."""
+    """What ended a synchronous stream, whatever it was, is raised with the frames of the latest only."""
     sent, flushed = [], []
 
     def use(target: str) -> None:
@@ -265,8 +265,23 @@ async def test_a_stream_that_could_take_nothing_is_refused() -> None:
             client.event_stream(unacked_events=0)
 
 
+async def test_who_waits_for_room_learns_of_the_end() -> None:
+    """A `send` that waits for room when the stream is left with an error ends as Cancelled."""
+    async with client_of(Silent(0)) as client:
+        with pytest.raises(LookupError):
+            async with client.event_stream(batch_events=1, unacked_events=1) as stream:
+                await stream.send(event(1))
+                waiting = asyncio.create_task(stream.send(event(2)))
+                await asyncio.sleep(0)  # it runs up to where it waits
+                raise LookupError
+        await asyncio.wait([waiting], timeout=PATIENCE_S)
+
+        assert waiting.done()
+        assert Cancelled is type(waiting.exception())
+
+
 async def test_who_waits_for_room_learns_of_an_end_that_is_interrupted() -> None:
-    """So it does if who leaves the stream is cancelled at that moment."""
+    """A `send` that waits for room ends as Cancelled also if who leaves the stream is cancelled at that moment."""
     leaving = asyncio.Event()
 
     async def leave(stream: EventStream) -> None:
@@ -288,18 +303,3 @@ async def test_who_waits_for_room_learns_of_an_end_that_is_interrupted() -> None
 
         assert waiting[0].done()
         assert Cancelled is type(waiting[0].exception())
-
-
-async def test_who_waits_for_room_learns_of_the_end() -> None:
-    """A `send` that waits for room when the stream is left with an error ends as Cancelled."""
-    async with client_of(Silent(0)) as client:
-        with pytest.raises(LookupError):
-            async with client.event_stream(batch_events=1, unacked_events=1) as stream:
-                await stream.send(event(1))
-                waiting = asyncio.create_task(stream.send(event(2)))
-                await asyncio.sleep(0)  # it runs up to where it waits
-                raise LookupError
-        await asyncio.wait([waiting], timeout=PATIENCE_S)
-
-        assert waiting.done()
-        assert Cancelled is type(waiting.exception())

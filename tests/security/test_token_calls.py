@@ -79,7 +79,7 @@ async def test_calls_of_every_shape_carry_the_token(guarded: Guarded) -> None:
 
 
 async def test_the_synchronous_client_carries_the_token(guarded: Guarded, tmp_path: Path) -> None:
-    """So does the client that is not asynchronous; here its token stands in a file with a line's end."""
+    """The client that is not asynchronous carries its token, too, also from a file with a line's end."""
     file = tmp_path / "mine.token"
     file.write_text(guarded.tokens["admin"] + "\n")
 

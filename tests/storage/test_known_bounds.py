@@ -126,7 +126,7 @@ async def test_the_widest_events_are_known_again(dao: MongoClickstreamDao, again
 async def test_the_widest_ids_that_can_be_set_are_known_again(
     mongodb_uri: str, database: str, again: ImportConfig
 ) -> None:
-    """So it is where ids may have as many characters as that can be set to, with as many as fit into a message."""
+    """Events with ids as wide as they can be set to, as many as fit into a message, come again as duplicates."""
     wide = "\U0001f600"
     sent = [event("", f"{number:04}" + wide * (ID_CHARS_MOST - 4)) for number in range(2_000)]
     whole = ImportItem(session(wide * ID_CHARS_MOST), sent)
