@@ -8,13 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 from clickstream_server import event_loop
 from clickstream_server.bulk.arguments import SAMPLE_QUERIES, add_export, add_import, add_replay
 from clickstream_server.failures import StartFailure
-from clickstream_server.reach import access_of, add_reach, advice
+from clickstream_server.reach import access_of, add_reach, advice, program
 from clickstream_server.security.command import add_token
 from clickstream_server.tail.arguments import add_tail
 from clickstream_server.waiting import exit_past_threads
@@ -168,18 +167,10 @@ async def _serve(given: argparse.Namespace) -> int:
     return 0
 
 
-def _program() -> str:
-    """How this program was called, so that a line to try works as printed."""
-    called = Path(sys.argv[0])
-    if called.name == "__main__.py":
-        return f"python -m {called.parent.name}"
-    return os.path.relpath(called) if len(called.parts) > 1 else str(called)
-
-
 def _announce(running: Any) -> None:
     from clickstream.client import DEFAULT_TARGET
 
-    program = _program()
+    name = program()
     host = running.address
     option = ("" if host == DEFAULT_TARGET else f" --target {host}") + (" --tls" if running.tls else "")
     asked = " and ".join(name for name, wanted in (("TLS", running.tls), ("tokens", running.tokens)) if wanted)
@@ -191,8 +182,8 @@ def _announce(running: Any) -> None:
         f"clickstream serves on {host}\n"
         f"data:  {data if running.embedded_data_dir else running.storage}\n"
         f"{page}{metrics}{access}"
-        f"try:   {program} ping{option}\n"
-        f"       {program} replay --sample{option}{' --token-file FILE' if running.tokens else ''}\n"
+        f"try:   {name} ping{option}\n"
+        f"       {name} replay --sample{option}{' --token-file FILE' if running.tokens else ''}\n"
         "Ctrl-C stops it.",
         flush=True,
     )

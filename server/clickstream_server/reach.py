@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clickstream_server.failures import StartFailure
@@ -102,6 +106,14 @@ def options_of(access: Access, default_target: str) -> list[str]:
     if isinstance(access.token, TokenFile):
         said += ["--token-file", os.fspath(access.token.path)]
     return said + (["--token-in-clear"] if access.token_in_clear else [])
+
+
+def program() -> str:
+    """How this program was called, so that a line to try works as printed."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"python -m {called.parent.name}"
+    return called.name if shutil.which(called.name) == str(called) else shlex.quote(os.path.relpath(called))
 
 
 def advice(error: ClickstreamError) -> str:

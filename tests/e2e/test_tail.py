@@ -26,6 +26,7 @@ from clickstream import (
 )
 from harness import PATIENCE_S, ServerProcess, ended, eventually, run_program, runs, start_program
 
+PROGRAM = "python -m clickstream_server"
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
 
@@ -213,7 +214,7 @@ async def test_what_cannot_be_followed(client: ClickstreamClient) -> None:
 
 
 async def test_ctrl_c_says_how_to_go_on(client: ClickstreamClient) -> None:
-    """Ctrl-C ends it with exit code 130 and the line that shows the rest."""
+    """Ctrl-C ends it with exit code 130 and the line that shows the rest, which calls the program as it was called."""
     batch_id = await register(client, 1, 2)
     process = await start_program("tail", "--json", "--events-limit", "9", "--target", client.target)
     assert [1, 2] == [json.loads(await next_line(process))["session_number"] for _ in range(2)]
@@ -221,7 +222,7 @@ async def test_ctrl_c_says_how_to_go_on(client: ClickstreamClient) -> None:
     code, further, errors = await end_of(process)
 
     to_go_on = f"tail {batch_id} --after 2 --json --events-limit 9 --target {client.target}"
-    assert (130, [], f"clickstream: interrupted; to go on: clickstream {to_go_on}\n") == (code, further, errors)
+    assert (130, [], f"clickstream: interrupted; to go on: {PROGRAM} {to_go_on}\n") == (code, further, errors)
     await register(client, 3)
     await client.release_batch("r")
     code, output, _ = await run_program(*to_go_on.split())
@@ -240,7 +241,7 @@ async def test_sigterm_ends_it_where_a_script_has_started_it(client: Clickstream
     process.send_signal(signal.SIGTERM)
     code, _, errors = await end_of(process)
 
-    to_go_on = f"clickstream tail {batch_id} --after 1 --json --target {client.target}"
+    to_go_on = f"{PROGRAM} tail {batch_id} --after 1 --json --target {client.target}"
     assert (130, f"clickstream: interrupted; to go on: {to_go_on}\n") == (code, errors)
 
 
@@ -268,7 +269,7 @@ async def test_ctrl_c_ends_it_where_nobody_reads(client: ClickstreamClient) -> N
 
     whole = [json.loads(line)["session_number"] for line in further if line.endswith("}")]
     assert list(range(2, 2 + len(whole))) == whole
-    to_go_on = f"clickstream tail {batch_id} --after {1 + len(whole)} --json --target {client.target}"
+    to_go_on = f"{PROGRAM} tail {batch_id} --after {1 + len(whole)} --json --target {client.target}"
     assert (130, f"clickstream: interrupted; to go on: {to_go_on}\n") == (code, errors)
 
 

@@ -22,7 +22,7 @@ from clickstream_server.bulk.refusals import refusals_file
 from clickstream_server.bulk.report import print_import
 from clickstream_server.bulk.sources import STDIN, Format, Generated, opened
 from clickstream_server.failures import StartFailure
-from clickstream_server.reach import advice, message_of
+from clickstream_server.reach import advice, message_of, program
 from clickstream_server.sample import sample_log
 from clickstream_server.waiting import interruptible
 
@@ -140,7 +140,7 @@ async def _reached(client: ClickstreamClient) -> None:
     try:
         await client.list_batches(page_size=1)
     except Unavailable as error:
-        what = advice(error) or ": start one with `clickstream serve`, or name another with --target"
+        what = advice(error) or f": start one with `{program()} serve`, or name another with --target"
         raise StartFailure(
             f"the server at {client.target} does not answer ({error.reason or error.code.name}){what}"
         ) from error

@@ -18,7 +18,7 @@ from clickstream.models import SessionBatch, SessionBatchStatus, SessionPage
 from clickstream.resume import Patience
 from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.failures import StartFailure
-from clickstream_server.reach import MESSAGE_SIZE_FLAG, advice, message_of, options_of
+from clickstream_server.reach import MESSAGE_SIZE_FLAG, advice, message_of, options_of, program
 from clickstream_server.tail.lines import EVENTS_COUNTED_MAX, JsonLines, Lines, TextLines
 from clickstream_server.waiting import interruptible
 
@@ -91,9 +91,9 @@ class _Follower:
     def line_to_go_on(self) -> str:
         options = self._options
         size = options.message_bytes_max
-        return shlex.join(
+        arguments = shlex.join(
             [
-                *("clickstream", "tail", *([self._batch_id] if self._batch_id else [])),
+                *("tail", *([self._batch_id] if self._batch_id else [])),
                 *("--after", str(self._after)),
                 *(["--json"] if options.as_json else []),
                 *([] if options.events_limit is None else ["--events-limit", str(options.events_limit)]),
@@ -101,6 +101,7 @@ class _Follower:
                 *([] if size == MESSAGE_BYTES_MAX else [MESSAGE_SIZE_FLAG, str(size)]),
             ]
         )
+        return f"{program()} {arguments}"
 
     async def _batch(self, client: ClickstreamClient) -> SessionBatch:
         if self._batch_id:
