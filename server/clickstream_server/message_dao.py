@@ -98,6 +98,34 @@ class SentBatch(Protocol):
     def events(self) -> SentEvents: ...
 
 
+@dataclass(frozen=True, slots=True)
+class EventParts:
+    """As a request of PushEvents or StreamEvents, some of whose events could not be read."""
+
+    sequence: int
+    events: SentEvents
+
+
+@dataclass(frozen=True, slots=True)
+class ItemParts:
+    """As an ImportItem, whose session or some of whose events could not be read."""
+
+    session: session_pb2.Session | InvalidField | None
+    events: SentEvents
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkParts:
+    """As an ImportChunk, some of whose items could not be read."""
+
+    sequence: int
+    items: Sequence[pb_transfer.ImportItem | ItemParts]
+
+
+SentChunk = pb_transfer.ImportChunk | ChunkParts
+"""A chunk as it was sent."""
+
+
 class MessageDao(ClickstreamDao, TransferDao):
     """What a storage implements: the interface with messages."""
 
@@ -123,7 +151,7 @@ class MessageDao(ClickstreamDao, TransferDao):
 
     @abstractmethod
     def import_session_messages(
-        self, config: ImportConfig, chunks: AsyncIterable[pb_transfer.ImportChunk]
+        self, config: ImportConfig, chunks: AsyncIterable[SentChunk]
     ) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         """See `TransferDao.import_sessions`."""
 
@@ -159,7 +187,7 @@ class MessageDao(ClickstreamDao, TransferDao):
         return wire.registered_session_from_pb(await self.mark_session_irrelevant_message(session_id))
 
     async def stream_events(self, batches: AsyncIterable[EventBatch]) -> AsyncGenerator[EventAck, None]:
-        sent = (_SentBatch(batch.sequence, _sent(batch.events)) async for batch in batches)
+        sent = (EventParts(batch.sequence, _sent(batch.events)) async for batch in batches)
         async with aclosing(self.stream_event_messages(sent)) as acks:
             async for ack in acks:
                 yield ack
@@ -211,12 +239,6 @@ class MessageDao(ClickstreamDao, TransferDao):
         async with aclosing(pages):
             async for page in pages:
                 yield transfer_wire.export_page_from_pb(pb_transfer.ExportSessionsResponse.FromString(page.content))
-
-
-@dataclass(frozen=True, slots=True)
-class _SentBatch:
-    sequence: int
-    events: SentEvents
 
 
 def _sent(events: Sequence[SessionEvent | InvalidField]) -> SentEvents:

@@ -13,7 +13,7 @@ from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.v1 import transfer_service_pb2_grpc as pb_grpc
 from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.interceptors.call import Context
-from clickstream_server.message_dao import EncodedAnswer, MessageDao
+from clickstream_server.message_dao import ChunkParts, EncodedAnswer, MessageDao, SentChunk
 from clickstream_server.servicer import too_large
 
 
@@ -61,9 +61,9 @@ def _filter(request: pb.ExportSessionsRequest) -> ExportFilter:
         raise error.under("filter") from None
 
 
-async def _config(requests: AsyncIterator[pb.ImportSessionsRequest]) -> ImportConfig:
+async def _config(requests: AsyncIterator[pb.ImportSessionsRequest | ChunkParts]) -> ImportConfig:
     first = await anext(requests, None)
-    if first is None or not first.HasField("config"):
+    if first is None or isinstance(first, ChunkParts) or not first.HasField("config"):
         raise InvalidField.at("config", "must be set in the first request")
     try:
         return transfer_wire.import_config_from_pb(first.config)
@@ -71,8 +71,11 @@ async def _config(requests: AsyncIterator[pb.ImportSessionsRequest]) -> ImportCo
         raise error.under("config") from None
 
 
-async def _chunks(requests: AsyncIterator[pb.ImportSessionsRequest]) -> AsyncIterator[pb.ImportChunk]:
+async def _chunks(requests: AsyncIterator[pb.ImportSessionsRequest | ChunkParts]) -> AsyncIterator[SentChunk]:
     async for request in requests:
+        if isinstance(request, ChunkParts):
+            yield request
+            continue
         if not request.HasField("chunk"):
             raise InvalidField.at("chunk", "must be set in every request after the first")
         yield request.chunk

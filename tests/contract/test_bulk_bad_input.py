@@ -24,6 +24,7 @@ from harness import PATIENCE_S
 SERVICE = "/clickstream.v1.TransferService"
 INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
 GARBAGE = b"\xff\xff\xff\xff"
+MARK = b"spoil me"
 
 
 class End(NamedTuple):
@@ -127,6 +128,28 @@ async def test_a_broken_rule_ends_a_stream_of_events(
     assert ["a"] == [event.event_id for event in found.session.events]
 
 
+def spoilt(request: Any) -> bytes:
+    """The request as bytes, each MARK in it replaced by what is not UTF-8, so that no parser reads it."""
+    content = request.SerializeToString()
+    assert MARK in content
+    return bytes(content.replace(MARK, b"\xff" * len(MARK)))
+
+
+async def test_an_unreadable_event_does_not_end_a_stream(channel: grpc.aio.Channel) -> None:
+    """An event that no parser reads is rejected at its place; what came with it and after it is stored."""
+    bad = batch(8, "b", "c")
+    bad.events[0].object_id = MARK.decode()
+    end = await ended(raw(channel, "StreamEvents", [batch(7, "a"), spoilt(bad), batch(9, "d")]))
+
+    assert end.error is None
+    assert [(7, 1, 0), (8, 1, 1), (9, 1, 0)] == [
+        (answer.acked_sequence, answer.inserted, answer.rejected) for answer in end.answers
+    ]
+    assert [(0, "b", "object_id: must be valid UTF-8")] == [
+        (failure.index, failure.id, failure.message) for failure in end.answers[1].failures
+    ]
+
+
 # --- ImportSessions -------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +242,36 @@ async def test_bad_items_are_told_with_their_place(channel: grpc.aio.Channel, st
         summary.summary.sessions.rejected,
     )
     assert await is_stored(stub, "good")
+
+
+@pytest.mark.parametrize("atomicity", [pb.IMPORT_ATOMICITY_PER_ITEM, pb.IMPORT_ATOMICITY_PER_SESSION])
+async def test_unreadable_items_do_not_end_an_import(channel: grpc.aio.Channel, stub: Any, atomicity: int) -> None:
+    """What no parser reads of an item is rejected at its place, and what is to fall with it; the rest is stored."""
+    bad = chunk(8, "no session", "no event", "no query", "good", events=2)
+    items = bad.chunk.items
+    items[0].session.user_id = MARK.decode()
+    items[1].events[1].object_id = MARK.decode()
+    items[2].session.search_query.struct_value.update({MARK.decode(): 1})
+    sent = [config(max_failure_ratio=1, atomicity=atomicity), chunk(7, "a"), spoilt(bad), chunk(9, "c")]
+    end = await ended(raw(channel, "ImportSessions", sent))
+    failures = [failure for failure in end.answers[1].progress.failures if failure.reason == "INVALID_FIELD"]
+    together = atomicity == pb.IMPORT_ATOMICITY_PER_SESSION
+
+    assert end.error is None
+    assert [
+        (1, "no session", "session.user_id: must be valid UTF-8"),
+        (2, "1", "events[1].object_id: must be valid UTF-8"),
+        (3, "no query", "session.search_query: must be valid UTF-8"),
+    ] == [(failure.index, failure.id, failure.message) for failure in failures]
+    assert (6, 3 if together else 4, 3 if together else 2) == (
+        end.answers[-1].summary.processed,
+        end.answers[-1].summary.sessions.inserted,
+        end.answers[-1].summary.sessions.rejected,
+    )
+    assert (2 if together else 7) == end.answers[-1].summary.events.inserted
+    assert [False, not together, False, True, True] == [
+        await is_stored(stub, name) for name in ("no session", "no event", "no query", "good", "c")
+    ]
 
 
 # --- ExportSessions -------------------------------------------------------------------------------------------------

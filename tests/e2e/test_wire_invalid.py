@@ -176,7 +176,6 @@ MARK = "here it is"
 @pytest.mark.parametrize("text", BAD_TEXT)
 async def test_text_that_is_not_utf8_is_named(channel: grpc.aio.Channel, text: bytes) -> None:
     """Text that is not UTF-8 is INVALID_ARGUMENT at its field's path, wherever it stands."""
-    event = {"session_id": "s", "event_id": "e", "object_id": "o"}
     requests: dict[str, tuple[str, Message]] = {
         "session.session_id": ("RegisterSession", registration(session_id=MARK)),
         "session.search_query": ("RegisterSession", registration(search_query={"string_value": MARK})),
@@ -186,7 +185,7 @@ async def test_text_that_is_not_utf8_is_named(channel: grpc.aio.Channel, text: b
         ),
         "session.search_meta": ("RegisterSession", registration(search_meta={"a": [MARK]})),
         "session.sort_by.field": ("RegisterSession", registration(sort_by={"field": MARK})),
-        "events[1].meta": ("PushEvents", pb.PushEventsRequest(events=[event, event | {"meta": {MARK: 1}}])),
+        "events[0].meta": ("PushEvents", pb.PushEventsRequest(events=[{"event_id": "e", "meta": {MARK: 1}}])),
         "batch_id": ("GetBatch", pb.GetBatchRequest(batch_id=MARK)),
     }
     for path, (method, request) in requests.items():
@@ -197,6 +196,32 @@ async def test_text_that_is_not_utf8_is_named(channel: grpc.aio.Channel, text: b
         named = await invalid_paths(raw(channel, method, data.replace(MARK.encode(), filled)))
 
         assert [path] == [name[: len(path)] for name in named]
+
+
+UNREADABLE: dict[str, tuple[bytes, str]] = {
+    "an object of 33 levels": (delimited(6, nested_struct(33)), "meta"),
+    "an object of 34 levels": (delimited(6, nested_struct(34)), "meta"),
+    "an object of 200 levels": (delimited(6, nested_struct(200)), "meta"),
+    "text that is not UTF-8": (delimited(3, b"\xff"), "object_id"),
+    "an id that is not UTF-8": (delimited(1, b"e\xed\xa0\x80"), "event_id"),
+    "a time that ends early": (delimited(5, b"\x08"), "created_at"),
+}
+"""What makes an event such that no parser reads the whole request, and the field that is named."""
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+async def test_an_unreadable_event_does_not_sink_the_rest(channel: grpc.aio.Channel, name: str) -> None:
+    """An event that no parser reads is rejected at its place, by its id and field; the others are stored."""
+    fault, path = UNREADABLE[name]
+    good = [event_pb2.SessionEvent(event_id=name + end, session_id="s", object_id="o") for end in "ab"]
+    first, last = (delimited(1, event.SerializeToString()) for event in good)
+    bad = delimited(1, delimited(1, b"bad") + delimited(2, b"s") + fault)
+    answer = pb.PushEventsResponse.FromString(await raw(channel, "PushEvents", first + bad + last))
+    [failure] = answer.failures
+
+    assert (2, 1, 1, "INVALID_FIELD") == (answer.inserted, answer.rejected, failure.index, failure.reason)
+    assert ("" if path == "event_id" else "bad") == failure.id
+    assert failure.message.startswith(path)
 
 
 async def test_nul_is_named(stub: ClickstreamServiceStub) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from encoded import delimited, nested_struct
 
+from clickstream.errors import InvalidField
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import event_pb2, session_pb2
+from clickstream_server.interceptors.parts import in_parts
 from clickstream_server.interceptors.unreadable import unreadable
+from clickstream_server.message_dao import EventParts
 
 
 def path_of(data: bytes, message: type = pb.RegisterSessionRequest) -> str:
@@ -48,3 +51,17 @@ def test_what_is_wrong_is_not_searched_without_end() -> None:
     few, many = (b"\x78\x01" * count for count in (1_000, 100_000))  # of field 15, which there is not
 
     assert ["events[0].event_id", ""] == [path_of(fields + fault, pb.PushEventsRequest) for fields in (few, many)]
+
+
+def test_bad_events_are_not_searched_without_end() -> None:
+    """Behind a hundred thousand fields an event that cannot be read is still told from those that can."""
+    good = delimited(1, b"good")
+    bad = delimited(1, b"bad") + b"\x78\x01" * 40_000 + delimited(3, b"\xff")
+    found = in_parts(pb.PushEventsRequest, b"".join(delimited(1, event) for event in (bad, good, bad, good)))
+
+    assert isinstance(found, EventParts)
+    first, second, third, fourth = found.events
+    assert isinstance(first, InvalidField)
+    assert isinstance(third, InvalidField)
+    assert ["good", "good"] == [event.event_id for event in (second, fourth) if not isinstance(event, InvalidField)]
+    assert [("object_id", "bad"), ("", "")] == [(error.violations[0].path, error.item_id) for error in (first, third)]

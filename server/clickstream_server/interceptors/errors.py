@@ -16,8 +16,8 @@ from google.protobuf.message import DecodeError, Message
 from clickstream.errors import ClickstreamError, InternalError, MessageTooLarge, ShuttingDown, to_status
 from clickstream_server.call_record import Stage, enter
 from clickstream_server.interceptors.call import HEALTH, HEALTH_BYTES_MAX, Call, Handler
+from clickstream_server.interceptors.parts import in_parts
 from clickstream_server.interceptors.trailers import Trailers, trailers
-from clickstream_server.interceptors.unreadable import unreadable
 
 _log = logging.getLogger(__name__)
 
@@ -79,10 +79,10 @@ def _pushback(remaining_s: float | None, retry_after_s: float | None) -> str:
 
 def _reader(
     message: type[Message], bytes_max: int, admit: Callable[[int], ClickstreamError | None]
-) -> Callable[[bytes], Message | ClickstreamError]:
+) -> Callable[[bytes], Any]:
     """Parse a request, or return the error to answer with: an exception here would end as INTERNAL."""
 
-    def read(data: bytes) -> Message | ClickstreamError:
+    def read(data: bytes) -> Any:
         enter(Stage.VALIDATE)
         if len(data) > bytes_max:
             return MessageTooLarge(f"a message must have {bytes_max} bytes at most, not {len(data)}")
@@ -91,7 +91,7 @@ def _reader(
         try:
             return message.FromString(data)
         except DecodeError:
-            return unreadable(message.DESCRIPTOR, data)  # type: ignore[arg-type]  # two names of one class
+            return in_parts(message, data)
 
     return read
 

@@ -15,13 +15,39 @@ from clickstream.values import JSON_DEPTH_MAX
 _STRUCT_TYPES = {"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"}
 _CONTAINER_TYPES = {"google.protobuf.Struct", "google.protobuf.ListValue"}
 _NOT_PROTOBUF = "is not a protobuf message of this type"
-_UNKNOWN = f"the request {_NOT_PROTOBUF}, holds text that is not UTF-8, or is nested too deeply"
+_UNKNOWN = f"what was sent {_NOT_PROTOBUF}, holds text that is not UTF-8, or is nested too deeply"
 _FIELDS_MAX = 100_000
 """So many are looked at, which takes up to a third of a second, in which nobody else is served."""
 
 
-class _Malformed(Exception):
-    """The bytes end early or hold an unknown wire type."""
+class Malformed(Exception):
+    """The bytes end early or hold an unknown wire type, or have more fields than may be looked at."""
+
+
+class Search:
+    """How much more of one request may be looked at."""
+
+    def __init__(self) -> None:
+        self._left = _FIELDS_MAX
+
+    def fields(self, data: bytes) -> Iterator[tuple[int, bytes | None, bytes]]:
+        """The fields of one message: number, content where it is length-delimited, and the field as it was sent.
+
+        Raises Malformed. See protobuf.dev, «Encoding».
+        """
+        at = 0
+        while at < len(data):
+            self._left -= 1
+            if self._left < 0:
+                raise Malformed
+            number, content, end = _field(data, at)
+            yield number, content, data[at:end]
+            at = end
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more may be looked at."""
+        return self._left < 0
 
 
 class _Field(NamedTuple):
@@ -47,21 +73,18 @@ class _Field(NamedTuple):
         return f"{outer}.{name}" if outer else name
 
 
-def unreadable(descriptor: Descriptor, data: bytes) -> InvalidField:
+def unreadable(descriptor: Descriptor, data: bytes, search: Search | None = None) -> InvalidField:
     """The error that says what is wrong with bytes that could not be parsed as this message, and where, if that is soon
-    found.
+    found. `search`: what it may look at, where this is a part of a request.
     """
     pending: list[tuple[Descriptor, bytes, str, int]] = [(descriptor, data, "", 0)]
-    left = _FIELDS_MAX
+    search = search or Search()
     while pending:
         kind, content, path, depth = pending.pop()
         known = _fields_of(kind)
         counts: Counter[str] = Counter()
         try:
-            for number, value in _sent(content):
-                left -= 1
-                if left < 0:
-                    return InvalidField.at("", _UNKNOWN)
+            for number, value, _ in search.fields(content):
                 field = known.get(number)
                 if field is None or value is None:
                     continue
@@ -73,7 +96,9 @@ def unreadable(descriptor: Descriptor, data: bytes) -> InvalidField:
                     pending.append((field.message, value, inner, deeper))
                 elif not _is_utf8(value):
                     return InvalidField.at(inner, "must be valid UTF-8")
-        except _Malformed:
+        except Malformed:
+            if search.over:
+                break
             return InvalidField.at(path, _NOT_PROTOBUF)
     return InvalidField.at("", _UNKNOWN)
 
@@ -103,33 +128,31 @@ def _is_utf8(value: bytes) -> bool:
     return True
 
 
-def _sent(data: bytes) -> Iterator[tuple[int, bytes | None]]:
-    """The fields of one message: number and, where it is length-delimited, the bytes. See protobuf.dev, «Encoding»."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        kind = tag & 7
-        value = None
-        if kind == 0:
-            _, at = _varint(data, at)
-        elif kind in (1, 5):
-            at += 8 if kind == 1 else 4
-        elif kind == 2:
-            size, at = _varint(data, at)
-            value = data[at : at + size]
-            at += size
-        else:
-            raise _Malformed
-        if at > len(data):
-            raise _Malformed
-        yield tag >> 3, value
+def _field(data: bytes, at: int) -> tuple[int, bytes | None, int]:
+    """The field that begins there: its number, its content where it is length-delimited, and where it ends."""
+    tag, at = _varint(data, at)
+    kind = tag & 7
+    content = None
+    if kind == 0:
+        _, at = _varint(data, at)
+    elif kind in (1, 5):
+        at += 8 if kind == 1 else 4
+    elif kind == 2:
+        size, at = _varint(data, at)
+        content = data[at : at + size]
+        at += size
+    else:
+        raise Malformed
+    if at > len(data):
+        raise Malformed
+    return tag >> 3, content, at
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if at >= len(data) or shift > 63:
-            raise _Malformed
+            raise Malformed
         byte = data[at]
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7

@@ -28,10 +28,17 @@ from clickstream.transfer import (
 )
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
-from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream_server.clock import now_micros
 from clickstream_server.limits import Limits, check_id, check_not_negative
-from clickstream_server.message_dao import BatchQuery, EncodedAnswer, MessageDao, MessagePage, SentBatch, SentEvents
+from clickstream_server.message_dao import (
+    BatchQuery,
+    EncodedAnswer,
+    MessageDao,
+    MessagePage,
+    SentBatch,
+    SentChunk,
+    SentEvents,
+)
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
@@ -220,7 +227,7 @@ class MongoClickstreamDao(MessageDao):
                 yield ack
 
     async def import_session_messages(
-        self, config: ImportConfig, chunks: AsyncIterable[pb_transfer.ImportChunk]
+        self, config: ImportConfig, chunks: AsyncIterable[SentChunk]
     ) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         importer = Importer(
             config, self._database, self._registrar, self._limits, timeout_s=self._timeout_s, observer=self._observer

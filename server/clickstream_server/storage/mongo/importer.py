@@ -21,9 +21,11 @@ from clickstream.transfer import (
     rising,
     too_many_failed,
 )
+from clickstream.v1 import session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream_server.clock import now_micros
 from clickstream_server.limits import Limits, check_id
+from clickstream_server.message_dao import ItemParts, SentChunk
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
@@ -81,7 +83,7 @@ class Importer:
         """Chunks that wait for it get it in their order."""
         self._foretold: Foretold | None = None
 
-    async def run(self, chunks: AsyncIterable[pb.ImportChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
+    async def run(self, chunks: AsyncIterable[SentChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         """Yield progress for each chunk, in order, and the summary. Raises ImportAborted past the failure ratio."""
         started = monotonic()
         judged: tuple[int, int] | None = None
@@ -105,7 +107,7 @@ class Importer:
         if judged is not None:
             raise too_many_failed(*judged, self._config.max_failure_ratio)
 
-    async def _until_stopped(self, chunks: AsyncIterable[pb.ImportChunk]) -> AsyncGenerator[Chunk, None]:
+    async def _until_stopped(self, chunks: AsyncIterable[SentChunk]) -> AsyncGenerator[Chunk, None]:
         last = 0
         async with aclosing(_until_set(self._stop, chunks)) as coming:
             async for chunk in coming:
@@ -120,7 +122,7 @@ class Importer:
                     self._bytes_ahead += read.size
                 yield read
 
-    async def _read(self, chunk: pb.ImportChunk) -> Chunk:
+    async def _read(self, chunk: SentChunk) -> Chunk:
         """The chunk's items as documents. Raises InvalidField if there are too many."""
         weight, most = sum(1 + len(item.events) for item in chunk.items), self._limits.events_per_call_max
         if weight > most:
@@ -186,12 +188,14 @@ class Importer:
                 together.append(item)
         return together, loose
 
-    def _prepare(self, item: pb.ImportItem) -> Item:
+    def _prepare(self, item: pb.ImportItem | ItemParts) -> Item:
         numbering, fault, session_id = None, None, ""
-        if item.HasField("session"):
-            session_id = item.session.session_id
+        if (session := _session(item)) is not None:
+            session_id = session.item_id if isinstance(session, InvalidField) else session.session_id
             try:
-                document, size = session_document(item.session, now_micros=now_micros(), limits=self._limits)
+                if isinstance(session, InvalidField):
+                    raise session
+                document, size = session_document(session, now_micros=now_micros(), limits=self._limits)
                 numbering = Numbering(document, content_bytes=size, intent=self._intent)
             except InvalidField as error:
                 fault = error.under("session")
@@ -249,9 +253,13 @@ async def _both(numbering: Coroutine[Any, Any, A], inserting: Coroutine[Any, Any
         del tasks  # an error's traceback holds this frame
 
 
-async def _until_set(
-    stop: asyncio.Event, chunks: AsyncIterable[pb.ImportChunk]
-) -> AsyncGenerator[pb.ImportChunk, None]:
+def _session(item: pb.ImportItem | ItemParts) -> session_pb2.Session | InvalidField | None:
+    if isinstance(item, ItemParts):
+        return item.session
+    return item.session if item.HasField("session") else None
+
+
+async def _until_set(stop: asyncio.Event, chunks: AsyncIterable[SentChunk]) -> AsyncGenerator[SentChunk, None]:
     """The chunks, until there are no more or `stop` is set, which is not put off until another one comes."""
     source = aiter(chunks)
     tasks: set[asyncio.Task[Any]] = {stopped := asyncio.create_task(stop.wait())}
@@ -269,5 +277,5 @@ async def _until_set(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _next(source: AsyncIterator[pb.ImportChunk]) -> pb.ImportChunk | None:
+async def _next(source: AsyncIterator[SentChunk]) -> SentChunk | None:
     return await anext(source, None)
