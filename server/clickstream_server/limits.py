@@ -152,15 +152,25 @@ def _check_what_happened(found: Faults, document: Document, limits: Limits) -> N
         _check_id(found, "object_id", object_id, limits)
     elif event_type == DEFAULT_EVENT_TYPE:
         found.append(FieldViolation("object_id", "must be set for a click"))
-    if len(event_type) > limits.event_type_chars_max:
-        found.append(FieldViolation("event_type", f"must have {limits.event_type_chars_max} characters at most"))
-    elif not event_type.strip():
-        found.append(FieldViolation("event_type", "must not be blank"))
+    if fault := _event_type_fault(event_type, limits):
+        found.append(FieldViolation("event_type", fault))
+
+
+def _event_type_fault(value: str, limits: Limits) -> str | None:
+    if len(value) > limits.event_type_chars_max:
+        return f"must have {limits.event_type_chars_max} characters at most"
+    return None if value.strip() else "must not be blank"
 
 
 def check_id(path: str, value: str, limits: Limits) -> None:
     """Raise InvalidField if `value` cannot be an id."""
     if fault := _id_fault(value, limits):
+        raise InvalidField.at(path, fault)
+
+
+def check_event_type(path: str, value: str, limits: Limits) -> None:
+    """Raise InvalidField if `value` cannot be the type of an event."""
+    if fault := _event_type_fault(value, limits) or text_fault(value):
         raise InvalidField.at(path, fault)
 
 

@@ -142,6 +142,21 @@ async def test_a_bad_page_token_is_refused(dao: ClickstreamDao) -> None:
     ]
 
 
+async def test_a_page_token_of_another_list_is_refused(dao: ClickstreamDao) -> None:
+    """A token goes with the statuses that it was given out for, in any order; another list would leave out batches."""
+    for number in range(3):
+        await dao.register_session(Session(session_id=f"s{number}"))
+        await dao.release_batch(f"r{number}")
+    both = [SessionBatchStatus.RELEASED, SessionBatchStatus.ARCHIVED]
+    of_all = (await dao.list_batches(page_size=1)).next_page_token
+    of_both = (await dao.list_batches(statuses=both, page_size=1)).next_page_token
+
+    assert ["page_token"] == await paths_of(dao.list_batches(statuses=both, page_token=of_all))
+    assert ["page_token"] == await paths_of(dao.list_batches(page_token=of_both))
+    assert ["page_token"] == await paths_of(dao.list_batches(statuses=both[:1], page_token=of_both))
+    assert 2 == len((await dao.list_batches(statuses=[*both[::-1], *both], page_token=of_both)).batches)
+
+
 # --- sessions -------------------------------------------------------------------------------------------------------
 
 

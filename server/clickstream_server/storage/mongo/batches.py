@@ -48,16 +48,17 @@ class BatchStore:
     async def list(self, statuses: Sequence[SessionBatchStatus], page_size: int, page_token: str) -> BatchList:
         """See `ClickstreamDao.list_batches`."""
         size = min(page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
-        query: Document = {"status": {"$in": [status.value for status in statuses]}} if statuses else {}
+        asked = sorted({status.value for status in statuses})
+        query: Document = {"status": {"$in": asked}} if asked else {}
         if page_token:
-            created_at, batch_id = _read_page_token(page_token)
+            created_at, batch_id = _read_page_token(page_token, asked)
             query["$or"] = [
                 {"created_at": {"$lt": created_at}},
                 {"created_at": created_at, "_id": {"$lt": batch_id}},
             ]
         cursor = self._batches.find(query).sort([("created_at", DESCENDING), ("_id", DESCENDING)])
         found = [document async for document in cursor.limit(size + 1).batch_size(size + 1)]
-        token = _page_token(found[size - 1]) if len(found) > size else ""
+        token = _page_token(found[size - 1], asked) if len(found) > size else ""
         return BatchList(batches=tuple(map(batch_from_document, found[:size])), next_page_token=token)
 
     async def release(self, release_id: str) -> BatchRelease:
@@ -121,16 +122,20 @@ class BatchStore:
         return changed
 
 
-def _page_token(last: Document) -> str:
-    return base64.urlsafe_b64encode(f"{last['created_at']}:{last['_id']}".encode()).decode()
+def _page_token(last: Document, statuses: Sequence[str]) -> str:
+    return base64.urlsafe_b64encode(f"{last['created_at']}:{','.join(statuses)}:{last['_id']}".encode()).decode()
 
 
-def _read_page_token(token: str) -> tuple[int, str]:
+def _read_page_token(token: str, statuses: Sequence[str]) -> tuple[int, str]:
+    """Where the list goes on. Raises InvalidField, also if it is a list of other statuses."""
     try:
-        created_at, _, batch_id = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(":")
+        text = base64.b64decode(token, altchars=b"-_", validate=True).decode()
+        created_at, listed, batch_id = text.split(":", maxsplit=2)
         moment = int(created_at)
         if not batch_id or not -(2**63) <= moment < 2**63:
             raise ValueError(token)
-        return moment, batch_id
     except (binascii.Error, ValueError) as error:
         raise InvalidField.at("page_token", "is not a token that this service gave out") from error
+    if listed != ",".join(statuses):
+        raise InvalidField.at("page_token", "belongs to a list of other statuses")
+    return moment, batch_id

@@ -28,7 +28,7 @@ from clickstream.export import (
 )
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.values import micros_from_datetime, text_fault
-from clickstream_server.limits import Limits, check_id
+from clickstream_server.limits import Limits, check_event_type, check_id
 from clickstream_server.message_dao import EncodedAnswer
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
@@ -131,14 +131,7 @@ class Exporter:
         self, chosen: ExportFilter, *, events_limit: int | None, limit: int, resume_token: str
     ) -> AsyncGenerator[EncodedAnswer, None]:
         """Yield the answers; the last has the trailer."""
-        if len(chosen.session_ids) > SESSION_IDS_MAX:
-            raise InvalidField.at("filter.session_ids", f"must be {SESSION_IDS_MAX} at most")
-        for number, event_type in enumerate(chosen.event_types):
-            if not event_type.strip():  # in an event it means a click; here it would leave out all events
-                text = "must not be empty or blank: no event that is stored has such a type"
-                raise InvalidField.at(f"filter.event_types[{number}]", text)
-        if chosen.batch_id:
-            check_id("filter.batch_id", chosen.batch_id, self._limits)
+        _check(chosen, self._limits)
         await self._check_batch(chosen.batch_id)
         scan, key = scan_for(chosen), _key_of(chosen, events_limit)
         place = _read_token(resume_token, key, len(scan.order)) if resume_token else _Place()
@@ -238,6 +231,19 @@ def _exported(found: FoundSession, scan: Scan) -> _Read:
 def _answer(part: list[_Read], end: pb.ExportSessionsResponse) -> EncodedAnswer:
     """Answers laid end to end are one: so protobuf has it."""
     return EncodedAnswer(b"".join([*(read.answer for read in part), end.SerializeToString()]), len(part))
+
+
+def _check(chosen: ExportFilter, limits: Limits) -> None:
+    """Raise InvalidField for what nothing stored can have: an export of it would be empty, and pass for whole."""
+    if len(chosen.session_ids) > SESSION_IDS_MAX:
+        raise InvalidField.at("filter.session_ids", f"must be {SESSION_IDS_MAX} at most")
+    for name in ("batch_id", "user_id"):
+        if asked := getattr(chosen, name):
+            check_id(f"filter.{name}", asked, limits)
+    for place, session_id in enumerate(chosen.session_ids):
+        check_id(f"filter.session_ids[{place}]", session_id, limits)
+    for place, event_type in enumerate(chosen.event_types):
+        check_event_type(f"filter.event_types[{place}]", event_type, limits)
 
 
 def _key_of(chosen: ExportFilter, events_limit: int | None) -> str:
