@@ -16,7 +16,15 @@ from clickstream.calling import check_size
 from clickstream.errors import ClickstreamError, InvalidField, Unavailable
 from clickstream.outbox import Outbox
 from clickstream.resume import Patience, lost_connection
-from clickstream.transfer import ImportChunk, ImportConfig, ImportProgress, ImportSummary, rising, too_many_failed
+from clickstream.transfer import (
+    NO_SEQUENCE,
+    ImportChunk,
+    ImportConfig,
+    ImportProgress,
+    ImportSummary,
+    rising,
+    too_many_failed,
+)
 from clickstream.v1 import transfer_service_pb2 as pb
 
 CHUNKS_UNACKED_MAX = 8
@@ -94,7 +102,7 @@ class ImportStream:
 
         Their sequences have to rise here already: one that does not would be taken for acknowledged with another.
         """
-        last = 0
+        last = NO_SEQUENCE
         try:
             async for chunk in chunks:
                 request = transfer_wire.import_chunk_to_pb(chunk)

@@ -148,8 +148,14 @@ def too_many_failed(failed: int, processed: int, ratio: float) -> ImportAborted:
     )
 
 
+NO_SEQUENCE = -1
+"""What a stream's first sequence must be larger than."""
+
+
 def rising(sequence: int, last: int) -> int:
-    """The sequence, if it is larger than the last one (0: there was none). Raises InvalidField."""
+    """The sequence, if it is larger than the last one (or NO_SEQUENCE). Raises InvalidField."""
+    if sequence < 0:
+        raise InvalidField.at("sequence", f"must not be negative, and is {sequence}")
     if sequence <= last:
         raise InvalidField.at("sequence", f"must be larger than {last}, the one before, not {sequence}")
     return sequence

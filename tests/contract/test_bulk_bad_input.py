@@ -189,7 +189,7 @@ async def test_an_import_without_a_sound_config_stores_nothing(
         pytest.param(chunk(0, "b"), "chunk.sequence", id="zero"),
         pytest.param(chunk(-1, "b"), "chunk.sequence", id="negative"),
         pytest.param(chunk(7, "b"), "chunk.sequence", id="the same again"),
-        pytest.param(chunk(8, "b", events=10_000), "chunk.items", id="too many"),
+        pytest.param(chunk(8, "b", events=10_001), "chunk.items", id="too many"),
         pytest.param(GARBAGE, "", id="garbage"),
     ],
 )

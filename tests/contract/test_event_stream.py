@@ -134,6 +134,14 @@ async def test_failures_are_never_cut_off(transfer: TransferDao) -> None:
     assert list(range(2_000)) == [failure.index for failure in ack.result.failures]
 
 
+async def test_a_stream_may_begin_with_0(dao: ClickstreamDao, transfer: TransferDao) -> None:
+    """Who counts from 0 is answered like everybody else."""
+    acks = await streamed(transfer, EventBatch(0, [event("a")]), EventBatch(1, [event("b")]))
+
+    assert [(0, 1), (1, 1)] == [(ack.acked_sequence, ack.result.inserted) for ack in acks]
+    assert ["a", "b"] == await stored_ids(dao)
+
+
 async def test_an_acknowledged_event_can_be_read(dao: ClickstreamDao, transfer: TransferDao) -> None:
     """When an acknowledgement comes, while the stream is open, its events are stored."""
     acked = asyncio.Event()
@@ -150,9 +158,9 @@ async def test_an_acknowledged_event_can_be_read(dao: ClickstreamDao, transfer: 
         assert [2] == [ack.acked_sequence async for ack in acks]
 
 
-@pytest.mark.parametrize("sequences", [[0], [-1], [3, 3], [3, 2], [2**63 - 1, 1]])
+@pytest.mark.parametrize("sequences", [[-1], [0, 0], [0, -1], [3, 3], [3, 2], [2**63 - 1, 1]])
 async def test_sequences_rise(dao: ClickstreamDao, transfer: TransferDao, sequences: list[int]) -> None:
-    """A sequence that is not positive or does not rise ends the stream; what came before it is acknowledged."""
+    """A sequence that is negative or does not rise ends the stream; what came before it is acknowledged."""
     acks = []
     batches = [EventBatch(sequence, [event(str(place))]) for place, sequence in enumerate(sequences)]
     with pytest.raises(InvalidField) as raised:

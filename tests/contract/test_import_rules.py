@@ -141,9 +141,9 @@ async def test_an_import_has_an_id(transfer: TransferDao, contents: Any, import_
     assert [] == (await contents())["sessions"]
 
 
-@pytest.mark.parametrize("sequences", [[0], [-1], [2, 2], [2, 1]])
+@pytest.mark.parametrize("sequences", [[-1], [0, 0], [2, 2], [2, 1]])
 async def test_sequences_rise(transfer: TransferDao, contents: Any, sequences: list[int]) -> None:
-    """A sequence that is not positive or does not rise ends the import; what came before it is acknowledged."""
+    """A sequence that is negative or does not rise ends the import; what came before it is acknowledged."""
 
     async def chunks() -> AsyncIterator[ImportChunk]:
         for place, sequence in enumerate(sequences):
@@ -162,12 +162,31 @@ async def test_sequences_rise(transfer: TransferDao, contents: Any, sequences: l
 
 
 async def test_a_chunk_has_a_bound(transfer: TransferDao, contents: Any) -> None:
-    """A chunk of more than 10,000 items with their events is refused, and what came before it stays."""
-    with pytest.raises(InvalidField) as raised:
-        await imported(transfer, config(), [item("a")], [item("b", 4_999), item("c", 5_000)])
+    """A chunk of more than 10,000 items, or events in them, is refused, and what came before it stays."""
+    for many in ([item("b", 5_000), item("c", 5_001)], [item(str(number)) for number in range(10_001)]):
+        with pytest.raises(InvalidField) as raised:
+            await imported(transfer, config(), [item("a")], many)
 
-    assert ["chunk.items"] == [violation.path for violation in raised.value.violations]
-    assert {"a": 1} == numbers_in(await contents())
+        assert ["chunk.items"] == [violation.path for violation in raised.value.violations]
+        assert {"a": 1} == numbers_in(await contents())
+
+
+@pytest.mark.parametrize("atomicity", ImportAtomicity)
+async def test_a_full_chunk_is_taken(transfer: TransferDao, contents: Any, atomicity: ImportAtomicity) -> None:
+    """A chunk may have 10,000 events, as a call may, beside its sessions; the first chunk may have the number 0."""
+
+    async def chunks() -> AsyncIterator[ImportChunk]:
+        yield ImportChunk(0, [item("a", 9_000), item("b", 1_000), item("c", 0)])
+
+    async with asyncio.timeout(PATIENCE_S):
+        answers = [one async for one in transfer.import_sessions(config(atomicity=atomicity), chunks())]
+    progress, summary = answers
+
+    assert isinstance(progress, ImportProgress)
+    assert (0, 3) == (progress.acked_sequence, progress.processed)
+    assert isinstance(summary, ImportSummary)
+    assert (3, 10_000) == (summary.sessions.inserted, summary.events.inserted)
+    assert {"a": 1, "b": 2, "c": 3} == numbers_in(await contents())
 
 
 async def test_what_the_producer_raises_comes_out(transfer: TransferDao, contents: Any) -> None:

@@ -133,7 +133,7 @@ func (ImportAtomicity) EnumDescriptor() ([]byte, []int) {
 // StreamEventsRequest is one of the many requests of StreamEvents.
 type StreamEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The caller's number for this request: positive, and larger than that of the request before.
+	// The caller's number for this request: not negative, and larger than that of the request before.
 	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The events, of any sessions, in any order. 10,000 at most; some hundreds a request are faster than one by one. None
 	// is allowed: the answer then tells that the connection is alive and everything before is durable.
@@ -451,9 +451,9 @@ func (x *ImportConfig) GetDryRun() bool {
 // ImportChunk is some items of an import.
 type ImportChunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The caller's number for this chunk: positive, and larger than that of the chunk before.
+	// The caller's number for this chunk: not negative, and larger than that of the chunk before.
 	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// The items, 10,000 at most with all their events; some hundreds a chunk are good.
+	// The items: 10,000 at most, with 10,000 events at most in all of them. Some hundreds a chunk are good.
 	Items         []*ImportItem `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -958,7 +958,7 @@ func (x *ExportSessionsRequest) GetResumeToken() string {
 	return ""
 }
 
-// ExportFilter selects sessions and events. What is set must hold all together.
+// ExportFilter selects sessions and events. What is set must hold all together. Ids and types are held to their limits.
 type ExportFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Sessions of this batch, in the order of their numbers. Without it the order is by `session_id` where some are asked

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from clickstream.models import WriteOutcome
-from clickstream.transfer import EventAck, rising
+from clickstream.transfer import NO_SEQUENCE, EventAck, rising
 from clickstream_server.message_dao import SentBatch
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore, PreparedEvents
@@ -71,7 +71,7 @@ class EventStreamer:
 
     async def _read(self, batches: AsyncIterable[SentBatch]) -> None:
         """Read and check, as far ahead as is allowed."""
-        last = 0
+        last = NO_SEQUENCE
         try:
             async for batch in batches:
                 last = rising(batch.sequence, last)

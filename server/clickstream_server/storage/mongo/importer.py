@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from clickstream.errors import ClickstreamError, InvalidField
 from clickstream.models import WriteOutcome
 from clickstream.transfer import (
+    NO_SEQUENCE,
     ImportAtomicity,
     ImportConfig,
     ImportMode,
@@ -108,7 +109,7 @@ class Importer:
             raise too_many_failed(*judged, self._config.max_failure_ratio)
 
     async def _until_stopped(self, chunks: AsyncIterable[SentChunk]) -> AsyncGenerator[Chunk, None]:
-        last = 0
+        last = NO_SEQUENCE
         async with aclosing(_until_set(self._stop, chunks)) as coming:
             async for chunk in coming:
                 try:
@@ -123,16 +124,18 @@ class Importer:
                 yield read
 
     async def _read(self, chunk: SentChunk) -> Chunk:
-        """The chunk's items as documents. Raises InvalidField if there are too many."""
-        weight, most = sum(1 + len(item.events) for item in chunk.items), self._limits.events_per_call_max
-        if weight > most:
-            raise InvalidField.at("chunk.items", f"must be {most} at most with their events, not {weight}")
+        """The chunk's items as documents. Raises InvalidField if there are too many, or too many events in them."""
+        count, events = len(chunk.items), sum(len(item.events) for item in chunk.items)
+        most = self._limits.events_per_call_max
+        if count > most or events > most:
+            text = f"must be {most} at most, not {count}" if count > most else f"must have {most} events, not {events}"
+            raise InvalidField.at("chunk.items", text)
         items = []
         for place, item in enumerate(chunk.items, start=1):
             items.append(self._prepare(item))
             if place % PREPARED_AT_ONCE == 0:  # 3 ms: what was read before goes on meanwhile, and so do other calls
                 await asyncio.sleep(0)
-        return Chunk(chunk.sequence, items, weight, sum(item.size for item in items))
+        return Chunk(chunk.sequence, items, count + events, sum(item.size for item in items))
 
     def _has_room(self, chunk: Chunk) -> bool:
         return not self._ahead or (
