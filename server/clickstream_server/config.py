@@ -66,9 +66,7 @@ class Settings(BaseModel):
     )
     tokens_file: Path | None = Field(None, description="who may call: the file that `clickstream token new` writes to")
     mongodb_uri: str = Field("", description="a replica set or sharded cluster; empty starts the embedded MongoDB")
-    mongodb_database: str = Field(
-        "clickstream", description="the database's name", max_length=63, pattern=r'^[^/\\. "$*<>:|?\x00]+$'
-    )
+    mongodb_database: str = Field("clickstream", description="the database's name")
     mongodb_driver: DriverName = Field("motor", description=" or ".join(get_args(DriverName)))
     mongodb_max_pool_size: int = Field(_MONGO.max_pool_size, ge=1, description="connections to MongoDB at most")
     mongodb_min_pool_size: int = Field(_MONGO.min_pool_size, ge=0, description="connections to MongoDB that are kept")
@@ -176,9 +174,12 @@ class Settings(BaseModel):
 
     @field_validator("mongodb_database")
     @classmethod
-    def _short_enough(cls, name: str) -> str:
+    def _name_of_a_database(cls, name: str) -> str:
+        """As MongoDB has it on any system; see «Naming Restrictions» in its manual."""
         if len(name.encode()) > 63:
             raise ValueError("must have 63 bytes in UTF-8 at most")
+        if not name or set(name) & set('/\\. "$*<>:|?\0'):
+            raise ValueError('must not be empty or have a space, a NUL or any of /\\."$*<>:|?')
         return name
 
     @field_validator("mongodb_write_concern")

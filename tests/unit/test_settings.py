@@ -54,6 +54,13 @@ def test_a_databases_name_is_short_as_mongodb_counts() -> None:
         load_settings({"mongodb_database": "ä" * 32}, {})
 
 
+@pytest.mark.parametrize("name", ["a b", "a/b", "a.b", "$a", "a\\b", 'a"', "a*", "<a", "a>", "a:", "a|", "a?", "a\0"])
+def test_a_databases_name_is_told_in_words(name: str) -> None:
+    """What MongoDB does not take in a name is said in words, not as a pattern."""
+    with pytest.raises(StartFailure, match=r"CLICKSTREAM_MONGODB_DATABASE .*must not be empty or have a space, a NUL"):
+        load_settings({"mongodb_database": name}, {})
+
+
 def test_ids_may_be_as_wide_as_a_thousand_fit_into_a_command() -> None:
     """More characters than that are refused, by the setting's name."""
     assert ID_CHARS_MOST == load_settings({"id_chars_max": str(ID_CHARS_MOST)}, {}).id_chars_max
