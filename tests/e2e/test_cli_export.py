@@ -200,6 +200,15 @@ async def test_filters_choose(client: ClickstreamClient) -> None:
     assert ([], 1) == (row["events"], row["event_count"])
 
 
+@pytest.mark.parametrize("option", ["--batch", "--user", "--session", "--event-type"])
+async def test_an_empty_choice_is_none(client: ClickstreamClient, option: str) -> None:
+    """An id that is empty, as of a shell's variable that is not set, is refused: it does not export everything."""
+    code, out, complaints = await exported(client, option, "")
+
+    assert (2, "") == (code, out)
+    assert complaints.endswith(f"argument {option}: must not be empty\n")
+
+
 async def test_an_unknown_batch_leaves_nothing(client: ClickstreamClient, tmp_path: Path) -> None:
     """An export that fails says why and leaves no file, whole or partial."""
     code, _, complaints = await exported(client, "--batch", "nope", "--output", tmp_path / "a.jsonl")

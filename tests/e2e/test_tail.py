@@ -209,6 +209,8 @@ async def test_what_cannot_be_followed(client: ClickstreamClient) -> None:
     assert (1, "", "clickstream: there is no batch 'b' (BATCH_NOT_FOUND)\n") == await run_program("tail", "b", *target)
     none = "clickstream: no batch is collecting: nothing was registered since the last release (NO_COLLECTING_BATCH)\n"
     assert (1, "", none) == await run_program("tail", *target)
+    code, _, complaints = await run_program("tail", "", *target)  # as of a shell's variable that is not set
+    assert (2, True) == (code, complaints.endswith("BATCH: must not be empty\n"))
     nobody = await run_program("tail", "--target", "127.0.0.1:1")
     assert (1, "", "clickstream: nobody answers at 127.0.0.1:1\n") == nobody
 

@@ -134,9 +134,11 @@ def add_export(commands: Any) -> argparse.ArgumentParser:
         "imported; exported again it is the same, byte for byte.",
     )
     chosen = parser.add_argument_group("what")
-    chosen.add_argument("--batch", metavar="ID", default="", help="the sessions of this batch, by their numbers")
-    chosen.add_argument("--user", metavar="ID", default="", help="the sessions of this user")
-    chosen.add_argument("--session", metavar="ID", nargs="+", action="extend", default=[], help="these sessions")
+    chosen.add_argument("--batch", metavar="ID", type=not_empty, help="the sessions of this batch, by their numbers")
+    chosen.add_argument("--user", metavar="ID", type=not_empty, help="the sessions of this user")
+    chosen.add_argument(
+        "--session", metavar="ID", type=not_empty, nargs="+", action="extend", default=[], help="these sessions"
+    )
     chosen.add_argument("--from", dest="created_from", metavar="T", type=_moment, help="created at this time or later")
     chosen.add_argument(
         "--to",
@@ -145,7 +147,9 @@ def add_export(commands: Any) -> argparse.ArgumentParser:
         type=_moment,
         help="created before this time: a date (in UTC), or RFC 3339 such as 2026-11-21T08:00:00Z",
     )
-    chosen.add_argument("--event-type", metavar="T", nargs="+", action="extend", default=[], help="only these events")
+    chosen.add_argument(
+        "--event-type", metavar="T", type=not_empty, nargs="+", action="extend", default=[], help="only these events"
+    )
     chosen.add_argument("--exclude-irrelevant", action="store_true", help="leave out sessions marked irrelevant")
     chosen.add_argument("--events-limit", metavar="N", type=_count, help="the first N events of a session only")
     how = parser.add_argument_group("how")
@@ -159,6 +163,13 @@ def add_export(commands: Any) -> argparse.ArgumentParser:
     how.add_argument("--resume", action="store_true", help="go on with the FILE.part of an export that was broken off")
     parser.set_defaults(run=_export)
     return parser
+
+
+def not_empty(text: str) -> str:
+    """What was given, unless it is nothing, as a variable of the shell that is not set: it must not mean all."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
 
 
 def _moment(text: str) -> datetime:
@@ -185,9 +196,9 @@ def _export(given: argparse.Namespace) -> int:
     from clickstream_server.bulk.outputs import has_part
 
     chosen = ExportFilter(
-        batch_id=given.batch,
+        batch_id=given.batch or "",
         session_ids=tuple(given.session),
-        user_id=given.user,
+        user_id=given.user or "",
         created_from=given.created_from,
         created_to=given.created_to,
         event_types=tuple(given.event_type),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from clickstream_server.bulk.arguments import not_empty
 from clickstream_server.reach import access_of
 
 
@@ -19,7 +20,9 @@ def add_tail(commands: Any) -> argparse.ArgumentParser:
         epilog="Exit code: 0 once the batch is released and all of it was shown, or the reader of the output has gone "
         "away; 1 if it could not be done, 130 after Ctrl-C, which also prints the line to go on with.",
     )
-    parser.add_argument("batch", metavar="BATCH", nargs="?", default="", help="default: the batch that collects now")
+    parser.add_argument(
+        "batch", metavar="BATCH", nargs="?", type=not_empty, help="default: the batch that collects now"
+    )
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--after", metavar="N", type=_count, default=0, help="begin after number N (default: at the start)"
@@ -56,7 +59,7 @@ def _tail(given: argparse.Namespace) -> int:
 
     options = TailOptions(
         access_of(given),
-        given.batch,
+        given.batch or "",
         after=given.after,
         last=given.last,
         as_json=given.json,
