@@ -28,6 +28,9 @@ _OTHER_FORMS = {
     b"PAR1": "is a Parquet file, and import reads lines of JSON: export those",
     b"\xff\xfe": "is text in UTF-16, and import reads UTF-8: iconv -f UTF-16 -t UTF-8 makes it so",
     b"\xfe\xff": "is text in UTF-16, and import reads UTF-8: iconv -f UTF-16 -t UTF-8 makes it so",
+    b"BZh": "is compressed with bzip2, and import reads gzip and zstd: bzip2 -dc FILE | clickstream import -",
+    b"\xfd7zX": "is compressed with xz, and import reads gzip and zstd: xz -dc FILE | clickstream import -",
+    b"PK\x03\x04": "is a zip archive, and import reads gzip and zstd: unzip -p FILE | clickstream import -",
 }
 """What files that cannot be read begin with."""
 _PIECE_BYTES = 64 * 1024
