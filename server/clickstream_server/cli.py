@@ -13,6 +13,7 @@ from typing import Any
 from clickstream_server import event_loop
 from clickstream_server.bulk.arguments import SAMPLE_QUERIES, add_export, add_import, add_replay
 from clickstream_server.failures import StartFailure
+from clickstream_server.printing import fill_closed_descriptors, printing
 from clickstream_server.reach import access_of, add_reach, advice, program
 from clickstream_server.security.command import add_token
 from clickstream_server.tail.arguments import add_tail
@@ -23,21 +24,22 @@ INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
+    fill_closed_descriptors()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said by us, in one line; read when grpc loads
-    given = _parser().parse_args(arguments)
     # As Ctrl-C: what ends in order then tells how far it got. `serve` has its own. A shell that starts this with & in a
     # script has Ctrl-C ignored, and SIGTERM would be with it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    code = _code_of(given)
+    code = _code_of(arguments)
     exit_past_threads(code)
     return code
 
 
-def _code_of(given: argparse.Namespace) -> int:
-    run: Callable[[argparse.Namespace], int | Coroutine[Any, Any, int]] = given.run
+def _code_of(arguments: list[str] | None) -> int:
     try:
+        given = _parser().parse_args(arguments)  # which takes a moment: Ctrl-C may come in it
+        run: Callable[[argparse.Namespace], int | Coroutine[Any, Any, int]] = given.run
         done = run(given)
         return done if isinstance(done, int) else event_loop.run(done)
     except StartFailure as failure:
@@ -213,7 +215,8 @@ async def _ping(given: argparse.Namespace) -> int:
     finally:
         await channel.close()
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    print(f"{given.service + ' at ' if given.service else ''}{given.target} is {status}")
+    with printing():
+        print(f"{given.service + ' at ' if given.service else ''}{given.target} is {status}")
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
 
 

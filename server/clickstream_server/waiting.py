@@ -63,7 +63,7 @@ def exit_past_threads(code: int) -> None:
     """
     others = set(threading.enumerate()) - {threading.current_thread()}
     if any(thread.name == _NAME or not thread.daemon for thread in others):
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # either may have been closed from the start
             with suppress(OSError):
                 stream.flush()
         os._exit(code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
+import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
@@ -92,7 +92,7 @@ def export(options: ExportOptions) -> int:
     started = monotonic()
     try:
         writer = WRITERS[options.format](output, with_place=options.with_place)
-        with bulk_progress(wanted=options.output != STDOUT or not sys.stdout.isatty()) as progress:
+        with bulk_progress(wanted=options.output != STDOUT or not os.isatty(1)) as progress:
             account, digest = asyncio.run(_exported(options, writer, place, progress))
         output.commit()
     except ClickstreamError as error:

@@ -84,10 +84,8 @@ def import_files(files: Sequence[str | Generated], options: ImportOptions) -> in
         raise KeyboardInterrupt(f"interrupted. {_so_far(done.accounts)} {SAFE_AGAIN}") from None
     try:
         _print(done, options)
-    except OSError as error:
-        failure = failure or StartFailure(
-            f"cannot write standard output: {error.strerror or error}. {_so_far(done.accounts)}"
-        )
+    except StartFailure as error:
+        failure = failure or StartFailure(f"{error}. {_so_far(done.accounts)}")
     if failure is not None:
         raise failure
     if faults := [f"{account.name}: {account.fault}" for account in done.accounts if account.fault is not None]:

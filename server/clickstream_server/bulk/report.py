@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from unicodedata import category
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +12,7 @@ from rich.text import Text
 from clickstream.models import SessionBatch
 from clickstream.transfer import OutcomeCounts
 from clickstream_server.bulk.account import FileAccount, LogAccount, Note, disagreements, stray_events
+from clickstream_server.console import Console
 
 _EXPLAINED = (
     "duplicates: stored before with the same content, or twice in the log\n"

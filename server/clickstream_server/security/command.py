@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clickstream_server.failures import StartFailure
+from clickstream_server.printing import printing
 
 _VARIABLE = "CLICKSTREAM_TOKENS_FILE"
 
@@ -93,14 +94,15 @@ def _new(given: argparse.Namespace) -> int:
             f"{line.name} ({', '.join(given.role)}), key id {line.key_id}, stands in {given.file}. Keep the token: it "
             "is not shown again."
         )
-    print(token)
+    with printing():
+        print(token)
     return 0
 
 
 def _list(given: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
+    from clickstream_server.console import Console
     from clickstream_server.security.roles import named
     from clickstream_server.security.token_file import lines_in
 
@@ -127,8 +129,9 @@ def _revoke(given: argparse.Namespace) -> int:
         change(path, lambda content: without(content, [line.key_id for line in found]))
     except (OSError, TokensFault) as error:
         raise StartFailure(f"{path} cannot be changed: {_why(error)}; nothing was revoked") from error
-    for line in found:
-        print(f"revoked: {line.name}, key id {line.key_id}")
+    with printing():
+        for line in found:
+            print(f"revoked: {line.name}, key id {line.key_id}")
     return 0
 
 
@@ -143,4 +146,4 @@ def _why(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"clickstream: {text}\n")
+    print(f"clickstream: {text}", file=sys.stderr)

@@ -152,7 +152,8 @@ def write(data: bytes) -> None:
 
 
 def say(text: str) -> None:
-    sys.stderr.write(f"clickstream: {text}\n")
+    if sys.stderr is not None:  # closed from the start
+        sys.stderr.write(f"clickstream: {text}\n")
 
 
 def _said(target: str, error: ClickstreamError) -> str:
