@@ -165,7 +165,8 @@ async def _serve(given: argparse.Namespace) -> int:
     if not await serving.ended() and not in_order:
         print("clickstream: stopped before everything was done", file=sys.stderr)
         return INTERRUPTED
-    print("stopped", flush=True)
+    with printing():
+        print("stopped")
     return 0
 
 
@@ -180,15 +181,15 @@ def _announce(running: Any) -> None:
     data = f"{running.embedded_data_dir}  (embedded MongoDB at {running.storage})"
     page = f"page:  {running.page}\n" if running.page else ""
     metrics = f"metrics: {running.metrics}\n" if running.metrics else ""
-    print(
-        f"clickstream serves on {host}\n"
-        f"data:  {data if running.embedded_data_dir else running.storage}\n"
-        f"{page}{metrics}{access}"
-        f"try:   {name} ping{option}\n"
-        f"       {name} replay --sample{option}{' --token-file FILE' if running.tokens else ''}\n"
-        "Ctrl-C stops it.",
-        flush=True,
-    )
+    with printing():
+        print(
+            f"clickstream serves on {host}\n"
+            f"data:  {data if running.embedded_data_dir else running.storage}\n"
+            f"{page}{metrics}{access}"
+            f"try:   {name} ping{option}\n"
+            f"       {name} replay --sample{option}{' --token-file FILE' if running.tokens else ''}\n"
+            "Ctrl-C stops it.",
+        )
 
 
 async def _ping(given: argparse.Namespace) -> int:
