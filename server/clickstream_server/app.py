@@ -87,7 +87,7 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
         uri, data_dir = await stack.enter_async_context(database_of_settings(settings))
         dao, until_ready = await stack.enter_async_context(connected_dao(uri, settings, observed.storage))
         drain = Drain()
-        health = HealthMonitor(dao.ping, SERVICES)
+        health = HealthMonitor(dao.ping, SERVICES, why=dao.why_away)
         observed.look_at(
             dao,
             serving=lambda: health.serving,

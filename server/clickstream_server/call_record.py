@@ -33,7 +33,7 @@ class CallRecord:
 
     __slots__ = (
         *("_since", "_spent_s", "_stage"),
-        *("began", "caller", "gone", "metadata", "reason", "request_id", "trace"),
+        *("began", "caller", "cause", "gone", "metadata", "reason", "request_id", "trace"),
     )
 
     def __init__(self, metadata: Metadata) -> None:
@@ -46,6 +46,8 @@ class CallRecord:
         """Whether its client went away before it had the answer."""
         self.reason = ""
         """Why it was refused, as its error says it."""
+        self.cause = ""
+        """What the database, or the driver, said last when something failed: a name and a code."""
         self.trace: Any = None
         """What its trace is known by, where there is one: see `observe.tracing`."""
         self._spent_s = [0.0, 0.0, 0.0, 0.0]  # one for each stage

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
@@ -24,6 +25,8 @@ _LOOK_EVERY_S = 1.0
 _PING_S = 2.0
 _STOP_S_MAX = 1.0
 """With PyMongo Async a look may miss that it was cancelled: see `event_loop`."""
+_SAY_EVERY_S = 10.0
+"""So often, at most, another reason is told while the database stays away: what is known of it at first is little."""
 _TELL_S_MAX = 0.5
 """How long watchers may take to learn of the stop."""
 _log = logging.getLogger(__name__)
@@ -32,8 +35,17 @@ _log = logging.getLogger(__name__)
 class HealthMonitor:
     """Keeps the health of the server ("") and of each service up to date with the database's."""
 
-    def __init__(self, ping: Callable[[float], Awaitable[None]], services: list[str]) -> None:
+    def __init__(
+        self,
+        ping: Callable[[float], Awaitable[None]],
+        services: list[str],
+        *,
+        why: Callable[[ClickstreamError], str] = lambda _: "",
+    ) -> None:
         self._ping = ping
+        self._why = why
+        self._said = ""
+        self._say_again_at = 0.0
         self._names = ["", *services]
         self._task: asyncio.Task[None] | None = None
         self._serving: bool | None = None
@@ -72,15 +84,19 @@ class HealthMonitor:
     async def _look(self) -> None:
         try:
             await self._ping(_PING_S)
-            serving = True
-        except ClickstreamError:
-            serving = False
+            serving, why = True, ""
+        except ClickstreamError as error:
+            serving, why = False, self._why(error)
         except Exception:
             _log.exception("the health check failed")
-            serving = False
-        if serving != self._serving and not self._stopped:
+            serving, why = False, ""
+        if self._stopped:
+            return
+        if serving != self._serving or (why != self._said and monotonic() >= self._say_again_at):
             level = logging.INFO if serving and self._serving is None else logging.WARNING
-            _log.log(level, "the database %s", "answers" if serving else "does not answer")
+            _log.log(level, "the database %s", "answers" if serving else f"does not answer: {why}")
+            self._said, self._say_again_at = why, monotonic() + _SAY_EVERY_S
+        if serving != self._serving:
             self._serving = serving
             self._say(STATUS.SERVING if serving else STATUS.NOT_SERVING)
 

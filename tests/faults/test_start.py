@@ -51,6 +51,8 @@ async def test_a_server_waits_for_its_database(workers: int) -> None:
             await client.register_session(Session(session_id="s"))
 
     assert "It is waited for" in said
+    assert "(configured" not in said
+    assert "[Errno 111]" in said
     assert "hunter2" not in said
     assert raised.value.retry_after_s
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from time import monotonic
 
-from clickstream.errors import ShuttingDown
+from clickstream.errors import InternalError, ShuttingDown, StorageUnavailable
 from clickstream_server.call_record import CallRecord
 
 _log = logging.getLogger("clickstream_server.calls")
 _OURS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """Codes of calls whose callers did nothing wrong, or not they alone."""
+_OF_THE_DATABASE = frozenset({StorageUnavailable.reason, InternalError.reason})
 LINES_PER_S_MAX = 20
 """When everything fails, logging all of it would be one load more."""
 
@@ -42,6 +43,8 @@ class CallLog:
             "duration_s": round(duration_s, 6),
             "caller": record.caller,
         }
+        if record.reason in _OF_THE_DATABASE and record.cause:
+            fields["cause"] = record.cause
         if self._left_out:
             fields["left_out"] = self._left_out
             self._left_out = 0

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
+from pymongo.errors import PyMongoError
+
 from clickstream_server.call_record import call_record
 
 LogFormat = Literal["text", "json"]
@@ -28,6 +30,7 @@ def set_up_logging(level: str, form: LogFormat, *, worker: int = 0) -> None:
     root.setLevel(level.upper())
     # At level debug the driver logs its commands with the documents in them, and those are personal data.
     logging.getLogger("pymongo").setLevel(max(root.level, logging.INFO))
+    logging.getLogger("pymongo.client").addFilter(is_news)
 
 
 def add_call(line: logging.LogRecord) -> bool:
@@ -37,6 +40,14 @@ def add_call(line: logging.LogRecord) -> bool:
     trace_id = "" if call is None or call.trace is None else call.trace.trace_id
     line.__dict__.update(request_id=request_id, trace_id=trace_id, in_call=f" [{request_id}]" if request_id else "")
     return True
+
+
+def is_news(line: logging.LogRecord) -> bool:
+    """A logging filter for the driver's own tasks: that the database is away is told by health and by the calls.
+
+    They would tell it with a traceback and what the server answered, once a second.
+    """
+    return not (line.exc_info and isinstance(line.exc_info[1], PyMongoError))
 
 
 def _add_worker(worker: int, line: logging.LogRecord) -> bool:

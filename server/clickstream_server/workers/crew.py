@@ -117,9 +117,11 @@ class Crew:
             if self._stopping.is_set():
                 return
             deaths = 1 if served_s > _EARLY_S else deaths + 1
+            self._give_up_if_hopeless(number, report, deaths, ended)
+            if self._given_up.done():  # what is said of that says why
+                return
             _log.error("worker %d %s; it is started again", number, ended)
             self._observer.started_again()
-            self._give_up_if_hopeless(number, report, deaths, ended)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), min(_PAUSE_S_MAX, _PAUSE_S * 2 ** min(deaths - 1, 10)))
 

@@ -42,8 +42,8 @@ from clickstream_server.message_dao import (
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, database_of, settle
-from clickstream_server.storage.mongo.errors import storage_call
+from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, database_of, members_of, settle
+from clickstream_server.storage.mongo.errors import cause_of, storage_call
 from clickstream_server.storage.mongo.event_stream import EventStreamer
 from clickstream_server.storage.mongo.events import EventStore, FoundEvents
 from clickstream_server.storage.mongo.exporter import Exporter
@@ -81,6 +81,7 @@ class MongoClickstreamDao(MessageDao):
         timeout_s: float = 10.0,
         observer: StorageObserver = NOBODY,
     ) -> None:
+        self._client = client
         self._observer = observer
         self._database = database_of(client, database)
         self._sessions = self._database[indexes.SESSIONS]
@@ -131,6 +132,10 @@ class MongoClickstreamDao(MessageDao):
         """Raise Unavailable unless the database has a primary that answers now."""
         async with storage_call(most_s):
             await settle(self._database.command("ping"))
+
+    def why_away(self, error: BaseException) -> str:
+        """What is known of the reason for which `ping` raised this."""
+        return "; ".join(filter(None, [cause_of(error), members_of(self._client)]))
 
     async def register_session_message(self, session: session_pb2.Session) -> pb.RegisterSessionResponse:
         done = await self._take_number(session, Intent.REGISTER)

@@ -18,6 +18,7 @@ from motor.core import AgnosticBase
 from motor.frameworks.asyncio import run_on_executor
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient
+from pymongo.errors import ConfigurationError, ConnectionFailure
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -154,6 +155,23 @@ async def close(client: Any, most_s: float = CLOSE_S_MAX) -> None:
         task.cancel()
     for closed in done:
         closed.result()
+
+
+def members_of(client: Any) -> str:
+    """What the driver last knew of each member: what keeps it away, else what it is."""
+    found = within_hop(client).topology_description.server_descriptions()
+    return ", ".join(f"{host}:{port} {_state_of(server, host)}" for (host, port), server in sorted(found.items()))
+
+
+def _state_of(server: Any, host: str) -> str:
+    error = server.error
+    if error is None:
+        return f"is {server.server_type_name}"
+    if isinstance(error, ConfigurationError):  # with `directConnection` also for what does not answer
+        return "is no member of the replica set that the URI names, or does not answer"
+    # What the network or TLS said while it was asked how it is: no calls, and so no documents, have to do with that.
+    said = str(error).partition(" (configured timeouts")[0] if isinstance(error, ConnectionFailure) else ""
+    return f"({said.partition(': ')[2] if said.startswith(host) else said or type(error).__name__})"
 
 
 def database_of(client: Any, name: str) -> Any:

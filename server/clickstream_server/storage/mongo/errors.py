@@ -22,7 +22,7 @@ from pymongo.errors import (
 )
 
 from clickstream.errors import ClickstreamError, ShuttingDown, StorageUnavailable
-from clickstream_server.call_record import Stage, enter
+from clickstream_server.call_record import Stage, call_record, enter
 from clickstream_server.deadlines import budget_s
 from clickstream_server.storage.mongo.driver import end_if_cancelled
 
@@ -63,6 +63,15 @@ _UNAVAILABLE_CODES = frozenset(
         14031,  # OutOfDiskSpace
     }
 )
+REFUSED_CODES = frozenset(
+    {
+        13,  # Unauthorized
+        18,  # AuthenticationFailed
+        391,  # ReauthenticationRequired
+        8000,  # AtlasError: a wrong password, as MongoDB's own hosting says it
+    }
+)
+"""MongoDB does not know our user, or does not let it do this. That can be mended there, without a restart here."""
 UNKNOWN_CONCERN_CODES = frozenset({79, 100})  # UnknownReplWriteConcern, UnsatisfiableWriteConcern
 
 
@@ -80,8 +89,28 @@ class UnexpectedDriverError(Exception):
 
     def __init__(self, error: PyMongoError) -> None:
         self.code: int | None = getattr(error, "code", None)
-        self.log_text = f"{type(error).__name__} (code {self.code})"
+        self.log_text = named(error)
         super().__init__(self.log_text)
+
+
+def named(error: BaseException) -> str:
+    """What the error is, by its kind, and MongoDB's name and code if it has them; never its text."""
+    code = getattr(error, "code", None)
+    if not isinstance(error, PyMongoError) or code is None:
+        return type(error).__name__
+    details = getattr(error, "details", None)
+    name = details.get("codeName") if isinstance(details, Mapping) else None
+    return f"{name or type(error).__name__}:{code}"
+
+
+def cause_of(error: BaseException) -> str:
+    """What the driver's error was that this one stands for; "" if there was none."""
+    return "" if error.__cause__ is None else named(error.__cause__)
+
+
+def is_refused(error: BaseException | None) -> bool:
+    """Whether MongoDB refused our user."""
+    return isinstance(error, OperationFailure) and error.code in REFUSED_CODES
 
 
 def storage_unavailable() -> StorageUnavailable:
@@ -96,7 +125,7 @@ def domain_error(error: PyMongoError) -> ClickstreamError | None:
         return storage_unavailable()
     if isinstance(error, BulkWriteError) and _may_work_later(error.details):
         return storage_unavailable()
-    if isinstance(error, OperationFailure) and error.code in _UNAVAILABLE_CODES:
+    if isinstance(error, OperationFailure) and error.code in _UNAVAILABLE_CODES | REFUSED_CODES:
         return storage_unavailable()
     if isinstance(error, InvalidOperation):  # the client was closed under a call that still ran
         return ShuttingDown("the server is stopping", retry_after_s=_RETRY_AFTER_S)
@@ -136,6 +165,7 @@ async def storage_call(most_s: float) -> AsyncIterator[None]:
                 yield
         end_if_cancelled()
     except TimeoutError as error:
+        _note(error)
         raise storage_unavailable() from error
     finally:
         enter(Stage.ENCODE)
@@ -148,6 +178,14 @@ def driver_call(most_s: float) -> Iterator[None]:
         with pymongo.timeout(budget_s(most_s)):
             yield
     except PyMongoError as error:
+        _note(error)
         told = told_as(error)
         # From None: a driver's text, and a traceback with it, may hold documents, and those are personal data.
         raise told from None if isinstance(told, UnexpectedDriverError) else error
+
+
+def _note(error: Exception) -> None:
+    """Have the line of the call that runs now, if it is one, tell what this was."""
+    record = call_record()
+    if record is not None:
+        record.cause = named(error)

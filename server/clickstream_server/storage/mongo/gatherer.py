@@ -18,7 +18,7 @@ from clickstream.errors import ClickstreamError, Overloaded, ShuttingDown
 from clickstream_server.call_record import CallRecord, Stage, call_record, enter
 from clickstream_server.deadlines import budget_s
 from clickstream_server.storage.mongo.driver import CLOSE_S_MAX
-from clickstream_server.storage.mongo.errors import storage_unavailable
+from clickstream_server.storage.mongo.errors import cause_of, storage_unavailable
 from clickstream_server.storage.observer import NOBODY, Gathered, StorageObserver
 
 R = TypeVar("R")
@@ -156,6 +156,8 @@ class Gatherer(ABC, Generic[C, R]):
             if call.done.done():
                 continue
             if isinstance(result, Exception):
+                if call.record is not None:
+                    call.record.cause = cause_of(result)
                 call.done.set_exception(result)
             else:
                 call.done.set_result(result)

@@ -12,8 +12,15 @@ from pymongo.errors import OperationFailure, PyMongoError
 from clickstream.errors import ClickstreamError
 from clickstream_server.failures import StartFailure
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
-from clickstream_server.storage.mongo.driver import without_credentials
-from clickstream_server.storage.mongo.errors import UNKNOWN_CONCERN_CODES, UnexpectedDriverError, domain_error
+from clickstream_server.storage.mongo.driver import members_of, without_credentials
+from clickstream_server.storage.mongo.errors import (
+    UNKNOWN_CONCERN_CODES,
+    UnexpectedDriverError,
+    cause_of,
+    domain_error,
+    is_refused,
+    named,
+)
 
 _ANSWER_S = 2.0
 _LOOK_AGAIN_S = 0.5
@@ -50,11 +57,13 @@ async def _check_topology(client: Any, shown: str) -> None:
         with pymongo.timeout(_ANSWER_S):
             hello = await client.admin.command("hello")
     except PyMongoError as error:
-        if isinstance(error, OperationFailure) and domain_error(error) is None:
+        if is_refused(error) or (isinstance(error, OperationFailure) and domain_error(error) is None):
             raise StartFailure(
-                f"the MongoDB at {shown} refuses us (code {error.code}): check user and password"
+                f"the MongoDB at {shown} refuses us ({named(error)}): check user and password"
             ) from error
-        raise _NotYet(f"no MongoDB answers at {shown}: is it up, is the URI right?") from error
+        raise _NotYet(
+            f"no MongoDB answers at {shown}: is it up, is the URI right? What is known: {members_of(client)}."
+        ) from error
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
         if hello.get("isreplicaset"):
             raise _NotYet(f"the MongoDB at {shown} has no replica set yet: run rs.initiate() once.")
@@ -76,8 +85,13 @@ async def _open(dao: MongoClickstreamDao, shown: str) -> None:
                 "settings.getLastErrorModes, or leave CLICKSTREAM_MONGODB_WRITE_CONCERN at majority"
             ) from error
         raise StartFailure(
-            f"the MongoDB at {shown} does not let us make collections and indexes: {error.log_text}; "
-            "the user needs the role readWrite on the database"
+            f"what we need cannot be made in the database at {shown}: {error.log_text}; are there collections of "
+            "another program? Then give us a database of our own (CLICKSTREAM_MONGODB_DATABASE)"
         ) from error
     except ClickstreamError as error:
+        if is_refused(error.__cause__):
+            raise StartFailure(
+                f"the MongoDB at {shown} does not let us make collections and indexes: {cause_of(error)}; "
+                "the URI needs a user with the role readWrite on the database"
+            ) from error
         raise _NotYet(f"the MongoDB at {shown} takes no writes: {error}.") from error
