@@ -37,7 +37,7 @@ from clickstream_server.security.gate import Gate, Refusal
 from clickstream_server.security.roles import Role
 from clickstream_server.security.token_file import TokenFile as ServersFile
 from clickstream_server.security.token_file import change
-from clickstream_server.security.tokens import added, new_token
+from clickstream_server.security.tokens import added, key_id_of, new_token
 from harness import PATIENCE_S
 
 UNKNOWN = new_token("nobody", [Role.ADMIN])[0]
@@ -310,10 +310,31 @@ async def test_refusals_are_logged_by_name_and_never_by_token(
     )
     assert said[0].endswith(": METHOD_NOT_ALLOWED")
     assert "to the token of operator" in said[1]
-    assert said[2].startswith("refused /clickstream.v1.ClickstreamService/ListBatches to someone unknown at ")
+    assert said[2].startswith(
+        "refused /clickstream.v1.ClickstreamService/ListBatches to a token that is not in the file, "
+        f"key id {key_id_of(UNKNOWN)}, at "
+    )
+    assert " to someone unknown at " in said[3]
     assert said[3].endswith(": MISSING_CREDENTIALS")
     secrets = [token.rpartition("_")[2] for token in (*guarded.tokens.values(), wrong, UNKNOWN)]
     assert not any(secret in caplog.text for secret in secrets)
+
+
+def test_that_a_tokens_file_can_be_used_again_is_told_as_its_fault_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the level that is the default, who has mended the file sees that it was taken."""
+    file = tmp_path / "tokens"
+    change(file, lambda content: added(content, new_token("shop", [Role.PRODUCER])[1]))
+    tokens, good = ServersFile(file), file.read_bytes()
+    with caplog.at_level(logging.WARNING):
+        for content in (b"nonsense", good):
+            file.write_bytes(content)
+            tokens.look()
+    fault, mended = [record.getMessage() for record in caplog.records]
+
+    assert fault.endswith("; the tokens from before still count")
+    assert mended.endswith(" was read again: 1 tokens")
 
 
 def test_every_refusal_is_counted_and_few_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

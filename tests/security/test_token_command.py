@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from clickstream_server.security.roles import Role
-from clickstream_server.security.tokens import key_id_of, read_lines
+from clickstream_server.security.token_file import change
+from clickstream_server.security.tokens import added, key_id_of, new_token, read_lines
 from harness import run_program
 
 
@@ -52,7 +53,7 @@ async def test_without_a_file_the_line_is_printed_for_the_operator_to_put(tmp_pa
 
 
 async def test_tokens_are_listed_and_revoked_by_name_or_key_id(tmp_path: Path) -> None:
-    """A list shows every token; a key id revokes one, a name all of its own; the rest of the file stays."""
+    """A list shows every token, of one name the oldest first; a key id revokes one, a name all; the rest stays."""
     file = tmp_path / "tokens"
     first = await made(file, "shop", "--role=producer")
     second = await made(file, "shop", "--role=producer", "--expires-days=30")
@@ -63,7 +64,7 @@ async def test_tokens_are_listed_and_revoked_by_name_or_key_id(tmp_path: Path) -
     code, listed, _ = await run_program("token", "list", f"--file={file}")
     assert 0 == code
     rows = [re.split(r" {2,}", row.strip()) for row in listed.splitlines()[1:]]
-    assert sorted([("shop", key_id_of(first)), ("shop", key_id_of(second)), ("trainer", key_id_of(other))]) == [
+    assert [("shop", key_id_of(first)), ("shop", key_id_of(second)), ("trainer", key_id_of(other))] == [
         (row[0], row[2]) for row in rows
     ]
     assert {"never"} == {row[3] for row in rows if row[2] != key_id_of(second)}
@@ -76,6 +77,17 @@ async def test_tokens_are_listed_and_revoked_by_name_or_key_id(tmp_path: Path) -
     assert {key_id_of(other)} == set(read_lines(file.read_bytes()))
     assert file.read_text().startswith("# ours\n")
     assert 0o640 == stat.S_IMODE(file.stat().st_mode)
+
+
+async def test_of_one_name_the_oldest_token_is_listed_first(tmp_path: Path) -> None:
+    """Who made another token of the same name sees which the old one is, to revoke it."""
+    file = tmp_path / "tokens"
+    lines = [new_token("shop", [Role.PRODUCER])[1] for _ in range(8)]
+    for line in lines:
+        change(file, lambda content, line=line: added(content, line))  # type: ignore[misc]  # mypy: a lambda's default
+    _, listed, _ = await run_program("token", "list", f"--file={file}")
+
+    assert [line.key_id for line in lines] == [row.split()[2] for row in listed.splitlines()[1:]]
 
 
 async def test_tokens_made_at_the_same_time_are_all_there(tmp_path: Path) -> None:

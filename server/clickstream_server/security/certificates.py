@@ -68,11 +68,13 @@ class Certificates:
                 _log.error("the renewed certificate is not used, the one from before stays: %s", wrong)
                 self._wrong = wrong
             return
-        self._wrong = ""
+        mended, self._wrong = self._wrong != "", ""
         if files != self._files:
             self._files, self._configuration = files, _configuration(files)
-            _log.info("%s was renewed; new connections get it", self._cert)
+            _log.log(_level(mended), "%s was renewed; new connections get it", self._cert)
             self._look_at_verdict()
+        elif mended:
+            _log.log(_level(mended), "%s is again what it was", self._cert)
         elif monotonic() - self._judged_at >= _JUDGE_EVERY_S:
             self._look_at_verdict()
 
@@ -124,6 +126,11 @@ def opened_certificates(settings: Settings) -> Certificates | None:
         ]
         raise StartFailure(f"TLS needs a certificate and its key: {' and '.join(missing)} missing")
     return Certificates(cert, key, client_ca)
+
+
+def _level(mended: bool) -> int:  # noqa: FBT001  # one word says it
+    """That a fault is over is told where the fault was told."""
+    return logging.WARNING if mended else logging.INFO
 
 
 def _configuration(files: _Files) -> Any:

@@ -108,7 +108,7 @@ def _list(given: argparse.Namespace) -> int:
 
     table = Table("name", "roles", "key id", "expires", box=None, pad_edge=False)
     now = datetime.now(UTC)
-    for line in sorted(lines_in(_file(given)).values(), key=lambda line: (line.name, line.key_id)):
+    for line in sorted(lines_in(_file(given)).values(), key=lambda line: line.name):  # of one name in the file's order
         expires = "never" if line.expires_at is None else f"{line.expires_at:%Y-%m-%d %H:%M} UTC"
         table.add_row(
             line.name, named(line.roles), line.key_id, f"{expires} (expired)" if line.expired(now) else expires

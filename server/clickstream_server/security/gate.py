@@ -20,11 +20,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a call is not let in. `caller`: the name of the token that it carries, or claims to; "" if unknown."""
+    """Why a call is not let in. `caller`: the name of the token that it carries, or claims to; "" if unknown.
+
+    `key_id`: of what has the form of a token and is none of ours; that of one that was revoked tells whose it was.
+    """
 
     error: ClickstreamError
     caller: str
     what: str
+    key_id: str = ""
 
 
 class Gate:
@@ -55,9 +59,10 @@ class Gate:
             token = _bearer(authorization)
         except ClickstreamError as error:
             return Refusal(error, "", what)
-        known = self._tokens.lines.get(key_id_of(token) or "", NOBODY)
+        key_id = key_id_of(token) or ""
+        known = self._tokens.lines.get(key_id, NOBODY)
         if not known.matches(token):
-            return Refusal(InvalidCredentials("the token is not known here, or was revoked"), known.name, what)
+            return Refusal(InvalidCredentials("the token is not known here, or was revoked"), known.name, what, key_id)
         misfit = _misfit(known, roles, what)
         return known if misfit is None else Refusal(misfit, known.name, what)
 
@@ -78,7 +83,8 @@ class Gate:
             self._said[reason, refusal.caller] = (at, silent + 1)
             return
         self._said[reason, refusal.caller] = (now, 0)
-        caller = f"the token of {refusal.caller}" if refusal.caller else "someone unknown"
+        unknown = f"a token that is not in the file, key id {refusal.key_id}," if refusal.key_id else "someone unknown"
+        caller = f"the token of {refusal.caller}" if refusal.caller else unknown
         more = f" (and {silent} more since the last such line)" if silent else ""
         _log.warning("refused %s to %s at %s: %s%s", refusal.what, caller, peer, reason, more)
 

@@ -35,6 +35,9 @@ class Security:
         """For one server."""
         return None if self.certificates is None else self.certificates.credentials()
 
-    def watched(self, then: Callable[[], None] = lambda: None) -> AbstractAsyncContextManager[None]:
-        """Inside of the context, take changed files as they come; then do `then`."""
-        return watched([found.look for found in (self.certificates, self.tokens) if found is not None], then)
+    def watched(
+        self, then: Callable[[], None] = lambda: None, *more: Callable[[], None]
+    ) -> AbstractAsyncContextManager[None]:
+        """Inside of the context, take changed files as they come, and do look at `more`; then `then`."""
+        looks = [found.look for found in (self.certificates, self.tokens) if found is not None]
+        return watched([*looks, *more], then)

@@ -54,7 +54,7 @@ class TokenFile:
         self._emptied = None
         if self._wrong or lines is not self.lines:
             _log.log(
-                logging.INFO if lines else logging.WARNING,
+                logging.INFO if lines and not self._wrong else logging.WARNING,
                 "%s was read again: %s",
                 self._path,
                 f"{len(lines)} tokens" if lines else "it is empty, nobody is let in",

@@ -30,4 +30,4 @@ async def _watch(looks: Sequence[Callable[[], None]], then: Callable[[], None]) 
                 await asyncio.to_thread(look)
             then()
         except Exception:
-            _log.exception("looking at the files of tokens and certificates failed; trying again")
+            _log.exception("looking at files failed; trying again")
