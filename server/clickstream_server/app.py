@@ -22,6 +22,7 @@ from clickstream_server.accepting import Handlers, start
 from clickstream_server.config import Settings
 from clickstream_server.embedded import database_of_settings
 from clickstream_server.failures import StartFailure
+from clickstream_server.files import OpenFiles
 from clickstream_server.health import HealthMonitor, health_served
 from clickstream_server.interceptors import server_interceptors
 from clickstream_server.interceptors.auth import Auth
@@ -115,7 +116,7 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             await stack.enter_async_context(
                 health_served(settings.health_listen, health.servicer, around, share_port=share_port)
             )
-        await stack.enter_async_context(security.watched(auth.look_again))
+        await stack.enter_async_context(security.watched(auth.look_again, OpenFiles().look))
         await start(server, handlers, interceptors)
 
         async def drained() -> None:

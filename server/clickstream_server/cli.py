@@ -13,7 +13,7 @@ from typing import Any
 from clickstream_server import event_loop
 from clickstream_server.bulk.arguments import SAMPLE_QUERIES, add_export, add_import, add_replay
 from clickstream_server.failures import StartFailure
-from clickstream_server.printing import fill_closed_descriptors, printing
+from clickstream_server.printing import fill_closed_descriptors, printing, say
 from clickstream_server.reach import access_of, add_reach, advice, program
 from clickstream_server.security.command import add_token
 from clickstream_server.tail.arguments import add_tail
@@ -135,9 +135,11 @@ def _add_demo(commands: Any) -> None:
 
 async def _serve(given: argparse.Namespace) -> int:
     from clickstream_server.config import Settings, load_settings, mistaken_settings, unknown_settings
+    from clickstream_server.files import allow_as_many_as_there_may_be
     from clickstream_server.observe.logs import set_up_logging
-    from clickstream_server.process import Serving, use_memory_well
+    from clickstream_server.process import Serving, show_where_it_stands, use_memory_well
 
+    show_where_it_stands()
     settings = load_settings({name: getattr(given, name) for name in Settings.model_fields}, os.environ)
     if settings.workers > 1:
         from clickstream_server.workers.supervisor import until
@@ -149,6 +151,7 @@ async def _serve(given: argparse.Namespace) -> int:
     for line in mistaken_settings(settings, os.environ):
         print(f"clickstream: {line}", file=sys.stderr)
     use_memory_well()
+    allow_as_many_as_there_may_be()  # the workers and the embedded MongoDB have it from us
     serving = Serving(until, settings, _announce)
     in_order = True
 
@@ -165,8 +168,7 @@ async def _serve(given: argparse.Namespace) -> int:
     if not await serving.ended() and not in_order:
         print("clickstream: stopped before everything was done", file=sys.stderr)
         return INTERRUPTED
-    with printing():
-        print("stopped")
+    say("stopped")
     return 0
 
 
@@ -181,15 +183,14 @@ def _announce(running: Any) -> None:
     data = f"{running.embedded_data_dir}  (embedded MongoDB at {running.storage})"
     page = f"page:  {running.page}\n" if running.page else ""
     metrics = f"metrics: {running.metrics}\n" if running.metrics else ""
-    with printing():
-        print(
-            f"clickstream serves on {host}\n"
-            f"data:  {data if running.embedded_data_dir else running.storage}\n"
-            f"{page}{metrics}{access}"
-            f"try:   {name} ping{option}\n"
-            f"       {name} replay --sample{option}{' --token-file FILE' if running.tokens else ''}\n"
-            "Ctrl-C stops it.",
-        )
+    say(
+        f"clickstream serves on {host}\n"
+        f"data:  {data if running.embedded_data_dir else running.storage}\n"
+        f"{page}{metrics}{access}"
+        f"try:   {name} ping{option}\n"
+        f"       {name} replay --sample{option}{' --token-file FILE' if running.tokens else ''}\n"
+        "Ctrl-C stops it."
+    )
 
 
 async def _ping(given: argparse.Namespace) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from clickstream_server.failures import StartFailure
 
-_USED_FOR = {0: os.O_WRONLY, 1: os.O_RDONLY, 2: os.O_RDONLY}
-"""How the descriptors are opened that were closed: not for what the program does with them, which goes on to fail."""
+_USED_FOR = {0: os.O_WRONLY, 1: os.O_RDONLY, 2: os.O_WRONLY}
+"""How the descriptors are opened that were closed: input and output so that using them fails, as it should."""
 
 
 def fill_closed_descriptors() -> None:
@@ -20,6 +20,7 @@ def fill_closed_descriptors() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, flags), True)
+    sys.stderr = sys.stderr or os.fdopen(2, "w")  # print() takes None for standard output
 
 
 @contextmanager
@@ -37,3 +38,9 @@ def printing() -> Iterator[None]:
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
         raise StartFailure(f"cannot write standard output: {error.strerror or error}") from error
+
+
+def say(text: str) -> None:
+    """Print it, if that can be: a server goes on without its reader, as in `clickstream serve | grep -q serves`."""
+    with suppress(StartFailure), printing():
+        print(text)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import gc
 import os
 import platform
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +18,16 @@ from clickstream_server.config import Settings
 _M_ARENA_MAX = -8
 """See mallopt(3)."""
 _ARENAS = 2
+
+
+def show_where_it_stands() -> None:
+    """Have Python print where each thread is if the process crashes, or gets SIGUSR1, also while its event loop hangs.
+
+    Files, functions and lines go to the standard error, and nothing of what they work on.
+    """
+    faulthandler.enable()
+    if hasattr(signal, "SIGUSR1"):  # not on Windows
+        faulthandler.register(signal.SIGUSR1)
 
 
 def use_memory_well() -> None:

@@ -57,15 +57,6 @@ async def test_what_cannot_be_printed_is_one_line(
     assert ("So far" in errors) == (command[0] in {"import", "replay"})
 
 
-async def test_a_server_that_cannot_say_where_it_serves_ends(mongodb_uri: str, database: str) -> None:
-    """A server whose standard output is full says so in one line, and ends with code 1."""
-    settings = ["--listen=127.0.0.1:0", "--ui-listen=off", f"--mongodb-uri={mongodb_uri}"]
-
-    code, errors = await through_shell('"$@" >/dev/full', "serve", *settings, f"--mongodb-database={database}")
-
-    assert (1, "clickstream: cannot write standard output: No space left on device\n") == (code, errors)
-
-
 async def test_closed_descriptors_are_nobody_elses(client: ClickstreamClient) -> None:
     """With standard output closed nothing is printed into a connection that has taken its number."""
     batch_id = (await client.register_session(Session(session_id="s"))).session.batch_id

@@ -20,7 +20,7 @@ from clickstream_server import app, event_loop
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.observe.logs import set_up_logging
-from clickstream_server.process import Serving, use_memory_well
+from clickstream_server.process import Serving, show_where_it_stands, use_memory_well
 from clickstream_server.waiting import exit_past_threads
 from clickstream_server.workers.telling import Teller
 from clickstream_server.workers.words import FAILED, HANGS_AFTER_S, SERVING
@@ -35,6 +35,7 @@ def main() -> int:
     """Serve as the worker whose number is given; return the exit code."""
     supervisor, report_to = os.getppid(), os.dup(_STDOUT)
     os.dup2(_STDERR, _STDOUT)  # what any library prints is for people
+    show_where_it_stands()
     line = _first_line()
     if not line:
         return 0  # stopped before it was needed
