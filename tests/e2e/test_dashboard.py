@@ -123,6 +123,8 @@ def test_what_counts_as_failed(where: str) -> None:
         away = share_of(expression, {"method": name, "code": "UNAVAILABLE", "reason": "STORAGE_UNAVAILABLE"})
         stops = share_of(expression, {"method": name, "code": "UNAVAILABLE", "reason": "SHUTTING_DOWN"})
         assert ((not method.server_streaming, True), (True, True), (False, True)) == (late, away, stops), name
+        ours = share_of(expression, {"method": name, "code": "INTERNAL", "reason": "INTERNAL"})
+        assert (True, True) == ours, name
     probe = {"method": "grpc.health.v1.Health/Check", "code": "UNKNOWN", "reason": ""}
     assert (False, False) == share_of(expression, probe)
 
@@ -159,6 +161,15 @@ def test_an_import_raises_no_alert() -> None:
     waiting = {"clickstream_group_commit_queue_sessions", "clickstream_group_commit_queue_bytes"}
 
     assert not [rule["alert"] for rule in rules() if waiting & {name for name, _ in selected(rule["expr"])}]
+
+
+def test_an_expired_certificate_wakes_people() -> None:
+    """There is time to renew one for two weeks; once it has expired nobody calls, so that no other alert tells."""
+    told = [rule for rule in rules() if "tls_certificate_expires" in rule["expr"]]
+
+    assert {"ClickstreamCertificateExpired": "critical", "ClickstreamCertificateExpires": "warning"} == {
+        rule["alert"]: rule["labels"]["severity"] for rule in told
+    }
 
 
 def test_workers_that_wait_do_not_die() -> None:
