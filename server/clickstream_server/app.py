@@ -97,10 +97,9 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
         )
         gate = Gate(security.tokens, refused=observed.auth_refused)
         auth = Auth(gate)
-        most = settings.message_bytes_max
         limiter = Limiter(settings.bounds, refused=observed.limiter_refused)
-        interceptors = server_interceptors(drain, auth, observed.interceptor, limiter, message_bytes_max=most)
-        options = server_options(message_bytes_max=most, share_port=share_port)
+        interceptors = server_interceptors(drain, auth, observed.interceptor, limiter, limits=settings.limits)
+        options = server_options(message_bytes_max=settings.message_bytes_max, share_port=share_port)
         handlers = _handlers(dao, health, settings)
         server = grpc.aio.server(handlers=handlers.all, interceptors=interceptors, options=options)
         address = local_address(settings.listen, bind(server, settings.listen, security.credentials()))

@@ -56,7 +56,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version
 
-        print(f"clickstream {version('clickstream')}")
+        with printing():
+            print(f"clickstream {version('clickstream')}")
         parser.exit()
 
 

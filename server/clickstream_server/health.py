@@ -94,7 +94,7 @@ class HealthMonitor:
             return
         if serving != self._serving or (why != self._said and monotonic() >= self._say_again_at):
             level = logging.INFO if serving and self._serving is None else logging.WARNING
-            _log.log(level, "the database %s", "answers" if serving else f"does not answer: {why}")
+            _log.log(level, "the database %s", "answers" if serving else f"does not answer{': ' if why else ''}{why}")
             self._said, self._say_again_at = why, monotonic() + _SAY_EVERY_S
         if serving != self._serving:
             self._serving = serving

@@ -20,7 +20,8 @@ def fill_closed_descriptors() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, flags), True)
-    sys.stderr = sys.stderr or os.fdopen(2, "w")  # print() takes None for standard output
+    # print() takes None for standard output, and says nothing where that is None as well
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
 
 
 @contextmanager
@@ -31,8 +32,7 @@ def printing() -> Iterator[None]:
     """
     try:
         yield
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError as error:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

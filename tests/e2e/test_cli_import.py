@@ -376,7 +376,7 @@ async def test_a_server_that_is_not_there_is_told_in_one_line(tmp_path: Path) ->
     code, _, complaints = await run_program("import", str(file), "--target", "127.0.0.1:1")
 
     assert (1, 1) == (code, len(complaints.splitlines()))
-    assert "clickstream serve" in complaints
+    assert "`python -m clickstream_server serve`" in complaints
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n"])

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from clickstream.errors import ClickstreamError
-from clickstream_server.call_record import CallRecord
+from clickstream.errors import ClickstreamError, StorageUnavailable
+from clickstream_server.call_record import CallRecord, begin_call, this_call
 from clickstream_server.interceptors.call import Call
 from clickstream_server.interceptors.errors import Errors
+from clickstream_server.limits import Limits
 from clickstream_server.storage.mongo.gatherer import Gatherer, Waiting
 
 PATIENCE_S = 10.0
@@ -53,7 +54,7 @@ async def called(group: Group, size: int) -> int | str:
     except Exception as error:  # whatever it is
         call = Call("/a/b", Context(), CallRecord(()), streams=False)  # type: ignore[arg-type]
         with pytest.raises(Told):
-            await Errors(1, lambda _: None).answer(call, error)
+            await Errors(Limits(), lambda _: None).answer(call, error)
         return "failed"
 
 
@@ -108,3 +109,21 @@ async def test_a_domain_error_is_told_to_all() -> None:
 
     assert ["failed"] * 4 == found
     assert 1 == tries
+
+
+async def test_a_call_whose_time_is_over_says_so() -> None:
+    """The line of a call that the database kept waiting too long has that as its cause."""
+
+    class Stuck(Group):
+        async def work(self, group: list[Waiting[int]]) -> list[int]:
+            await asyncio.Event().wait()
+            return []
+
+    begin_call(())
+    group = Stuck(timeout_s=0.01)
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(StorageUnavailable):
+            await group.submit(Waiting(content_bytes=1))
+        await group.close(0)
+
+    assert "TimeoutError" == this_call().cause

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from encoded import delimited, nested_struct
+from google.protobuf.message import Message
 
 from clickstream.errors import InvalidField
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import event_pb2, session_pb2
-from clickstream_server.interceptors.parts import in_parts
+from clickstream.v1 import transfer_service_pb2 as pb_transfer
+from clickstream_server.interceptors.readable import readable_parts
 from clickstream_server.interceptors.unreadable import unreadable
-from clickstream_server.message_dao import EventParts
+from clickstream_server.message_dao import ChunkParts, EventParts
 
 
 def path_of(data: bytes, message: type = pb.RegisterSessionRequest) -> str:
@@ -57,7 +60,7 @@ def test_bad_events_are_not_searched_without_end() -> None:
     """Behind a hundred thousand fields an event that cannot be read is still told from those that can."""
     good = delimited(1, b"good")
     bad = delimited(1, b"bad") + b"\x78\x01" * 40_000 + delimited(3, b"\xff")
-    found = in_parts(pb.PushEventsRequest, b"".join(delimited(1, event) for event in (bad, good, bad, good)))
+    found = readable_parts(pb.PushEventsRequest, b"".join(delimited(1, event) for event in (bad, good, bad, good)), 4)
 
     assert isinstance(found, EventParts)
     first, second, third, fourth = found.events
@@ -65,3 +68,36 @@ def test_bad_events_are_not_searched_without_end() -> None:
     assert isinstance(third, InvalidField)
     assert ["good", "good"] == [event.event_id for event in (second, fourth) if not isinstance(event, InvalidField)]
     assert [("object_id", "bad"), ("", "")] == [(error.violations[0].path, error.item_id) for error in (first, third)]
+
+
+def test_one_bad_item_does_not_hide_the_others() -> None:
+    """Behind an item whose fault is not found in time, what can be read of other bad items is read."""
+    bad = b"\x78\x01" * 150_000 + delimited(1, b"\xff")
+    items = [delimited(1, bad), delimited(1, delimited(1, b"\xff")) + delimited(2, delimited(1, b"good"))]
+    chunk = delimited(2, b"".join(delimited(2, item) for item in items))
+    found = readable_parts(pb_transfer.ImportSessionsRequest, chunk, 2)
+
+    assert isinstance(found, ChunkParts)
+    _, second = found.items
+    assert isinstance(second.session, InvalidField)
+    assert ["good"] == [event.event_id for event in second.events if not isinstance(event, InvalidField)]
+
+
+@pytest.mark.parametrize(("message", "number"), [(pb.PushEventsRequest, 1), (pb_transfer.StreamEventsRequest, 2)])
+def test_too_many_bad_events_are_not_read(message: type[Message], number: int) -> None:
+    """More events than a request may have are refused as a whole, without a look at each."""
+    found = readable_parts(message, delimited(number, b"\x07") * 3, 2)
+
+    assert isinstance(found, InvalidField)
+    assert ["events"] == [fault.path for fault in found.violations]
+
+
+def test_too_many_items_of_bad_ones_are_not_read() -> None:
+    """More items, or events in bad items, than a chunk may have are refused as a whole."""
+    bad = delimited(2, delimited(1, b"\xff"))
+    for items in ([bad] * 3, [bad * 2, bad]):
+        chunk = delimited(2, b"".join(delimited(2, item) for item in items))
+        found = readable_parts(pb_transfer.ImportSessionsRequest, chunk, 2)
+
+        assert isinstance(found, InvalidField)
+        assert ["chunk.items"] == [fault.path for fault in found.violations]

@@ -11,7 +11,7 @@ from clickstream.models import Session, SessionEvent
 from clickstream.transfer import ImportItem
 
 PARTS_PER_ITEM = 5_000
-"""A session with more events than this is sent in several items: a chunk may have 10,000 sessions and events."""
+"""A session with more events than this is sent in several items: a chunk may have 10,000 events."""
 
 WEIGHT_MAX = 4 * 1024 * 1024
 """Of an item, and of what is sent at once, whatever a message may have."""

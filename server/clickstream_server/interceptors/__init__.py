@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import grpc.aio
 
-from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.interceptors.auth import Auth
 from clickstream_server.interceptors.drain import Drain
 from clickstream_server.interceptors.errors import Errors
 from clickstream_server.interceptors.limiter import Limiter
 from clickstream_server.interceptors.observe import Observe
 from clickstream_server.interceptors.stack import CallInterceptor
+from clickstream_server.limits import Limits
 
 
 def server_interceptors(
@@ -19,8 +19,8 @@ def server_interceptors(
     observe: Observe | None = None,
     limiter: Limiter | None = None,
     *,
-    message_bytes_max: int = MESSAGE_BYTES_MAX,
+    limits: Limits | None = None,
 ) -> list[grpc.aio.ServerInterceptor]:
     """What a server is to be made with; `stack` has the order."""
     limiter = limiter or Limiter()
-    return [CallInterceptor(observe or Observe(), Errors(message_bytes_max, limiter.admit), drain, auth, limiter)]
+    return [CallInterceptor(observe or Observe(), Errors(limits or Limits(), limiter.admit), drain, auth, limiter)]

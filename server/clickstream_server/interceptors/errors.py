@@ -6,6 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -16,8 +17,9 @@ from google.protobuf.message import DecodeError, Message
 from clickstream.errors import ClickstreamError, InternalError, MessageTooLarge, ShuttingDown, to_status
 from clickstream_server.call_record import Stage, enter
 from clickstream_server.interceptors.call import HEALTH, HEALTH_BYTES_MAX, Call, Handler
-from clickstream_server.interceptors.parts import in_parts
+from clickstream_server.interceptors.readable import readable_parts
 from clickstream_server.interceptors.trailers import Trailers, trailers
+from clickstream_server.limits import Limits
 
 _log = logging.getLogger(__name__)
 
@@ -25,8 +27,9 @@ _log = logging.getLogger(__name__)
 class Errors:
     """Turns exceptions into statuses with details, and requests that cannot be parsed into clear errors."""
 
-    def __init__(self, message_bytes_max: int, admit: Callable[[int], ClickstreamError | None]) -> None:
-        self._message_bytes_max = message_bytes_max
+    def __init__(self, limits: Limits, admit: Callable[[int], ClickstreamError | None]) -> None:
+        self._limits = limits
+        self._health_limits = replace(limits, message_bytes_max=HEALTH_BYTES_MAX)
         self._admit = admit
 
     def prepared(self, method: str, handler: Handler) -> Handler:
@@ -35,8 +38,8 @@ class Errors:
         message = getattr(read, "__self__", None)
         if not (isinstance(message, type) and issubclass(message, Message)):
             return handler
-        bytes_max = HEALTH_BYTES_MAX if method.startswith(HEALTH) else self._message_bytes_max
-        handler = handler._replace(request_deserializer=_reader(message, bytes_max, self._admit))
+        limits = self._health_limits if method.startswith(HEALTH) else self._limits
+        handler = handler._replace(request_deserializer=_reader(message, limits, self._admit))
         if not handler.request_streaming:
             return handler
         field = "stream_stream" if handler.response_streaming else "stream_unary"
@@ -78,9 +81,10 @@ def _pushback(remaining_s: float | None, retry_after_s: float | None) -> str:
 
 
 def _reader(
-    message: type[Message], bytes_max: int, admit: Callable[[int], ClickstreamError | None]
+    message: type[Message], limits: Limits, admit: Callable[[int], ClickstreamError | None]
 ) -> Callable[[bytes], Any]:
     """Parse a request, or return the error to answer with: an exception here would end as INTERNAL."""
+    bytes_max = limits.message_bytes_max
 
     def read(data: bytes) -> Any:
         enter(Stage.VALIDATE)
@@ -91,7 +95,7 @@ def _reader(
         try:
             return message.FromString(data)
         except DecodeError:
-            return in_parts(message, data)
+            return readable_parts(message, data, limits.events_per_call_max)
 
     return read
 

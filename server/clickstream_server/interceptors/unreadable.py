@@ -21,7 +21,11 @@ _FIELDS_MAX = 100_000
 
 
 class Malformed(Exception):
-    """The bytes end early or hold an unknown wire type, or have more fields than may be looked at."""
+    """The bytes end early or hold an unknown wire type."""
+
+
+class TooManyFields(Exception):
+    """There are more fields than may be looked at."""
 
 
 class Search:
@@ -30,24 +34,19 @@ class Search:
     def __init__(self) -> None:
         self._left = _FIELDS_MAX
 
-    def fields(self, data: bytes) -> Iterator[tuple[int, bytes | None, bytes]]:
-        """The fields of one message: number, content where it is length-delimited, and the field as it was sent.
+    def fields(self, data: bytes) -> Iterator[tuple[int, bytes | None, slice]]:
+        """The fields of one message: number, content where it is length-delimited, and where in `data` they stand.
 
-        Raises Malformed. See protobuf.dev, «Encoding».
+        Raises Malformed and TooManyFields. See protobuf.dev, «Encoding».
         """
         at = 0
         while at < len(data):
             self._left -= 1
             if self._left < 0:
-                raise Malformed
+                raise TooManyFields
             number, content, end = _field(data, at)
-            yield number, content, data[at:end]
+            yield number, content, slice(at, end)
             at = end
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more may be looked at."""
-        return self._left < 0
 
 
 class _Field(NamedTuple):
@@ -96,9 +95,9 @@ def unreadable(descriptor: Descriptor, data: bytes, search: Search | None = None
                     pending.append((field.message, value, inner, deeper))
                 elif not _is_utf8(value):
                     return InvalidField.at(inner, "must be valid UTF-8")
+        except TooManyFields:
+            break
         except Malformed:
-            if search.over:
-                break
             return InvalidField.at(path, _NOT_PROTOBUF)
     return InvalidField.at("", _UNKNOWN)
 

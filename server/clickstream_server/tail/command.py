@@ -152,8 +152,7 @@ def write(data: bytes) -> None:
 
 
 def say(text: str) -> None:
-    if sys.stderr is not None:  # closed from the start
-        sys.stderr.write(f"clickstream: {text}\n")
+    sys.stderr.write(f"clickstream: {text}\n")
 
 
 def _said(target: str, error: ClickstreamError) -> str:

@@ -123,14 +123,14 @@ class BatchStore:
 
 
 def _page_token(last: Document, statuses: Sequence[str]) -> str:
-    return base64.urlsafe_b64encode(f"{last['created_at']}:{','.join(statuses)}:{last['_id']}".encode()).decode()
+    return base64.urlsafe_b64encode(f"{','.join(statuses)}:{last['created_at']}:{last['_id']}".encode()).decode()
 
 
 def _read_page_token(token: str, statuses: Sequence[str]) -> tuple[int, str]:
     """Where the list goes on. Raises InvalidField, also if it is a list of other statuses."""
     try:
         text = base64.b64decode(token, altchars=b"-_", validate=True).decode()
-        created_at, listed, batch_id = text.split(":", maxsplit=2)
+        listed, created_at, batch_id = text.split(":", maxsplit=2)
         moment = int(created_at)
         if not batch_id or not -(2**63) <= moment < 2**63:
             raise ValueError(token)

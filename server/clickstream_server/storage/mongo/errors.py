@@ -105,6 +105,8 @@ def named(error: BaseException) -> str:
 
 def cause_of(error: BaseException) -> str:
     """What the driver's error was that this one stands for; "" if there was none."""
+    if isinstance(error, UnexpectedDriverError):
+        return error.log_text
     return "" if error.__cause__ is None else named(error.__cause__)
 
 
@@ -165,7 +167,7 @@ async def storage_call(most_s: float) -> AsyncIterator[None]:
                 yield
         end_if_cancelled()
     except TimeoutError as error:
-        _note(error)
+        note_cause(error)
         raise storage_unavailable() from error
     finally:
         enter(Stage.ENCODE)
@@ -178,13 +180,13 @@ def driver_call(most_s: float) -> Iterator[None]:
         with pymongo.timeout(budget_s(most_s)):
             yield
     except PyMongoError as error:
-        _note(error)
+        note_cause(error)
         told = told_as(error)
         # From None: a driver's text, and a traceback with it, may hold documents, and those are personal data.
         raise told from None if isinstance(told, UnexpectedDriverError) else error
 
 
-def _note(error: Exception) -> None:
+def note_cause(error: Exception) -> None:
     """Have the line of the call that runs now, if it is one, tell what this was."""
     record = call_record()
     if record is not None:

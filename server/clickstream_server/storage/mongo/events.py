@@ -16,7 +16,6 @@ from pymongo.errors import BulkWriteError
 from clickstream.errors import InvalidField
 from clickstream.export import add_amount, totals_from
 from clickstream.models import ItemFailure, Money, PushResult, WriteOutcome
-from clickstream.v1 import event_pb2
 from clickstream_server.clock import now_micros
 from clickstream_server.limits import Limits
 from clickstream_server.message_dao import SentEvents
@@ -76,6 +75,19 @@ class PreparedEvents:
     size: int = 0
     """About how many bytes the documents take."""
 
+    def reject(self, place: int, event_id: str, error: InvalidField) -> None:
+        """Leave this event out."""
+        self.faults.append(error.under(f"events[{place}]"))
+        self.rejected.append(
+            ItemFailure(
+                index=place,
+                id=event_id[:ID_SHOWN_MAX],
+                outcome=WriteOutcome.REJECTED,
+                reason=InvalidField.reason,
+                message=error.message,
+            )
+        )
+
     def result(self, outcomes: Sequence[WriteOutcome]) -> PushResult:
         """The account of the request, once the outcome of each document is known."""
         counts = Counter(outcomes)
@@ -123,16 +135,16 @@ class EventStore:
         now, limits = now_micros(), self._limits
         prepared = PreparedEvents()
         for place, event in enumerate(events):
+            if isinstance(event, InvalidField):  # not raised: its traceback would hold what it stands in
+                prepared.reject(place, event.item_id, event)
+                continue
             try:
-                if isinstance(event, InvalidField):
-                    raise event
                 document, size = event_document(event, now_micros=now, limits=limits, item_session_id=item_session_id)
                 prepared.documents.append(document)
                 prepared.places.append(place)
                 prepared.size += size
             except InvalidField as error:
-                prepared.faults.append(error.under(f"events[{place}]"))
-                prepared.rejected.append(_rejected(place, event, error))
+                prepared.reject(place, event.event_id, error)
         return prepared
 
     async def insert(self, new: Sequence[Document], *, replace: bool = False) -> list[WriteOutcome]:
@@ -292,17 +304,6 @@ class EventStore:
         # All in one answer: a second one costs as much, and a reader that leaves in between would leave a cursor.
         cursor = await settle(self._events.aggregate(pipeline, session=session, batchSize=len(session_ids) + 1))
         return {group["_id"]: group["count"] async for group in cursor}
-
-
-def _rejected(place: int, event: event_pb2.SessionEvent | InvalidField, error: InvalidField) -> ItemFailure:
-    event_id = event.item_id if isinstance(event, InvalidField) else event.event_id
-    return ItemFailure(
-        index=place,
-        id=event_id[:ID_SHOWN_MAX],
-        outcome=WriteOutcome.REJECTED,
-        reason=InvalidField.reason,
-        message=error.message,
-    )
 
 
 def _conflict(place: int, document: Document) -> ItemFailure:

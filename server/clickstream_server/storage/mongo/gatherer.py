@@ -18,7 +18,7 @@ from clickstream.errors import ClickstreamError, Overloaded, ShuttingDown
 from clickstream_server.call_record import CallRecord, Stage, call_record, enter
 from clickstream_server.deadlines import budget_s
 from clickstream_server.storage.mongo.driver import CLOSE_S_MAX
-from clickstream_server.storage.mongo.errors import cause_of, storage_unavailable
+from clickstream_server.storage.mongo.errors import cause_of, named, storage_unavailable
 from clickstream_server.storage.observer import NOBODY, Gathered, StorageObserver
 
 R = TypeVar("R")
@@ -167,4 +167,6 @@ def _give_up(calls: Sequence[Waiting[Any]]) -> None:
     """Their time is over: those that are not done yet fail."""
     for call in calls:
         if not call.done.done():
+            if call.record is not None:
+                call.record.cause = named(TimeoutError())
             call.done.set_exception(storage_unavailable())

@@ -193,11 +193,12 @@ class Importer:
 
     def _prepare(self, item: pb.ImportItem | ItemParts) -> Item:
         numbering, fault, session_id = None, None, ""
-        if (session := _session(item)) is not None:
-            session_id = session.item_id if isinstance(session, InvalidField) else session.session_id
+        session = _session(item)
+        if isinstance(session, InvalidField):
+            fault, session_id = session.under("session"), session.item_id
+        elif session is not None:
+            session_id = session.session_id
             try:
-                if isinstance(session, InvalidField):
-                    raise session
                 document, size = session_document(session, now_micros=now_micros(), limits=self._limits)
                 numbering = Numbering(document, content_bytes=size, intent=self._intent)
             except InvalidField as error:

@@ -24,7 +24,7 @@ from clickstream_server.deadlines import budget_s
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import COLLECTING, Document, EventKey
 from clickstream_server.storage.mongo.driver import CODEC, in_one_hop, settle, within_hop
-from clickstream_server.storage.mongo.errors import driver_call, storage_unavailable
+from clickstream_server.storage.mongo.errors import driver_call, note_cause, storage_unavailable
 from clickstream_server.storage.mongo.gatherer import Gatherer
 from clickstream_server.storage.mongo.known import known_events, known_sessions
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan, plan
@@ -80,6 +80,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
                 finally:
                     del self._patience[patience]
         except TimeoutError as error:
+            note_cause(error)
             raise storage_unavailable() from error
         return await self.submit_all(calls)
 
