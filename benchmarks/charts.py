@@ -6,6 +6,7 @@ Colours are Okabe and Ito's, which people who are colour-blind tell apart; what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import truediv
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -109,8 +110,11 @@ def _growth(figures: Mapping[str, Any]) -> Figure | None:
 def _sizes(axes: Axes, results: Sequence[Mapping[str, Any]]) -> None:
     works = [result for result in results if result["medians_are"] != "milliseconds of a call"]
     for style, result in zip(_styles(), works, strict=False):
-        points = sorted((_number(name), rate) for name, rate in result["medians"].items())
-        axes.plot([at for at, _ in points], [rate / points[0][1] for _, rate in points], label=result["name"], **style)
+        runs = {_number(name): [run["seconds"] for run in found] for name, found in result["runs"].items()}
+        smallest = runs[min(runs)]
+        # By round, as the marks have it: what a noisy neighbour does to a round, it does to all sizes.
+        shares = {at: median(map(truediv, smallest, seconds)) for at, seconds in sorted(runs.items())}
+        axes.plot(list(shares), list(shares.values()), label=result["name"], **style)
     axes.axhline(0.9, color=_OTHER, linewidth=1, linestyle="--")
     axes.annotate("mark: 0.9", (1, 0.9), (-4, -11), ("axes fraction", "data"), "offset points", ha="right", fontsize=8)
     axes.set_ylim(0, None)
