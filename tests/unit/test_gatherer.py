@@ -10,8 +10,7 @@ import pytest
 from clickstream.errors import ClickstreamError, StorageUnavailable
 from clickstream_server.call_record import CallRecord, begin_call, this_call
 from clickstream_server.interceptors.call import Call
-from clickstream_server.interceptors.errors import Errors
-from clickstream_server.limits import Limits
+from clickstream_server.interceptors.errors import answer_with
 from clickstream_server.storage.mongo.gatherer import Gatherer, Waiting
 
 PATIENCE_S = 10.0
@@ -54,7 +53,7 @@ async def called(group: Group, size: int) -> int | str:
     except Exception as error:  # whatever it is
         call = Call("/a/b", Context(), CallRecord(()), streams=False)  # type: ignore[arg-type]
         with pytest.raises(Told):
-            await Errors(Limits(), lambda _: None).answer(call, error)
+            await answer_with(call, error)
         return "failed"
 
 

@@ -5,62 +5,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError, Message
 
-from clickstream.errors import ClickstreamError, InternalError, MessageTooLarge, ShuttingDown, to_status
-from clickstream_server.call_record import Stage, enter
-from clickstream_server.interceptors.call import HEALTH, HEALTH_BYTES_MAX, Call, Handler
-from clickstream_server.interceptors.readable import readable_parts
+from clickstream.errors import ClickstreamError, InternalError, ShuttingDown, to_status
+from clickstream_server.interceptors.call import Call
 from clickstream_server.interceptors.trailers import Trailers, trailers
-from clickstream_server.limits import Limits
 
 _log = logging.getLogger(__name__)
 
 
-class Errors:
-    """Turns exceptions into statuses with details, and requests that cannot be parsed into clear errors."""
-
-    def __init__(self, limits: Limits, admit: Callable[[int], ClickstreamError | None]) -> None:
-        self._limits = limits
-        self._health_limits = replace(limits, message_bytes_max=HEALTH_BYTES_MAX)
-        self._admit = admit
-
-    def prepared(self, method: str, handler: Handler) -> Handler:
-        """The handler, reading its requests so that one that cannot be read is answered by what it is."""
-        read = handler.request_deserializer
-        message = getattr(read, "__self__", None)
-        if not (isinstance(message, type) and issubclass(message, Message)):
-            return handler
-        limits = self._health_limits if method.startswith(HEALTH) else self._limits
-        handler = handler._replace(request_deserializer=_reader(message, limits, self._admit))
-        if not handler.request_streaming:
-            return handler
-        field = "stream_stream" if handler.response_streaming else "stream_unary"
-        behaviour = getattr(handler, field)
-        return handler._replace(**{field: lambda requests, context: behaviour(_readable(requests), context)})
-
-    async def answer(self, call: Call, error: BaseException) -> None:
-        """End the call with the status for this error. Raises what gRPC is to see; returns if its client is gone."""
-        if isinstance(error, ClickstreamError):
-            await _abort(call, error)
-        elif isinstance(error, asyncio.CancelledError) and not call.context.cancelled():
-            # Cancelled by us, at the end of the drain. Without a status the client would hang.
-            await _abort(call, ShuttingDown("the server is stopping", retry_after_s=1.0))
-        elif isinstance(error, grpc.aio.AbortError) or not isinstance(error, Exception):
-            raise error
-        elif call.streams and isinstance(error, grpc.aio.InternalError):
-            call.record.gone = True  # the client went away while an answer was being sent
-        else:
-            internal = internal_error(error, call.record.request_id)
-            _forget(error)
-            await _abort(call, internal)
+async def answer_with(call: Call, error: BaseException) -> None:
+    """End the call with the status for this error. Raises what gRPC is to see; returns if its client is gone."""
+    if isinstance(error, ClickstreamError):
+        await _abort(call, error)
+    elif isinstance(error, asyncio.CancelledError) and not call.context.cancelled():
+        # Cancelled by us, at the end of the drain. Without a status the client would hang.
+        await _abort(call, ShuttingDown("the server is stopping", retry_after_s=1.0))
+    elif isinstance(error, grpc.aio.AbortError) or not isinstance(error, Exception):
+        raise error
+    elif call.streams and isinstance(error, grpc.aio.InternalError):
+        call.record.gone = True  # the client went away while an answer was being sent
+    else:
+        internal = internal_error(error, call.record.request_id)
+        _forget(error)
+        await _abort(call, internal)
 
 
 def internal_error(error: Exception, error_id: str) -> InternalError:
@@ -78,34 +50,6 @@ def _pushback(remaining_s: float | None, retry_after_s: float | None) -> str:
     if retry_after_s is None or (remaining_s is not None and remaining_s < 2 * retry_after_s):
         return "-1"
     return str(round(retry_after_s * 1000))
-
-
-def _reader(
-    message: type[Message], limits: Limits, admit: Callable[[int], ClickstreamError | None]
-) -> Callable[[bytes], Any]:
-    """Parse a request, or return the error to answer with: an exception here would end as INTERNAL."""
-    bytes_max = limits.message_bytes_max
-
-    def read(data: bytes) -> Any:
-        enter(Stage.VALIDATE)
-        if len(data) > bytes_max:
-            return MessageTooLarge(f"a message must have {bytes_max} bytes at most, not {len(data)}")
-        if (refusal := admit(len(data))) is not None:
-            return refusal
-        try:
-            return message.FromString(data)
-        except DecodeError:
-            return readable_parts(message, data, limits.events_per_call_max)
-
-    return read
-
-
-async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The requests of a stream, up to the first that could not be read."""
-    async for request in requests:
-        if isinstance(request, ClickstreamError):
-            raise request
-        yield request
 
 
 def _forget(error: BaseException | None) -> None:

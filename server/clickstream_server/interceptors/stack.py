@@ -18,9 +18,10 @@ from clickstream_server.call_record import begin_call, this_call
 from clickstream_server.interceptors.auth import Auth
 from clickstream_server.interceptors.call import Call, Context, Handler
 from clickstream_server.interceptors.drain import Drain
-from clickstream_server.interceptors.errors import Errors, end_with
+from clickstream_server.interceptors.errors import answer_with, end_with
 from clickstream_server.interceptors.limiter import Limiter
 from clickstream_server.interceptors.observe import Observe
+from clickstream_server.interceptors.parsing import Parsing
 from clickstream_server.interceptors.trailers import set_trailers
 from clickstream_server.message_dao import EncodedAnswer
 
@@ -32,9 +33,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     stands outside of them, and sees what the client gets.
     """
 
-    def __init__(self, observe: Observe | None, errors: Errors, drain: Drain, auth: Auth, limiter: Limiter) -> None:
-        self._observe = observe or Observe()
-        self._errors = errors
+    def __init__(self, observe: Observe, parsing: Parsing, drain: Drain, auth: Auth, limiter: Limiter) -> None:
+        self._observe = observe
+        self._parsing = parsing
         self._drain = drain
         self._auth = auth
         self._limiter = limiter
@@ -62,7 +63,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _wrapped(self, method: str, handler: Handler) -> Handler:
-        handler = self._limiter.prepared(method, self._errors.prepared(method, handler))
+        handler = self._limiter.prepared(method, self._parsing.prepared(method, handler))
         handler = handler._replace(response_serializer=_or_encoded(handler.response_serializer))
         handler = self._observe.prepared(method, handler)
         sides = (handler.request_streaming, handler.response_streaming)
@@ -71,15 +72,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return handler._replace(**{field: wrap(method, getattr(handler, field))})
 
     def _answering(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def answer(request: Any, context: Context) -> Any:
+        async def answer(requests: Any, context: Context) -> Any:
             call = Call(method, context, this_call(), streams=False)
             with self._observe.around(call):
                 set_trailers(call)
                 try:
                     with self._drain.around(call), self._auth.around(call), self._limiter.around(call):
-                        done = await behaviour(_readable(request), context)
+                        done = await behaviour(requests, context)
                 except BaseException as error:
-                    return await self._errors.answer(call, error)
+                    return await answer_with(call, error)
                 set_trailers(call, timed=True)
                 return done
 
@@ -94,7 +95,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._auth.around(call)
             except ClickstreamError as error:
                 with self._observe.around(call):
-                    await self._errors.answer(call, error)
+                    await answer_with(call, error)
             else:
                 end_with(call, self._limiter.refused())
                 self._observe.refused(call)
@@ -104,13 +105,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
         # Writes instead of yielding: cancelled while it waits to send, it ends here, and not when the generator that
         # grpc has dropped is collected, in another task and without a status.
-        async def stream(request: Any, context: Context) -> None:
+        async def stream(requests: Any, context: Context) -> None:
             call = Call(method, context, this_call(), streams=True)
             with self._observe.around(call):
                 set_trailers(call)
                 try:
                     with self._drain.around(call), self._auth.around(call), self._limiter.around(call):
-                        answers = behaviour(_readable(request), context)
+                        answers = behaviour(requests, context)
                         if not hasattr(answers, "aclose"):  # a handler that writes to the context itself
                             await answers
                             return
@@ -118,7 +119,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                             async for answer in answers:
                                 await context.write(answer)
                 except BaseException as error:
-                    await self._errors.answer(call, error)
+                    await answer_with(call, error)
 
         return stream
 
@@ -130,10 +131,3 @@ def _or_encoded(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
         return answer.content if isinstance(answer, EncodedAnswer) else serialize(answer)
 
     return serialized
-
-
-def _readable(request: Any) -> Any:
-    """The request, if gRPC could read it."""
-    if isinstance(request, ClickstreamError):
-        raise request
-    return request

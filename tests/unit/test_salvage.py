@@ -1,4 +1,4 @@
-"""Naming what the protobuf parser could not read."""
+"""Requests that no parser takes as a whole: what is wrong and where, and what of them is kept."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from clickstream.errors import InvalidField
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import event_pb2, session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
-from clickstream_server.interceptors.readable import readable_parts
-from clickstream_server.interceptors.unreadable import unreadable
+from clickstream_server.interceptors.parse_error import parse_error
+from clickstream_server.interceptors.salvage import salvaged
 from clickstream_server.message_dao import ChunkParts, EventParts
 
 
 def path_of(data: bytes, message: type = pb.RegisterSessionRequest) -> str:
-    return unreadable(message.DESCRIPTOR, data).violations[0].path
+    return parse_error(message.DESCRIPTOR, data).violations[0].path
 
 
 def test_text_that_is_not_utf8_is_named() -> None:
@@ -60,7 +60,7 @@ def test_bad_events_are_not_searched_without_end() -> None:
     """Behind a hundred thousand fields an event that cannot be read is still told from those that can."""
     good = delimited(1, b"good")
     bad = delimited(1, b"bad") + b"\x78\x01" * 40_000 + delimited(3, b"\xff")
-    found = readable_parts(pb.PushEventsRequest, b"".join(delimited(1, event) for event in (bad, good, bad, good)), 4)
+    found = salvaged(pb.PushEventsRequest, b"".join(delimited(1, event) for event in (bad, good, bad, good)), 4)
 
     assert isinstance(found, EventParts)
     first, second, third, fourth = found.events
@@ -75,7 +75,7 @@ def test_one_bad_item_does_not_hide_the_others() -> None:
     bad = b"\x78\x01" * 150_000 + delimited(1, b"\xff")
     items = [delimited(1, bad), delimited(1, delimited(1, b"\xff")) + delimited(2, delimited(1, b"good"))]
     chunk = delimited(2, b"".join(delimited(2, item) for item in items))
-    found = readable_parts(pb_transfer.ImportSessionsRequest, chunk, 2)
+    found = salvaged(pb_transfer.ImportSessionsRequest, chunk, 2)
 
     assert isinstance(found, ChunkParts)
     _, second = found.items
@@ -86,7 +86,7 @@ def test_one_bad_item_does_not_hide_the_others() -> None:
 @pytest.mark.parametrize(("message", "number"), [(pb.PushEventsRequest, 1), (pb_transfer.StreamEventsRequest, 2)])
 def test_too_many_bad_events_are_not_read(message: type[Message], number: int) -> None:
     """More events than a request may have are refused as a whole, without a look at each."""
-    found = readable_parts(message, delimited(number, b"\x07") * 3, 2)
+    found = salvaged(message, delimited(number, b"\x07") * 3, 2)
 
     assert isinstance(found, InvalidField)
     assert ["events"] == [fault.path for fault in found.violations]
@@ -97,7 +97,7 @@ def test_too_many_items_of_bad_ones_are_not_read() -> None:
     bad = delimited(2, delimited(1, b"\xff"))
     for items in ([bad] * 3, [bad * 2, bad]):
         chunk = delimited(2, b"".join(delimited(2, item) for item in items))
-        found = readable_parts(pb_transfer.ImportSessionsRequest, chunk, 2)
+        found = salvaged(pb_transfer.ImportSessionsRequest, chunk, 2)
 
         assert isinstance(found, InvalidField)
         assert ["chunk.items"] == [fault.path for fault in found.violations]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -11,42 +10,12 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from clickstream.errors import InvalidField
 from clickstream.values import JSON_DEPTH_MAX
+from clickstream_server.interceptors.wire_format import FieldReader, Malformed, TooManyFields
 
 _STRUCT_TYPES = {"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"}
 _CONTAINER_TYPES = {"google.protobuf.Struct", "google.protobuf.ListValue"}
 _NOT_PROTOBUF = "is not a protobuf message of this type"
 _UNKNOWN = f"what was sent {_NOT_PROTOBUF}, holds text that is not UTF-8, or is nested too deeply"
-_FIELDS_MAX = 100_000
-"""So many are looked at, which takes up to a third of a second, in which nobody else is served."""
-
-
-class Malformed(Exception):
-    """The bytes end early or hold an unknown wire type."""
-
-
-class TooManyFields(Exception):
-    """There are more fields than may be looked at."""
-
-
-class Search:
-    """How much more of one request may be looked at."""
-
-    def __init__(self) -> None:
-        self._left = _FIELDS_MAX
-
-    def fields(self, data: bytes) -> Iterator[tuple[int, bytes | None, slice]]:
-        """The fields of one message: number, content where it is length-delimited, and where in `data` they stand.
-
-        Raises Malformed and TooManyFields. See protobuf.dev, «Encoding».
-        """
-        at = 0
-        while at < len(data):
-            self._left -= 1
-            if self._left < 0:
-                raise TooManyFields
-            number, content, end = _field(data, at)
-            yield number, content, slice(at, end)
-            at = end
 
 
 class _Field(NamedTuple):
@@ -72,18 +41,18 @@ class _Field(NamedTuple):
         return f"{outer}.{name}" if outer else name
 
 
-def unreadable(descriptor: Descriptor, data: bytes, search: Search | None = None) -> InvalidField:
+def parse_error(descriptor: Descriptor, data: bytes, reader: FieldReader | None = None) -> InvalidField:
     """The error that says what is wrong with bytes that could not be parsed as this message, and where, if that is soon
-    found. `search`: what it may look at, where this is a part of a request.
+    found. `reader`: that of the request, where this is a part of one.
     """
     pending: list[tuple[Descriptor, bytes, str, int]] = [(descriptor, data, "", 0)]
-    search = search or Search()
+    reader = reader or FieldReader()
     while pending:
         kind, content, path, depth = pending.pop()
         known = _fields_of(kind)
         counts: Counter[str] = Counter()
         try:
-            for number, value, _ in search.fields(content):
+            for number, value, _ in reader.fields(content):
                 field = known.get(number)
                 if field is None or value is None:
                     continue
@@ -125,35 +94,3 @@ def _is_utf8(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _field(data: bytes, at: int) -> tuple[int, bytes | None, int]:
-    """The field that begins there: its number, its content where it is length-delimited, and where it ends."""
-    tag, at = _varint(data, at)
-    kind = tag & 7
-    content = None
-    if kind == 0:
-        _, at = _varint(data, at)
-    elif kind in (1, 5):
-        at += 8 if kind == 1 else 4
-    elif kind == 2:
-        size, at = _varint(data, at)
-        content = data[at : at + size]
-        at += size
-    else:
-        raise Malformed
-    if at > len(data):
-        raise Malformed
-    return tag >> 3, content, at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > 63:
-            raise Malformed
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
