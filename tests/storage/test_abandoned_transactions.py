@@ -12,7 +12,7 @@ from pymongo.errors import OperationFailure
 from clickstream import PushResult, Session, SessionEvent
 from clickstream_server.config import Settings
 from clickstream_server.storage.mongo import transactions
-from clickstream_server.storage.mongo.driver import APP_NAME, DriverName, close, connect, settle
+from clickstream_server.storage.mongo.driver import APP_NAME, DriverName, close, connect, maybe_await
 from harness import eventually, opened_dao
 
 
@@ -57,7 +57,7 @@ async def test_nobody_looks_for_abandoned_transactions_once_the_write_is_done(
     """However close to its answer a look ends, none goes on after the write that it was for."""
     monkeypatch.setattr(transactions, "_ABANDONED_S", 0.0)
     client = connect(mongodb_uri, driver)
-    await settle(client.admin.command("ping"))
+    await maybe_await(client.admin.command("ping"))
 
     def looking() -> list[asyncio.Task[Any]]:
         return [task for task in asyncio.all_tasks() if "keep_ending" in str(task.get_coro())]

@@ -20,7 +20,7 @@ from clickstream_server.config import Settings, load_settings
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.failures import StartFailure
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
-from clickstream_server.storage.mongo.driver import DriverName, close, connect, settle
+from clickstream_server.storage.mongo.driver import DriverName, close, connect, maybe_await
 from clickstream_server.storage.mongo.options import MongoOptions
 from harness import eventually, opened_dao
 
@@ -207,7 +207,7 @@ async def test_everything_is_written_and_read_with_the_concerns(
         await use(dao, commands)
     finally:
         await dao.close()
-        await settle(client.close())
+        await maybe_await(client.close())
 
     outside = [sent for sent in commands.sent if "txnNumber" not in sent or "startTransaction" not in sent]
     written = [sent for sent in outside if sent["name"] in WRITES and sent.get("autocommit") is not False]
@@ -315,7 +315,7 @@ async def test_batches_are_listed_in_one_answer(mongodb_uri: str, database: str,
         {"_id": f"b{n}", "status": "RELEASED", "session_counter": 0, "created_at": n, "updated_at": n}
         for n in range(1_001)
     ]
-    await settle(connection[database].batches.insert_many(stored))
+    await maybe_await(connection[database].batches.insert_many(stored))
     commands.sent.clear()
     found = await dao.list_batches(page_size=1_000)
     asked = [sent["name"] for sent in commands.sent]

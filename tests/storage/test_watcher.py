@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pymongo import AsyncMongoClient
 
-from clickstream_server.storage.mongo.driver import connect, settle
+from clickstream_server.storage.mongo.driver import connect, maybe_await
 from clickstream_server.storage.mongo.watcher import BatchWatcher
 from harness import eventually
 
@@ -33,4 +33,4 @@ async def test_the_watch_survives_that_its_collection_is_replaced(mongodb_uri: s
         assert watching is watcher._watching
         assert not watching.done()
     await watcher.close()
-    await settle(client.close())
+    await maybe_await(client.close())

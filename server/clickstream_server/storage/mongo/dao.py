@@ -42,7 +42,7 @@ from clickstream_server.message_dao import (
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, database_of, members_of, settle
+from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, database_of, maybe_await, members_of
 from clickstream_server.storage.mongo.errors import cause_of, storage_call
 from clickstream_server.storage.mongo.event_stream import EventStreamer
 from clickstream_server.storage.mongo.events import EventStore, FoundEvents
@@ -131,7 +131,7 @@ class MongoClickstreamDao(MessageDao):
     async def ping(self, most_s: float) -> None:
         """Raise Unavailable unless the database has a primary that answers now."""
         async with storage_call(most_s):
-            await settle(self._database.command("ping"))
+            await maybe_await(self._database.command("ping"))
 
     def why_away(self, error: BaseException) -> str:
         """What is known of the reason for which `ping` raised this."""

@@ -85,12 +85,12 @@ def connect(
     if observer is not NOBODY:  # reports cost time
         chosen["event_listeners"] += monitors(observer)
     client = client_class(uri, tz_aware=True, uuidRepresentation="standard", appname=APP_NAME, **chosen, **more)
-    renewal.client = within_hop(client)
+    renewal.client = unwrapped(client)
     return client
 
 
-async def settle(result: Any) -> Any:
-    """What a call returned, awaited where this driver has it so.
+async def maybe_await(result: Any) -> Any:
+    """What a call to the driver returned, awaited if this driver returns something to be awaited.
 
     `aggregate`, `watch`, `start_transaction` and `close` are awaited in PyMongo only, `start_session` in Motor only.
     """
@@ -111,16 +111,16 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def within_hop(handle: Any) -> Any:
-    """A client, database, collection or cursor as work in one hop needs it: Motor's is PyMongo's own, which blocks."""
+def unwrapped(handle: Any) -> Any:
+    """A client, database, collection or cursor for `in_one_thread`: PyMongo's own, which blocks, inside of Motor's."""
     return handle.delegate if isinstance(handle, AgnosticBase) else handle
 
 
-async def in_one_hop(client: Any, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """The result of `work()`, which takes several steps with the database on handles that are `within_hop`.
+async def in_one_thread(client: Any, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The result of `work()`, which takes several steps with the database, on handles that are `unwrapped`.
 
-    Motor needs a thread for each step; here it takes one for all. So that it is written once for both drivers, the work
-    is a coroutine, but nothing is awaited in it except what `settle` is given.
+    Motor hands each step to a thread; here one thread does them all. So that it is written once for both drivers,
+    the work is a coroutine, in which nothing is awaited but through `maybe_await`.
     """
     if isinstance(client, AgnosticBase):
         loop = asyncio.get_running_loop()
@@ -159,7 +159,7 @@ async def close(client: Any, most_s: float = CLOSE_S_MAX) -> None:
 
 def members_of(client: Any) -> str:
     """What the driver last knew of each member: what keeps it away, else what it is."""
-    found = within_hop(client).topology_description.server_descriptions()
+    found = unwrapped(client).topology_description.server_descriptions()
     return ", ".join(f"{host}:{port} {_state_of(server, host)}" for (host, port), server in sorted(found.items()))
 
 

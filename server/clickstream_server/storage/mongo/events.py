@@ -21,7 +21,7 @@ from clickstream_server.limits import Limits
 from clickstream_server.message_dao import SentEvents
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
-from clickstream_server.storage.mongo.driver import CODEC, settle
+from clickstream_server.storage.mongo.driver import CODEC, maybe_await
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable, told_as
 from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.known import KEYS_AT_ONCE, known_events
@@ -302,7 +302,7 @@ class EventStore:
             {"$group": {"_id": "$_id.session_id", "count": {"$sum": 1}}},
         ]
         # All in one answer: a second one costs as much, and a reader that leaves in between would leave a cursor.
-        cursor = await settle(self._events.aggregate(pipeline, session=session, batchSize=len(session_ids) + 1))
+        cursor = await maybe_await(self._events.aggregate(pipeline, session=session, batchSize=len(session_ids) + 1))
         return {group["_id"]: group["count"] async for group in cursor}
 
 

@@ -33,7 +33,7 @@ from clickstream_server.message_dao import EncodedAnswer
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import settle
+from clickstream_server.storage.mongo.driver import maybe_await
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.messages import exported_answer
@@ -165,7 +165,7 @@ class Exporter:
         order = [(name, ASCENDING) for name in scan.order]
         async with (
             storage_call(self._timeout_s),
-            await settle(self._client.start_session(snapshot=True)) as session,
+            await maybe_await(self._client.start_session(snapshot=True)) as session,
         ):
             cursor = (
                 self._sessions.find_raw_batches(scan.after(position), session=session).sort(order).limit(wanted + 1)

@@ -8,7 +8,7 @@ from typing import Any
 from clickstream.dao import DEFAULT_EVENTS_LIMIT
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import in_one_hop, within_hop
+from clickstream_server.storage.mongo.driver import in_one_thread, unwrapped
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import IN_ORDER, FoundEvents
 from clickstream_server.storage.mongo.gatherer import Gatherer, Waiting
@@ -52,7 +52,7 @@ class Getter(Gatherer[Wanted, Found | None]):
     def __init__(self, client: Any, database: Any, *, timeout_s: float, observer: StorageObserver = NOBODY) -> None:
         super().__init__(timeout_s=timeout_s, observer=observer)
         self._client = client
-        self._sessions, self._events = (within_hop(database)[name] for name in (indexes.SESSIONS, indexes.EVENTS))
+        self._sessions, self._events = (unwrapped(database)[name] for name in (indexes.SESSIONS, indexes.EVENTS))
 
     async def get(self, session_id: str, events_limit: int | None) -> Found | None:
         """The session; None if it is not known."""
@@ -65,7 +65,7 @@ class Getter(Gatherer[Wanted, Found | None]):
 
     async def work(self, group: list[Wanted]) -> list[Found | None]:
         async with storage_call(self._timeout_s):
-            return await in_one_hop(self._client, lambda: self._read(group))
+            return await in_one_thread(self._client, lambda: self._read(group))
 
     async def _read(self, group: list[Wanted]) -> list[Found | None]:
         ids = list({wanted.session_id for wanted in group})

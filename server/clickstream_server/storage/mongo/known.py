@@ -13,7 +13,7 @@ from bson import decode_iter
 
 from clickstream_server.canonical import canonical_event, canonical_session, content_hash
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of, of_hash_alone
-from clickstream_server.storage.mongo.driver import CODEC, settle
+from clickstream_server.storage.mongo.driver import CODEC, maybe_await
 from clickstream_server.storage.mongo.parts import in_parts
 
 K = TypeVar("K", bound=str | EventKey)
@@ -64,9 +64,9 @@ async def _known(
 async def _documents(
     collection: Any, ids: list[Any], session: Any, projection: Document | None = None
 ) -> AsyncIterator[Document]:
-    """Works in one hop, too, where a cursor is no asynchronous one. What was read and yielded is not held on to."""
+    """Also for `in_one_thread`, where a cursor is no asynchronous one. What was read and yielded is not held on to."""
     cursor = collection.find_raw_batches({"_id": {"$in": ids}}, projection, session=session).batch_size(len(ids) + 1)
     while cursor.alive:
-        for batch in await settle(cursor.to_list(1)):
+        for batch in await maybe_await(cursor.to_list(1)):
             for document in decode_iter(batch, CODEC):
                 yield document

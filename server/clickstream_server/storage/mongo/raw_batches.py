@@ -9,7 +9,7 @@ from typing import Any
 
 from bson import decode_all
 
-from clickstream_server.storage.mongo.driver import CODEC, settle, within_hop
+from clickstream_server.storage.mongo.driver import CODEC, maybe_await, unwrapped
 
 _LENGTH = Struct("<i")
 
@@ -33,10 +33,10 @@ def document_sizes(batch: bytes) -> Iterator[int]:
 
 async def first_batch(cursor: Any, most: int) -> tuple[list[dict[str, Any]], bool]:
     """What the first answer to a query for raw batches holds, `most` documents or 16 MiB; and whether that is all."""
-    batches = await settle(cursor.batch_size(most + 1).to_list(1))
+    batches = await maybe_await(cursor.batch_size(most + 1).to_list(1))
     complete = not cursor.alive
     if not complete:
-        await settle(cursor.close())
+        await maybe_await(cursor.close())
     return decode_all(b"".join(batches), CODEC), complete
 
 
@@ -65,7 +65,7 @@ def _close_soon(cursor: Any) -> None:
     Its `close()` tells MongoDB in the cursor's session, where a snapshot makes that an error, and if it is cancelled
     meanwhile, nobody tells MongoDB (PyMongo 4.20).
     """
-    within_hop(cursor).__del__()
+    unwrapped(cursor).__del__()
 
 
 def _look_at(ended: asyncio.Future[Any]) -> None:

@@ -20,7 +20,7 @@ from clickstream_server.message_dao import BatchQuery, MessagePage
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, settle
+from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, maybe_await
 from clickstream_server.storage.mongo.errors import storage_call, storage_unavailable
 from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.messages import session_answer
@@ -194,7 +194,7 @@ class BatchReader:
         """
         async with (
             storage_call(self._timeout_s),
-            await settle(self._client.start_session(snapshot=True)) as session,
+            await maybe_await(self._client.start_session(snapshot=True)) as session,
         ):
             batch = await self._batches.get(query.batch_id, session=session)
             if batch is None:

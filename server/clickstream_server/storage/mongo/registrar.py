@@ -23,7 +23,7 @@ from clickstream_server.clock import now_micros
 from clickstream_server.deadlines import budget_s
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import COLLECTING, Document, EventKey
-from clickstream_server.storage.mongo.driver import CODEC, in_one_hop, settle, within_hop
+from clickstream_server.storage.mongo.driver import CODEC, in_one_thread, maybe_await, unwrapped
 from clickstream_server.storage.mongo.errors import driver_call, note_cause, storage_unavailable
 from clickstream_server.storage.mongo.gatherer import Gatherer
 from clickstream_server.storage.mongo.known import known_events, known_sessions
@@ -59,7 +59,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
         super().__init__(timeout_s=timeout_s, observer=observer)
         self._client = client
         names = (indexes.SESSIONS, indexes.EVENTS, indexes.BATCHES)
-        self._sessions, self._events, self._batches = (within_hop(database)[name] for name in names)
+        self._sessions, self._events, self._batches = (unwrapped(database)[name] for name in names)
         self._entrance = asyncio.Lock()
         self._patience: dict[asyncio.Timeout, float] = {}
         """Of those that wait for room, and when it ends at the latest: with their callers' time."""
@@ -128,7 +128,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
         now = now_micros()
         collecting = None
         if changes:  # whether a session moves depends on where it is
-            collecting = await settle(self._batches.find_one(COLLECTING, session=session))
+            collecting = await maybe_await(self._batches.find_one(COLLECTING, session=session))
         made = plan(group, stored, stored_events, collecting=collecting["_id"] if collecting else "", now=now)
         if made.used:
             batch = await self._take_numbers(made.used, now, session)
@@ -145,7 +145,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
             sessions = await known_sessions(self._sessions, [call.document for call in group])
             return sessions, await known_events(self._events, _events_of(group))
 
-        return await in_one_hop(self._client, find)
+        return await in_one_thread(self._client, find)
 
     async def _look_up(
         self, group: Sequence[Numbering], session: Any
@@ -165,7 +165,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
 
     async def _take_numbers(self, count: int, now: int, session: Any) -> Document:
         """Raise the collecting batch's counter by `count`, making the batch if there is none; return it as it is."""
-        document: Document = await settle(
+        document: Document = await maybe_await(
             self._batches.find_one_and_update(
                 COLLECTING,
                 {
@@ -198,7 +198,7 @@ async def _write(
         ReplaceOne({"_id": document["_id"]}, document) if key in stored else InsertOne(document)
         for key, document in new.items()
     ]
-    await settle(collection.bulk_write(writes, session=session))
+    await maybe_await(collection.bulk_write(writes, session=session))
 
 
 async def _insert(collection: Any, new: list[Document], session: Any) -> None:
@@ -207,6 +207,6 @@ async def _insert(collection: Any, new: list[Document], session: Any) -> None:
     Outside of one PyMongo's own is needed, which tries again when a connection was lost.
     """
     command = {"insert": collection.name, "documents": new}
-    answer = await settle(collection.database.command(command, session=session, codec_options=_ANSWER))
+    answer = await maybe_await(collection.database.command(command, session=session, codec_options=_ANSWER))
     if "writeErrors" in answer:
         raise BulkWriteError(answer)

@@ -17,7 +17,14 @@ from pymongo.errors import ExecutionTimeout, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 
-from clickstream_server.storage.mongo.driver import APP_NAME, CODEC, end_if_cancelled, in_one_hop, settle, within_hop
+from clickstream_server.storage.mongo.driver import (
+    APP_NAME,
+    CODEC,
+    end_if_cancelled,
+    in_one_thread,
+    maybe_await,
+    unwrapped,
+)
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
@@ -42,7 +49,7 @@ async def in_transaction(
     async with past_abandoned(client):
         for attempt in range(10**6):
             try:
-                return await in_one_hop(client, lambda: _attempt(within_hop(client), body, give_up_at))
+                return await in_one_thread(client, lambda: _attempt(unwrapped(client), body, give_up_at))
             except PyMongoError as error:
                 duplicate_key = getattr(error, "code", None) == DUPLICATE_KEY or _has_duplicate_key(error)
                 again = error.has_error_label("TransientTransactionError") or (
@@ -58,18 +65,20 @@ async def in_transaction(
 async def _attempt(client: Any, body: Callable[[Any], Awaitable[T]], give_up_at: float) -> T:
     session = client.start_session()
     try:
-        await settle(session.start_transaction(ReadConcern("snapshot"), client.write_concern, ReadPreference.PRIMARY))
+        await maybe_await(
+            session.start_transaction(ReadConcern("snapshot"), client.write_concern, ReadPreference.PRIMARY)
+        )
         result = await body(session)
         while True:
             try:
-                await settle(session.commit_transaction())
+                await maybe_await(session.commit_transaction())
                 return result
             except PyMongoError as error:
                 if not error.has_error_label("UnknownTransactionCommitResult") or monotonic() > give_up_at:
                     raise
     finally:
         with suppress(PyMongoError):  # the server ends what is not committed by itself, too
-            await settle(session.end_session())
+            await maybe_await(session.end_session())
 
 
 @asynccontextmanager
@@ -103,7 +112,7 @@ async def _end_abandoned(client: Any) -> None:
     try:
         # Which of the server's own operations run is no data that a majority could agree on: the only concern it takes.
         admin = client.get_database("admin", codec_options=CODEC, read_concern=ReadConcern("local"))
-        cursor = await settle(admin.aggregate([{"$currentOp": {"idleSessions": True}}, {"$match": abandoned}]))
+        cursor = await maybe_await(admin.aggregate([{"$currentOp": {"idleSessions": True}}, {"$match": abandoned}]))
         sessions = [{"id": found["lsid"]["id"]} async for found in cursor]
         if sessions:
             await admin.command("killSessions", sessions, codec_options=CODEC)

@@ -19,7 +19,7 @@ from pymongo.errors import PyMongoError
 
 from clickstream_server.message_dao import MessagePage
 from clickstream_server.storage.mongo import indexes
-from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, MAJORITY_READ, end_if_cancelled, settle
+from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, MAJORITY_READ, end_if_cancelled, maybe_await
 
 _REOPEN_S = 0.5
 _TOLD = {"documentKey": 1, "updateDescription.updatedFields.session_counter": 1}
@@ -152,7 +152,7 @@ class BatchWatcher:
             self._hearing = None
 
     async def _pass_on_changes(self) -> None:
-        async with await settle(self._batches.watch([{"$project": _TOLD}])) as stream:
+        async with await maybe_await(self._batches.watch([{"$project": _TOLD}])) as stream:
             await stream.try_next()  # opens the stream
             self._wake(*self._readers)  # whatever happened before that
             async for change in stream:
