@@ -15,8 +15,8 @@ from clickstream import ImportAborted, ImportConfig, ImportItem, ImportMode, Shu
 from clickstream_server.storage.mongo import events
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.foretold import Foretold
-from clickstream_server.storage.mongo.importer import FORETOLD_AT_ONCE
+from clickstream_server.storage.mongo.dry_run import DryRun
+from clickstream_server.storage.mongo.importer import SIMULATED_AT_ONCE
 from clickstream_server.storage.mongo.known import known_events
 from harness import eventually
 from importing import atomic, bad, config, each, event, imported, item, session
@@ -74,21 +74,21 @@ async def test_a_write_that_comes_late_replaces_nothing_newer(
 async def test_a_dry_run_of_a_large_chunk_lets_others_go_on(
     dao: MongoClickstreamDao, monkeypatch: pytest.MonkeyPatch, chosen: Callable[..., ImportConfig]
 ) -> None:
-    """A chunk of thousands of sessions and events is foretold in parts, between which other calls have their turn."""
+    """A chunk of thousands of sessions and events is simulated in parts, between which other calls have their turn."""
     parts: list[int] = []
 
-    def counted(self: Foretold, sessions: Iterable[Document] = (), events: Iterable[Document] = ()) -> None:
+    def counted(self: DryRun, sessions: Iterable[Document] = (), events: Iterable[Document] = ()) -> None:
         sessions, events = list(sessions), list(events)
         parts.append(len(sessions) + len(events))
         add(self, sessions, events)
 
-    add = Foretold.add
-    monkeypatch.setattr(Foretold, "add", counted)
+    add = DryRun.add
+    monkeypatch.setattr(DryRun, "add", counted)
     _, summary = await imported(dao, chosen(dry_run=True), [item(str(number), 6) for number in range(700)])
 
     assert (700, 4_200) == (summary.sessions.inserted, summary.events.inserted)
     assert sum(parts) == 4_900
-    assert max(parts) <= FORETOLD_AT_ONCE
+    assert max(parts) <= SIMULATED_AT_ONCE
 
 
 async def test_an_import_that_is_left_leaves_nothing_running(dao: MongoClickstreamDao) -> None:

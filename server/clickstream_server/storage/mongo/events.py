@@ -22,8 +22,8 @@ from clickstream_server.message_dao import SentEvents
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
 from clickstream_server.storage.mongo.driver import CODEC, maybe_await
+from clickstream_server.storage.mongo.dry_run import DryRun
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable, told_as
-from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.known import KEYS_AT_ONCE, known_events
 from clickstream_server.storage.mongo.numbering import event_outcome
 from clickstream_server.storage.mongo.raw_batches import TooManyBytes, batches_of, document_sizes
@@ -198,9 +198,9 @@ class EventStore:
             raise storage_unavailable()
         return outcomes
 
-    async def foretell(self, new: Sequence[Document], so_far: Foretold, *, replace: bool) -> list[WriteOutcome]:
-        """What `insert` would return if what is foretold so far were stored; nothing is written."""
-        stored = await known_events(self._events, new) | so_far.events(new)
+    async def simulate_insert(self, new: Sequence[Document], dry_run: DryRun, *, replace: bool) -> list[WriteOutcome]:
+        """What `insert` would return if what the dry run would have stored were stored; nothing is written."""
+        stored = await known_events(self._events, new) | dry_run.events(new)
         inserted: dict[EventKey, Document] = {}
         outcomes = []
         for event in new:
@@ -208,7 +208,7 @@ class EventStore:
             outcomes.append(event_outcome(event, inserted.get(key) or stored.get(key), replace=replace))
             if outcomes[-1] is WriteOutcome.INSERTED:
                 inserted[key] = event
-        so_far.add(events=inserted.values())
+        dry_run.add(events=inserted.values())
         return outcomes
 
     # --- reading ----------------------------------------------------------------------------------------------------

@@ -28,9 +28,9 @@ from clickstream_server.clock import now_micros
 from clickstream_server.limits import Limits, check_id
 from clickstream_server.message_dao import ItemParts, SentChunk
 from clickstream_server.storage.mongo.documents import Document
+from clickstream_server.storage.mongo.dry_run import DryRun
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
-from clickstream_server.storage.mongo.foretold import Foretold
 from clickstream_server.storage.mongo.import_items import Chunk, Item, Tally
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, plan
 from clickstream_server.storage.mongo.parts import in_parts
@@ -47,7 +47,7 @@ ITEMS_AHEAD_MAX = 10_000
 BYTES_AHEAD_MAX = 16 * 1024 * 1024
 """So many sessions and events, or bytes of them, of an import wait at most, or one chunk if that is larger."""
 PREPARED_AT_ONCE = 32
-FORETOLD_AT_ONCE = 1_000
+SIMULATED_AT_ONCE = 1_000
 """Sessions and events of a dry run, or one session with its events. Other calls wait meanwhile, about 50 ms."""
 
 
@@ -82,13 +82,13 @@ class Importer:
         self._changed = asyncio.Condition()
         self._turn = asyncio.Lock()
         """Chunks that wait for it get it in their order."""
-        self._foretold: Foretold | None = None
+        self._dry_run: DryRun | None = None
 
     async def run(self, chunks: AsyncIterable[SentChunk]) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         """Yield progress for each chunk, in order, and the summary. Raises ImportAborted past the failure ratio."""
         started = monotonic()
         judged: tuple[int, int] | None = None
-        with closing(Foretold()) if self._config.dry_run else nullcontext() as self._foretold:
+        with closing(DryRun()) if self._config.dry_run else nullcontext() as self._dry_run:
             done = in_order(self._until_stopped(chunks), self._import, in_flight=CHUNKS_IN_FLIGHT)
             async with aclosing(done):
                 async for chunk in done:
@@ -153,7 +153,7 @@ class Importer:
                 self._bytes_ahead -= chunk.size
                 self._changed.notify_all()
         chunk.count()
-        if self._foretold is None:
+        if self._dry_run is None:
             self._observer.stored_all("session", "import", chunk.sessions)
             self._observer.stored_all("event", "import", chunk.events)
         return chunk
@@ -163,9 +163,9 @@ class Importer:
         together, loose = self._parted(items)
         sessions = [item.session for item in together if item.session is not None]
         documents = [document for item in loose for document in item.events.documents]
-        if self._foretold is not None:
+        if self._dry_run is not None:
             async with self._turn:
-                numbered, outcomes = await self._foretell(sessions, documents, self._foretold)
+                numbered, outcomes = await self._simulate(sessions, documents, self._dry_run)
         else:
             numbered, outcomes = await _both(self._number(sessions), self._insert(documents))
         for item, result in zip(together, numbered, strict=True):
@@ -220,23 +220,25 @@ class Importer:
         async with self._turn if replace else nullcontext(), storage_call(self._timeout_s):
             return await self._events.insert(new, replace=replace)
 
-    async def _foretell(
-        self, calls: list[Numbering], new: list[Document], so_far: Foretold
+    async def _simulate(
+        self, calls: list[Numbering], new: list[Document], dry_run: DryRun
     ) -> tuple[list[Numbered], list[WriteOutcome]]:
-        """What `_number` and `_insert` would return if what is foretold so far were stored."""
+        """What `_number` and `_insert` would return if what the dry run would have stored were stored."""
         results: list[Numbered | ClickstreamError] = []
         outcomes: list[WriteOutcome] = []
         async with storage_call(self._timeout_s):
-            for part in in_parts(calls, _weight_of, FORETOLD_AT_ONCE):
+            for part in in_parts(calls, _weight_of, SIMULATED_AT_ONCE):
                 stored, stored_events = await self._registrar.look_up(part)
-                stored |= so_far.sessions(call.document["_id"] for call in part)
-                stored_events |= so_far.events(event for call in part for event in call.events)
+                stored |= dry_run.sessions(call.document["_id"] for call in part)
+                stored_events |= dry_run.events(event for call in part for event in call.events)
                 made = plan(part, stored, stored_events, collecting="", now=now_micros())
-                so_far.add(made.sessions.values(), made.events.values())
+                dry_run.add(made.sessions.values(), made.events.values())
                 results += made.results()
             replace = self._intent is Intent.REPLACE
-            for at in range(0, len(new), FORETOLD_AT_ONCE):
-                outcomes += await self._events.foretell(new[at : at + FORETOLD_AT_ONCE], so_far, replace=replace)
+            for at in range(0, len(new), SIMULATED_AT_ONCE):
+                outcomes += await self._events.simulate_insert(
+                    new[at : at + SIMULATED_AT_ONCE], dry_run, replace=replace
+                )
         return [result for result in results if isinstance(result, Numbered)], outcomes
 
 

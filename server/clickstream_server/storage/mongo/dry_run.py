@@ -1,4 +1,4 @@
-"""What a dry run would have stored so far, so that what comes twice in it is told as the import would tell it."""
+"""What a dry run would have stored so far, so that it reports what comes twice in it as the import would."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ KEYS_MAX = 20_000_000
 _TABLE = """
 PRAGMA journal_mode = OFF;
 PRAGMA cache_size = -8192;
-CREATE TABLE foretold (key BLOB PRIMARY KEY, content_hash BLOB) WITHOUT ROWID;
+CREATE TABLE stored (key BLOB PRIMARY KEY, content_hash BLOB) WITHOUT ROWID;
 """
 
 
-class Foretold:
-    """Keys and hashes only, in a file without a name that SQLite makes once they are many: memory stays bounded.
+class DryRun:
+    """Keys and hashes only, in an unnamed file that SQLite makes once they are many, so that memory stays bounded.
 
     To be closed. Raises Overloaded where there is no room for more.
     """
@@ -51,14 +51,14 @@ class Foretold:
             raise Overloaded("the dry run has more sessions and events than are kept account of; try it in parts")
         try:
             self._database.execute("BEGIN")
-            self._database.executemany("INSERT OR REPLACE INTO foretold VALUES (?, ?)", rows)
+            self._database.executemany("INSERT OR REPLACE INTO stored VALUES (?, ?)", rows)
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             raise _no_room() from error
 
     def _hash_of(self, key: bytes) -> bytes | None:
         try:
-            found = self._database.execute("SELECT content_hash FROM foretold WHERE key = ?", (key,)).fetchone()
+            found = self._database.execute("SELECT content_hash FROM stored WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
             raise _no_room() from error
         return found[0] if found else None
