@@ -6,7 +6,7 @@ from typing import Any
 
 from clickstream import Session, SessionEvent, wire
 from clickstream_server.limits import Limits
-from clickstream_server.storage.mongo.sent import event_document, session_document
+from clickstream_server.storage.mongo.from_pb import event_document, session_document
 
 
 def document_of(thing: Session | SessionEvent, *, now_micros: int = 2**52, **limits: Any) -> dict[str, Any]:

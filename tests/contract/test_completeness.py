@@ -39,7 +39,7 @@ from clickstream_server.message_dao import MessageDao
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.events import FoundEvents
-from clickstream_server.storage.mongo.messages import registered_message, session_message
+from clickstream_server.storage.mongo.to_pb import registered_message, session_message
 from clickstream_server.transfer_servicer import TransferServicer
 
 RPCS = [method.name for method in clickstream_service_pb2.DESCRIPTOR.services_by_name["ClickstreamService"].methods]

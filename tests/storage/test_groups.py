@@ -28,12 +28,12 @@ from clickstream_server.deadlines import deadline
 from clickstream_server.limits import Limits
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.errors import UnexpectedDriverError
+from clickstream_server.storage.mongo.from_pb import session_document
 from clickstream_server.storage.mongo.gatherer import Gatherer
 from clickstream_server.storage.mongo.getter import Getter
 from clickstream_server.storage.mongo.numbering import Intent, Numbering
 from clickstream_server.storage.mongo.pusher import Pusher
 from clickstream_server.storage.mongo.registrar import Registrar
-from clickstream_server.storage.mongo.sent import session_document
 from harness import PATIENCE_S
 
 CALLS = 60

@@ -47,16 +47,16 @@ from clickstream_server.storage.mongo.errors import cause_of, storage_call
 from clickstream_server.storage.mongo.event_stream import EventStreamer
 from clickstream_server.storage.mongo.events import EventStore, FoundEvents
 from clickstream_server.storage.mongo.exporter import Exporter
+from clickstream_server.storage.mongo.from_pb import session_document
 from clickstream_server.storage.mongo.getter import Getter
 from clickstream_server.storage.mongo.importer import Importer
-from clickstream_server.storage.mongo.messages import registered_message, registration_message, session_message
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering
 from clickstream_server.storage.mongo.paging import events_bytes_max, too_large
 from clickstream_server.storage.mongo.pusher import Pusher
 from clickstream_server.storage.mongo.raw_batches import TooManyBytes
 from clickstream_server.storage.mongo.reader import BatchReader
 from clickstream_server.storage.mongo.registrar import Registrar
-from clickstream_server.storage.mongo.sent import session_document
+from clickstream_server.storage.mongo.to_pb import registered_message, registration_message, session_message
 from clickstream_server.storage.mongo.transactions import past_abandoned
 from clickstream_server.storage.mongo.watcher import Lag
 from clickstream_server.storage.observer import NOBODY, StorageObserver

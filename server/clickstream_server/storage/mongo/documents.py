@@ -1,4 +1,4 @@
-"""What is stored, as BSON documents. Pure. `sent.py` makes them of what clients send, `messages.py` makes of them what
+"""What is stored, as BSON documents. Pure. `from_pb.py` makes them of what clients send, `to_pb.py` makes of them what
 readers get.
 
 Times are whole microseconds since 1970 (BSON's date has only milliseconds), amounts are Decimal128, fields that have

@@ -24,10 +24,10 @@ from clickstream_server.storage.mongo.documents import Document, EventKey, event
 from clickstream_server.storage.mongo.driver import CODEC, maybe_await
 from clickstream_server.storage.mongo.dry_run import DryRun
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable, told_as
+from clickstream_server.storage.mongo.from_pb import event_document
 from clickstream_server.storage.mongo.known import KEYS_AT_ONCE, known_events
 from clickstream_server.storage.mongo.numbering import event_outcome
 from clickstream_server.storage.mongo.raw_batches import TooManyBytes, batches_of, document_sizes
-from clickstream_server.storage.mongo.sent import event_document
 from clickstream_server.storage.mongo.transactions import past_abandoned
 
 IN_ORDER = [("_id.session_id", ASCENDING), ("created_at", ASCENDING), ("_id.event_id", ASCENDING)]

@@ -36,7 +36,6 @@ from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import maybe_await
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
-from clickstream_server.storage.mongo.messages import exported_answer
 from clickstream_server.storage.mongo.paging import (
     FIRST_PAGE_SESSIONS,
     PAGE_SESSIONS,
@@ -46,6 +45,7 @@ from clickstream_server.storage.mongo.paging import (
     read_page,
 )
 from clickstream_server.storage.mongo.pipeline import in_order
+from clickstream_server.storage.mongo.to_pb import exported_answer
 
 T = TypeVar("T")
 

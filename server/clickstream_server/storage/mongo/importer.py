@@ -31,12 +31,12 @@ from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.dry_run import DryRun
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
+from clickstream_server.storage.mongo.from_pb import session_document
 from clickstream_server.storage.mongo.import_items import Chunk, Item, Tally
 from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, plan
 from clickstream_server.storage.mongo.parts import in_parts
 from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.registrar import Registrar
-from clickstream_server.storage.mongo.sent import session_document
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 A = TypeVar("A")

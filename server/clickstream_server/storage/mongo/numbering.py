@@ -37,7 +37,7 @@ class Numbered:
 class Numbering(Waiting[Numbered]):
     """One call that waits for a number. `events` stand or fall with it.
 
-    `document`: the session's, without its place in a batch (see `sent.py`).
+    `document`: the session's, without its place in a batch (see `from_pb.py`).
     """
 
     document: Document

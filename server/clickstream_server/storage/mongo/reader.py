@@ -23,7 +23,6 @@ from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, maybe_await
 from clickstream_server.storage.mongo.errors import storage_call, storage_unavailable
 from clickstream_server.storage.mongo.events import EventStore
-from clickstream_server.storage.mongo.messages import session_answer
 from clickstream_server.storage.mongo.paging import (
     FEW_SESSIONS,
     FIRST_PAGE_SESSIONS,
@@ -34,6 +33,7 @@ from clickstream_server.storage.mongo.paging import (
     with_events,
 )
 from clickstream_server.storage.mongo.pipeline import in_order
+from clickstream_server.storage.mongo.to_pb import session_answer
 from clickstream_server.storage.mongo.watcher import BatchWatcher, Changed, Lag
 
 SIGN_OF_LIFE_S = 5.0

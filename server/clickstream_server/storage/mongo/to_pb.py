@@ -1,4 +1,4 @@
-"""BSON documents -> protobuf messages: what readers get. Pure; the opposite of `sent.py`.
+"""BSON documents -> protobuf messages: what readers get. Pure; the opposite of `from_pb.py`.
 
 The constructors take plain dicts, also for the messages and Structs inside, and then all of it but the Structs is done
 in C. So what mostly has a Struct, the events, is written field by field.

@@ -1,4 +1,4 @@
-"""Protobuf messages -> checked BSON documents: what writers send. Pure; the opposite of `messages.py`.
+"""Protobuf messages -> checked BSON documents: what writers send. Pure; the opposite of `to_pb.py`.
 
 One walk over a message makes its document and finds whether something is wrong with it; what is wrong, and where, the
 models say then, which hold the same rules (`wire.session_from_pb`). A model of each message would take most of the

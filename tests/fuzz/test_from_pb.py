@@ -16,7 +16,7 @@ from clickstream import InvalidField, wire
 from clickstream.errors import FieldViolation
 from clickstream.v1 import event_pb2, session_pb2
 from clickstream_server.limits import Limits
-from clickstream_server.storage.mongo.sent import event_document, session_document
+from clickstream_server.storage.mongo.from_pb import event_document, session_document
 from wire_strategies import right
 
 NOW = 2**52
