@@ -25,7 +25,7 @@ from clickstream import (
 from clickstream.export import ExportFilter
 from clickstream_server.config import Settings
 from clickstream_server.storage.mongo.driver import DriverName
-from clickstream_server.storage.mongo.numbering import Numbering
+from clickstream_server.storage.mongo.numbering import SessionWrite
 from clickstream_server.storage.mongo.registrar import Registrar
 from harness import opened_dao
 from importing import config, imported, item, session
@@ -136,7 +136,7 @@ async def test_imports_wait_as_long_as_others_get_numbers(
     """However many imports come at once, and however long it takes until all had their turn, all go in."""
     work = Registrar.work
 
-    async def slowly(self: Registrar, group: list[Numbering]) -> Any:
+    async def slowly(self: Registrar, group: list[SessionWrite]) -> Any:
         await asyncio.sleep(0.1)
         return await work(self, group)
 

@@ -31,7 +31,7 @@ from clickstream_server.storage.mongo.errors import UnexpectedDriverError
 from clickstream_server.storage.mongo.from_pb import session_document
 from clickstream_server.storage.mongo.gatherer import Gatherer
 from clickstream_server.storage.mongo.getter import Getter
-from clickstream_server.storage.mongo.numbering import Intent, Numbering
+from clickstream_server.storage.mongo.numbering import Intent, SessionWrite
 from clickstream_server.storage.mongo.pusher import Pusher
 from clickstream_server.storage.mongo.registrar import Registrar
 from harness import PATIENCE_S
@@ -135,7 +135,7 @@ async def test_sessions_that_grow_in_the_database_are_stored(
     """Groups whose content takes six times its bytes in MongoDB, and more than a command may have, are stored whole."""
     groups = []
 
-    async def counted(self: Registrar, group: list[Numbering]) -> Any:
+    async def counted(self: Registrar, group: list[SessionWrite]) -> Any:
         groups.append(len(group))
         return await work(self, group)
 
@@ -143,7 +143,7 @@ async def test_sessions_that_grow_in_the_database_are_stored(
     monkeypatch.setattr(Registrar, "work", counted)
     sent = session_to_pb(Session(session_id="s", search_query=[1] * 100_000))  # 0.2 MB of JSON, 1.1 MB of BSON
     document, size = session_document(sent, now_micros=now_micros(), limits=Limits())
-    calls = [Numbering(document | {"_id": f"s{n}"}, content_bytes=size, intent=Intent.REGISTER) for n in range(17)]
+    calls = [SessionWrite(document | {"_id": f"s{n}"}, content_bytes=size, intent=Intent.REGISTER) for n in range(17)]
     await dao._registrar.submit_all(calls)
 
     assert [17] == groups

@@ -144,14 +144,14 @@ async def test_a_deaf_watch_is_opened_anew_once(dao: MongoClickstreamDao, monkey
     """A reader that finds several pages of which nobody told it has the watch opened anew once, not for each page."""
     opened = 0
 
-    def is_deaf(_watcher: BatchWatcher) -> None:
+    def reopen(_watcher: BatchWatcher) -> None:
         nonlocal opened
         opened += 1
 
     monkeypatch.setattr(batch_reader, "PAGE_SESSIONS", 1)
     monkeypatch.setattr(batch_reader, "SIGN_OF_LIFE_S", 0.05)
     monkeypatch.setattr(Changed, "set", lambda _changed: None)
-    monkeypatch.setattr(BatchWatcher, "is_deaf", is_deaf)
+    monkeypatch.setattr(BatchWatcher, "reopen", reopen)
     await register(dao, 1)
     follower = Reader(dao)
     await following(follower)

@@ -11,7 +11,7 @@ from sent import document_of
 
 from clickstream import ClickstreamError, Session, SessionEvent, WriteOutcome
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
-from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan, plan
+from clickstream_server.storage.mongo.numbering import Intent, Plan, SessionWrite, WriteResult, plan
 
 LOOP = asyncio.BaseEventLoop()
 """Never run: a call carries a future, and a future wants a loop."""
@@ -36,11 +36,11 @@ def event(session_id: str, event_id: str, text: str = "lamp") -> Document:
     return document_of(made)
 
 
-def item(session_id: str, *events: Document, query: str = "lamp", intent: Intent = Intent.REGISTER) -> Numbering:
+def item(session_id: str, *events: Document, query: str = "lamp", intent: Intent = Intent.REGISTER) -> SessionWrite:
     """A call; its events stand or fall with it."""
     session = Session(session_id=session_id, search_query=query)
-    done: asyncio.Future[Numbered] = asyncio.Future(loop=LOOP)
-    return Numbering(document_of(session), content_bytes=100, intent=intent, events=events, done=done)
+    done: asyncio.Future[WriteResult] = asyncio.Future(loop=LOOP)
+    return SessionWrite(document_of(session), content_bytes=100, intent=intent, events=events, done=done)
 
 
 class Store:
@@ -51,7 +51,7 @@ class Store:
         self.events: dict[EventKey, Document] = {}
         self.counter = 0
 
-    def take(self, *group: Numbering) -> Plan:
+    def take(self, *group: SessionWrite) -> Plan:
         made = plan(group, self.sessions, self.events, collecting="B", now=NOW)
         made.number("B", self.counter + 1)
         self.counter += made.used
@@ -73,7 +73,7 @@ def numbers(made: Plan) -> list[int]:
     return [
         result.stored["session_number"]
         for result in made.results()
-        if isinstance(result, Numbered) and result.stored is not None
+        if isinstance(result, WriteResult) and result.stored is not None
     ]
 
 
@@ -254,7 +254,7 @@ def test_a_group_is_as_one_call_after_the_other(
 ) -> None:
     """A group comes to the same outcomes, documents and numbers as its items each in a group of its own."""
 
-    def items(given_items: list[tuple[str, str, list[tuple[str, str]]]]) -> list[Numbering]:
+    def items(given_items: list[tuple[str, str, list[tuple[str, str]]]]) -> list[SessionWrite]:
         return [
             item(session_id, *(event(session_id, *of) for of in events), query=query)
             for session_id, query, events in given_items

@@ -11,7 +11,7 @@ from clickstream.errors import ClickstreamError, StorageUnavailable
 from clickstream_server.call_record import CallRecord, begin_call, this_call
 from clickstream_server.interceptors.call import Call
 from clickstream_server.interceptors.errors import answer_with
-from clickstream_server.storage.mongo.gatherer import Gatherer, Waiting
+from clickstream_server.storage.mongo.gatherer import Gatherer, PendingCall
 
 PATIENCE_S = 10.0
 POISON = 13
@@ -31,14 +31,14 @@ class Context:
         raise Told
 
 
-class Group(Gatherer[Waiting[int], int]):
+class Group(Gatherer[PendingCall[int], int]):
     """Fails where the poison is; each piece of work waits for something."""
 
     gathered = "push"
     group_bytes_max = 1_000
     overloaded = "too many"
 
-    async def work(self, group: list[Waiting[int]]) -> list[int]:
+    async def work(self, group: list[PendingCall[int]]) -> list[int]:
         for _ in range(3):
             await asyncio.sleep(0)
         if any(call.content_bytes == POISON for call in group):
@@ -49,7 +49,7 @@ class Group(Gatherer[Waiting[int], int]):
 async def called(group: Group, size: int) -> int | str:
     """As the interceptor makes a call: what went wrong is told, and forgotten, before the next one ends."""
     try:
-        return await group.submit(Waiting(content_bytes=size))
+        return await group.submit(PendingCall(content_bytes=size))
     except Exception as error:  # whatever it is
         call = Call("/a/b", Context(), CallRecord(()), streams=False)  # type: ignore[arg-type]
         with pytest.raises(Told):
@@ -78,7 +78,7 @@ async def test_who_leaves_a_group_that_fails_is_not_tried_again() -> None:
     begun = asyncio.Event()
 
     class Seen(Group):
-        async def work(self, group: list[Waiting[int]]) -> list[int]:
+        async def work(self, group: list[PendingCall[int]]) -> list[int]:
             begun.set()
             worked.append([call.content_bytes for call in group])
             return await super().work(group)
@@ -98,7 +98,7 @@ async def test_a_domain_error_is_told_to_all() -> None:
     tries = 0
 
     class Away(Group):
-        async def work(self, group: list[Waiting[int]]) -> list[int]:
+        async def work(self, group: list[PendingCall[int]]) -> list[int]:
             nonlocal tries
             tries += 1
             raise ClickstreamError("away")
@@ -114,7 +114,7 @@ async def test_a_call_whose_time_is_over_says_so() -> None:
     """The line of a call that the database kept waiting too long has that as its cause."""
 
     class Stuck(Group):
-        async def work(self, group: list[Waiting[int]]) -> list[int]:
+        async def work(self, group: list[PendingCall[int]]) -> list[int]:
             await asyncio.Event().wait()
             return []
 
@@ -122,7 +122,7 @@ async def test_a_call_whose_time_is_over_says_so() -> None:
     group = Stuck(timeout_s=0.01)
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(StorageUnavailable):
-            await group.submit(Waiting(content_bytes=1))
+            await group.submit(PendingCall(content_bytes=1))
         await group.close(0)
 
     assert "TimeoutError" == this_call().cause

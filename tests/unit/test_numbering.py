@@ -8,7 +8,7 @@ from sent import document_of
 
 from clickstream import Session, SessionNotFound, WriteOutcome
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan
+from clickstream_server.storage.mongo.numbering import Intent, Plan, SessionWrite, WriteResult
 from clickstream_server.storage.mongo.numbering import plan as plan_group
 
 LOOP = asyncio.BaseEventLoop()
@@ -17,16 +17,16 @@ LOOP.close()
 NOW = 1_700_000_000_000_000
 
 
-def plan(group: list[Numbering], stored: dict[str, Document], batch_id: str, first_number: int, now: int) -> Plan:
+def plan(group: list[SessionWrite], stored: dict[str, Document], batch_id: str, first_number: int, now: int) -> Plan:
     made = plan_group(group, stored, {}, collecting=batch_id, now=now)
     made.number(batch_id, first_number)
     return made
 
 
-def call(session_id: str, query: str = "lamp", *, replace: bool = False) -> Numbering:
+def call(session_id: str, query: str = "lamp", *, replace: bool = False) -> SessionWrite:
     session = Session(session_id=session_id, search_query=query)
-    done: asyncio.Future[Numbered] = asyncio.Future(loop=LOOP)
-    return Numbering(
+    done: asyncio.Future[WriteResult] = asyncio.Future(loop=LOOP)
+    return SessionWrite(
         document_of(session), content_bytes=100, intent=Intent.UPDATE if replace else Intent.REGISTER, done=done
     )
 
@@ -37,11 +37,11 @@ def stored(session_id: str, query: str, batch_id: str, number: int) -> dict[str,
 
 
 def numbers(made: Plan) -> list[int]:
-    return [result.stored["session_number"] for result in made.results() if isinstance(result, Numbered)]
+    return [result.stored["session_number"] for result in made.results() if isinstance(result, WriteResult)]
 
 
 def outcomes(made: Plan) -> list[WriteOutcome | type]:
-    return [result.outcome if isinstance(result, Numbered) else type(result) for result in made.results()]
+    return [result.outcome if isinstance(result, WriteResult) else type(result) for result in made.results()]
 
 
 def test_new_sessions_are_numbered_in_the_order_of_their_calls() -> None:

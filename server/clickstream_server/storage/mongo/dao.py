@@ -50,7 +50,7 @@ from clickstream_server.storage.mongo.exporter import Exporter
 from clickstream_server.storage.mongo.from_pb import session_document
 from clickstream_server.storage.mongo.getter import Getter
 from clickstream_server.storage.mongo.importer import Importer
-from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering
+from clickstream_server.storage.mongo.numbering import Intent, SessionWrite, WriteResult
 from clickstream_server.storage.mongo.paging import events_bytes_max, too_large
 from clickstream_server.storage.mongo.pusher import Pusher
 from clickstream_server.storage.mongo.raw_batches import TooManyBytes
@@ -147,13 +147,13 @@ class MongoClickstreamDao(MessageDao):
         assert done.stored is not None
         return registered_message(done.stored)
 
-    async def _take_number(self, session: session_pb2.Session, intent: Intent) -> Numbered:
+    async def _take_number(self, session: session_pb2.Session, intent: Intent) -> WriteResult:
         """Check the session and let the registrar give it the next number in the collecting batch."""
         try:
             document, size = session_document(session, now_micros=now_micros(), limits=self._limits)
         except InvalidField as error:
             raise error.under("session") from None
-        done = await self._registrar.submit(Numbering(document, content_bytes=size, intent=intent))
+        done = await self._registrar.submit(SessionWrite(document, content_bytes=size, intent=intent))
         self._observer.stored("session", "update" if intent is Intent.UPDATE else "register", done.outcome, 1)
         return done
 

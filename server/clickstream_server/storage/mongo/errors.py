@@ -134,8 +134,8 @@ def domain_error(error: PyMongoError) -> ClickstreamError | None:
     return None
 
 
-def told_as(error: PyMongoError) -> ClickstreamError | UnexpectedDriverError:
-    """What is raised, or told to a caller, for a driver's error."""
+def translated(error: PyMongoError) -> ClickstreamError | UnexpectedDriverError:
+    """What to raise, or to answer a caller with, for a driver's error."""
     return domain_error(error) or UnexpectedDriverError(error)
 
 
@@ -181,7 +181,7 @@ def driver_call(most_s: float) -> Iterator[None]:
             yield
     except PyMongoError as error:
         note_cause(error)
-        told = told_as(error)
+        told = translated(error)
         # From None: a driver's text, and a traceback with it, may hold documents, and those are personal data.
         raise told from None if isinstance(told, UnexpectedDriverError) else error
 

@@ -23,7 +23,7 @@ from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
 from clickstream_server.storage.mongo.driver import CODEC, maybe_await
 from clickstream_server.storage.mongo.dry_run import DryRun
-from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable, told_as
+from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable, translated
 from clickstream_server.storage.mongo.from_pb import event_document
 from clickstream_server.storage.mongo.known import KEYS_AT_ONCE, known_events
 from clickstream_server.storage.mongo.numbering import event_outcome
@@ -178,7 +178,7 @@ class EventStore:
             details, errors = error.details, error.details.get("writeErrors", [])
         for found in errors:
             if found["code"] != DUPLICATE_KEY:
-                outcomes[found["index"]] = told_as(BulkWriteError({**details, "writeErrors": [found]}))
+                outcomes[found["index"]] = translated(BulkWriteError({**details, "writeErrors": [found]}))
         known = sorted(found["index"] for found in errors if found["code"] == DUPLICATE_KEY)
         stored = await known_events(self._events, [new[place] for place in known])
         replacing = []

@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Waiting(Generic[R]):
+class PendingCall(Generic[R]):
     """One call that waits for its group. `content_bytes` is the size of all of it.
 
     `record` is of the call of the service that it was made in, if there is one.
@@ -36,7 +36,7 @@ class Waiting(Generic[R]):
     done: asyncio.Future[R] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-C = TypeVar("C", bound=Waiting[Any])
+C = TypeVar("C", bound=PendingCall[Any])
 
 
 class Gatherer(ABC, Generic[C, R]):
@@ -49,7 +49,7 @@ class Gatherer(ABC, Generic[C, R]):
     waiting_bytes_max: ClassVar[int] = 64 * 1024 * 1024
     """Past so many calls or bytes that wait, calls are refused."""
     overloaded: ClassVar[str]
-    """What they are told."""
+    """The message of their error."""
 
     def __init__(self, *, timeout_s: float, observer: StorageObserver = NOBODY) -> None:
         self._observer = observer
@@ -63,7 +63,7 @@ class Gatherer(ABC, Generic[C, R]):
 
     @abstractmethod
     async def work(self, group: list[C]) -> Sequence[R | Exception]:
-        """Do what these calls ask for; return each one's result or error, or raise what all of them are told.
+        """Do what these calls ask for; return each one's result or error, or raise the error of all of them.
 
         What is raised and is no error of the domain may lie in one of them: the halves of the group are tried again.
         """
@@ -163,7 +163,7 @@ class Gatherer(ABC, Generic[C, R]):
                 call.done.set_result(result)
 
 
-def _give_up(calls: Sequence[Waiting[Any]]) -> None:
+def _give_up(calls: Sequence[PendingCall[Any]]) -> None:
     """Their time is over: those that are not done yet fail."""
     for call in calls:
         if not call.done.done():

@@ -11,7 +11,7 @@ from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import in_one_thread, unwrapped
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import IN_ORDER, FoundEvents
-from clickstream_server.storage.mongo.gatherer import Gatherer, Waiting
+from clickstream_server.storage.mongo.gatherer import Gatherer, PendingCall
 from clickstream_server.storage.mongo.raw_batches import TooManyBytes, first_batch
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
@@ -30,7 +30,7 @@ class Found:
 
 
 @dataclass(slots=True, eq=False)
-class Wanted(Waiting[Found | None]):
+class Wanted(PendingCall[Found | None]):
     """A call that asks for a session, and whether for a few of its events, too."""
 
     session_id: str

@@ -9,7 +9,7 @@ from clickstream.errors import InvalidField
 from clickstream.models import ItemFailure, WriteOutcome
 from clickstream.transfer import FELL_WITH_SESSION, ImportProgress, OutcomeCounts
 from clickstream_server.storage.mongo.events import CONTENT_CONFLICT, ID_SHOWN_MAX, PreparedEvents
-from clickstream_server.storage.mongo.numbering import Numbered, Numbering
+from clickstream_server.storage.mongo.numbering import SessionWrite, WriteResult
 
 _FAILED = (WriteOutcome.CONFLICT, WriteOutcome.REJECTED)
 _WHY = {
@@ -25,7 +25,7 @@ class Item:
     """An item on its way: what is to be stored, what is invalid, and in the end what became of each part."""
 
     session_id: str
-    session: Numbering | None
+    session: SessionWrite | None
     session_fault: InvalidField | None
     events: PreparedEvents
     session_outcome: WriteOutcome | None = None
@@ -46,7 +46,7 @@ class Item:
             self.session_outcome = WriteOutcome.REJECTED
         self.event_outcomes = [WriteOutcome.REJECTED] * len(self.events.documents)
 
-    def settle(self, numbered: Numbered) -> None:
+    def settle(self, numbered: WriteResult) -> None:
         """Take what the registrar says of the session and of the events that stood with it."""
         self.session_outcome = numbered.outcome
         if numbered.event_outcomes:

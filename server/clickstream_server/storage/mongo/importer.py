@@ -33,7 +33,7 @@ from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.from_pb import session_document
 from clickstream_server.storage.mongo.import_items import Chunk, Item, Tally
-from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, plan
+from clickstream_server.storage.mongo.numbering import Intent, SessionWrite, WriteResult, plan
 from clickstream_server.storage.mongo.parts import in_parts
 from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.registrar import Registrar
@@ -192,7 +192,7 @@ class Importer:
         return together, loose
 
     def _prepare(self, item: pb.ImportItem | ItemParts) -> Item:
-        numbering, fault, session_id = None, None, ""
+        write, fault, session_id = None, None, ""
         session = _session(item)
         if isinstance(session, InvalidField):
             fault, session_id = session.under("session"), session.item_id
@@ -200,14 +200,14 @@ class Importer:
             session_id = session.session_id
             try:
                 document, size = session_document(session, now_micros=now_micros(), limits=self._limits)
-                numbering = Numbering(document, content_bytes=size, intent=self._intent)
+                write = SessionWrite(document, content_bytes=size, intent=self._intent)
             except InvalidField as error:
                 fault = error.under("session")
         prepared = self._events.prepare(item.events, item_session_id=session_id)
         outcome = WriteOutcome.REJECTED if fault else None
-        return Item(session_id, numbering, fault, prepared, session_outcome=outcome)
+        return Item(session_id, write, fault, prepared, session_outcome=outcome)
 
-    async def _number(self, calls: list[Numbering]) -> list[Numbered]:
+    async def _number(self, calls: list[SessionWrite]) -> list[WriteResult]:
         """Store the sessions with their numbers."""
         return await self._registrar.submit_in_turn(calls) if calls else []
 
@@ -221,10 +221,10 @@ class Importer:
             return await self._events.insert(new, replace=replace)
 
     async def _simulate(
-        self, calls: list[Numbering], new: list[Document], dry_run: DryRun
-    ) -> tuple[list[Numbered], list[WriteOutcome]]:
+        self, calls: list[SessionWrite], new: list[Document], dry_run: DryRun
+    ) -> tuple[list[WriteResult], list[WriteOutcome]]:
         """What `_number` and `_insert` would return if what the dry run would have stored were stored."""
-        results: list[Numbered | ClickstreamError] = []
+        results: list[WriteResult | ClickstreamError] = []
         outcomes: list[WriteOutcome] = []
         async with storage_call(self._timeout_s):
             for part in in_parts(calls, _weight_of, SIMULATED_AT_ONCE):
@@ -239,10 +239,10 @@ class Importer:
                 outcomes += await self._events.simulate_insert(
                     new[at : at + SIMULATED_AT_ONCE], dry_run, replace=replace
                 )
-        return [result for result in results if isinstance(result, Numbered)], outcomes
+        return [result for result in results if isinstance(result, WriteResult)], outcomes
 
 
-def _weight_of(call: Numbering) -> int:
+def _weight_of(call: SessionWrite) -> int:
     return 1 + len(call.events)
 
 

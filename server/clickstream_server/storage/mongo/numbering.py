@@ -1,4 +1,4 @@
-"""What a group of calls comes to: which sessions get which numbers, what is written, what each call is told. Pure."""
+"""What comes of a group of calls: which sessions get which numbers, what is written, each call's result. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clickstream.errors import ClickstreamError, SessionNotFound
 from clickstream.models import WriteOutcome
 from clickstream_server.storage.mongo import documents
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
-from clickstream_server.storage.mongo.gatherer import Waiting
+from clickstream_server.storage.mongo.gatherer import PendingCall
 
 
 class Intent(Enum):
@@ -25,8 +25,8 @@ class Intent(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Numbered:
-    """What a call came to. `stored`: the document under its id, None if there is none."""
+class WriteResult:
+    """What came of a call. `stored`: the document under its id, None if there is none."""
 
     stored: Document | None
     outcome: WriteOutcome
@@ -34,8 +34,8 @@ class Numbered:
 
 
 @dataclass(slots=True, eq=False)
-class Numbering(Waiting[Numbered]):
-    """One call that waits for a number. `events` stand or fall with it.
+class SessionWrite(PendingCall[WriteResult]):
+    """One call that writes a session, and waits for its number. `events` stand or fall with it.
 
     `document`: the session's, without its place in a batch (see `from_pb.py`).
     """
@@ -46,7 +46,7 @@ class Numbering(Waiting[Numbered]):
 
 
 class Plan:
-    """What a group comes to, decided one call after the other, as if each came when the one before was done.
+    """What comes of a group, decided one call after the other, as if each came when the one before was done.
 
     `sessions` and `events` are what is to be written, `used` is how many numbers that takes; `number` says which.
     `met_known`: some of what the group is about was stored before.
@@ -63,31 +63,31 @@ class Plan:
         self._collecting = collecting
         self._now = now
         self._numbered: list[Document] = []
-        self._told: list[tuple[Document | None, WriteOutcome, tuple[WriteOutcome, ...]] | ClickstreamError] = []
+        self._results: list[tuple[Document | None, WriteOutcome, tuple[WriteOutcome, ...]] | ClickstreamError] = []
 
     @property
     def used(self) -> int:
         return len(self._numbered)
 
-    def decide(self, call: Numbering) -> None:
+    def decide(self, call: SessionWrite) -> None:
         """Add the call to the plan."""
         session_id = call.document["_id"]
         known = self._current.get(session_id)
         if known is None and call.intent is Intent.UPDATE:
-            self._told.append(SessionNotFound.by_id(session_id))
+            self._results.append(SessionNotFound.by_id(session_id))
             return
         kept = None if known is None else _kept_as(call, known, self._collecting)
         events, new = self._decide_events(call)
         if call.events and WriteOutcome.CONFLICT in (kept, *events):
-            self._told.append((known, *_refused(kept, events)))
+            self._results.append((known, *_refused(kept, events)))
             return
         if kept is None:
             known = self._take_number(call)
         self.events |= new
         self._current_events |= new
-        self._told.append((known, kept or WriteOutcome.INSERTED, events))
+        self._results.append((known, kept or WriteOutcome.INSERTED, events))
 
-    def _decide_events(self, call: Numbering) -> tuple[tuple[WriteOutcome, ...], dict[EventKey, Document]]:
+    def _decide_events(self, call: SessionWrite) -> tuple[tuple[WriteOutcome, ...], dict[EventKey, Document]]:
         """The outcome of each event, decided one after the other, and those to be written if the call stands."""
         new: dict[EventKey, Document] = {}
         outcomes = []
@@ -99,7 +99,7 @@ class Plan:
                 new[key] = event
         return tuple(outcomes), new
 
-    def _take_number(self, call: Numbering) -> Document:
+    def _take_number(self, call: SessionWrite) -> Document:
         """The call's document, with its place among those that take numbers for a number."""
         document: Document = {"created_at": self._now} | call.document
         self._numbered.append(document)
@@ -112,13 +112,13 @@ class Plan:
         for number, document in enumerate(self._numbered, start=first_number):
             document |= {"batch_id": batch_id, "session_number": number}
 
-    def results(self) -> list[Numbered | ClickstreamError]:
-        """What each call is told."""
-        return [told if isinstance(told, ClickstreamError) else Numbered(*told) for told in self._told]
+    def results(self) -> list[WriteResult | ClickstreamError]:
+        """Each call's, in their order."""
+        return [found if isinstance(found, ClickstreamError) else WriteResult(*found) for found in self._results]
 
 
 def plan(
-    group: Iterable[Numbering],
+    group: Iterable[SessionWrite],
     stored: dict[str, Document],
     stored_events: dict[EventKey, Document],
     *,
@@ -145,7 +145,7 @@ def event_outcome(event: Document, known: Document | None, *, replace: bool) -> 
     return WriteOutcome.INSERTED if replace else WriteOutcome.CONFLICT
 
 
-def _kept_as(call: Numbering, known: Document, collecting: str) -> WriteOutcome | None:
+def _kept_as(call: SessionWrite, known: Document, collecting: str) -> WriteOutcome | None:
     """The outcome if the known session stays as it is, or None if the call replaces it."""
     if call.intent is Intent.UPDATE and known["batch_id"] != collecting:
         return None  # it moves to the collecting batch in any case
@@ -157,7 +157,7 @@ def _kept_as(call: Numbering, known: Document, collecting: str) -> WriteOutcome 
 def _refused(
     kept: WriteOutcome | None, events: tuple[WriteOutcome, ...]
 ) -> tuple[WriteOutcome, tuple[WriteOutcome, ...]]:
-    """A session that falls with its events: what conflicts is told as that, the rest as rejected."""
+    """The outcomes of a session that falls with its events: CONFLICT for what conflicts, REJECTED for the rest."""
     conflict, rejected = WriteOutcome.CONFLICT, WriteOutcome.REJECTED
-    told = tuple(conflict if outcome is conflict else rejected for outcome in (kept, *events))
-    return told[0], told[1:]
+    outcomes = tuple(conflict if outcome is conflict else rejected for outcome in (kept, *events))
+    return outcomes[0], outcomes[1:]

@@ -8,7 +8,7 @@ from clickstream.models import WriteOutcome
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore, PreparedEvents
-from clickstream_server.storage.mongo.gatherer import Gatherer, Waiting
+from clickstream_server.storage.mongo.gatherer import Gatherer, PendingCall
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 SMALL_BYTES_MAX = 64 * 1024
@@ -16,7 +16,7 @@ SMALL_BYTES_MAX = 64 * 1024
 
 
 @dataclass(slots=True, eq=False)
-class Push(Waiting[list[WriteOutcome]]):
+class Push(PendingCall[list[WriteOutcome]]):
     """The events of one call, as documents."""
 
     documents: list[Document]

@@ -107,7 +107,7 @@ class BatchReader:
                 changed.clear()
                 page = await (self._shared_page(query) if told else self._page_in_turn(query, PAGE_SESSIONS))
                 if page.count and not told and not changed.is_set():  # it was told meanwhile, waiting for its turn
-                    self._watcher.is_deaf()
+                    self._watcher.reopen()
 
     async def _onward(self, page: _Page, query: BatchQuery, changed: Changed) -> AsyncGenerator[_Page, None]:
         """Yield this page, and those after it up to the first that is complete.

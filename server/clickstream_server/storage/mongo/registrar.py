@@ -27,7 +27,7 @@ from clickstream_server.storage.mongo.driver import CODEC, in_one_thread, maybe_
 from clickstream_server.storage.mongo.errors import driver_call, note_cause, storage_unavailable
 from clickstream_server.storage.mongo.gatherer import Gatherer
 from clickstream_server.storage.mongo.known import known_events, known_sessions
-from clickstream_server.storage.mongo.numbering import Intent, Numbered, Numbering, Plan, plan
+from clickstream_server.storage.mongo.numbering import Intent, Plan, SessionWrite, WriteResult, plan
 from clickstream_server.storage.mongo.raw_batches import TooManyBytes, first_batch
 from clickstream_server.storage.mongo.transactions import in_transaction
 from clickstream_server.storage.observer import NOBODY, StorageObserver
@@ -43,7 +43,7 @@ def _new_batch_id(now: int) -> str:
     return f"{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
-class Registrar(Gatherer[Numbering, Numbered]):
+class Registrar(Gatherer[SessionWrite, WriteResult]):
     """Gathers the calls that wait for numbers into groups, one transaction at a time.
 
     An update of an unknown session gets SessionNotFound. Those that enter together are numbered in their order.
@@ -66,7 +66,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
         self._met_known = False
         """Whether the last group had ids that were known."""
 
-    async def submit_in_turn(self, calls: Sequence[Numbering]) -> list[Numbered]:
+    async def submit_in_turn(self, calls: Sequence[SessionWrite]) -> list[WriteResult]:
         """As `submit_all`, but waits for room instead of raising Overloaded. Who comes first goes first.
 
         Imports come in here, and leave half of what may wait to others, or the largest a quarter. They wait as long as
@@ -84,7 +84,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
             raise storage_unavailable() from error
         return await self.submit_all(calls)
 
-    async def _room_for(self, calls: Sequence[Numbering]) -> None:
+    async def _room_for(self, calls: Sequence[SessionWrite]) -> None:
         count, size = len(calls), sum(call.content_bytes for call in calls)
         async with self._entrance:
             while self._waiting and not self._has_room(count, size):
@@ -104,7 +104,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
         most, bytes_max = self.waiting_max // 4, self.waiting_bytes_max // 4
         return waiting + min(count, most) <= 2 * most and waiting_bytes + min(size, bytes_max) <= 2 * bytes_max
 
-    async def work(self, group: list[Numbering]) -> list[Numbered | ClickstreamError]:
+    async def work(self, group: list[SessionWrite]) -> list[WriteResult | ClickstreamError]:
         # Mostly all ids are new, and it is left to the index to say otherwise, at the price of a second transaction.
         changes = any(call.intent is not Intent.REGISTER for call in group)
         look_up = chain([changes or self._met_known], repeat(True))
@@ -119,7 +119,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
         self._be_patient()
         return made.results()
 
-    async def _number(self, group: list[Numbering], session: Any, *, look_up: bool, changes: bool) -> Plan:
+    async def _number(self, group: list[SessionWrite], session: Any, *, look_up: bool, changes: bool) -> Plan:
         """The transaction: look up, decide, take numbers, store.
 
         Without `look_up` all ids are taken for new; if one is not, that ends with a duplicate key.
@@ -138,7 +138,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
         await _write(self._events, made.events, stored_events, session, at_once=at_once)
         return made
 
-    async def look_up(self, group: Sequence[Numbering]) -> tuple[dict[str, Document], dict[EventKey, Document]]:
+    async def look_up(self, group: Sequence[SessionWrite]) -> tuple[dict[str, Document], dict[EventKey, Document]]:
         """What stands for those of the group's sessions and events that are stored; see `known.py`."""
 
         async def find() -> tuple[dict[str, Document], dict[EventKey, Document]]:
@@ -148,7 +148,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
         return await in_one_thread(self._client, find)
 
     async def _look_up(
-        self, group: Sequence[Numbering], session: Any
+        self, group: Sequence[SessionWrite], session: Any
     ) -> tuple[dict[str, Document], dict[EventKey, Document]]:
         """Sessions are whole, since calls are told what is stored. Raises TooManyBytes for more than one answer holds.
 
@@ -181,7 +181,7 @@ class Registrar(Gatherer[Numbering, Numbered]):
         return document
 
 
-def _events_of(group: Sequence[Numbering]) -> list[Document]:
+def _events_of(group: Sequence[SessionWrite]) -> list[Document]:
     return [event for call in group for event in call.events]
 
 

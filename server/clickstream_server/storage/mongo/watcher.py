@@ -22,7 +22,7 @@ from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, MAJORITY_READ, end_if_cancelled, maybe_await
 
 _REOPEN_S = 0.5
-_TOLD = {"documentKey": 1, "updateDescription.updatedFields.session_counter": 1}
+_PROJECTION = {"documentKey": 1, "updateDescription.updatedFields.session_counter": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class BatchWatcher:
         self._readers: defaultdict[str, set[Changed]] = defaultdict(set)
         self._counters: dict[str, int] = {}
         self._watching: asyncio.Task[None] | None = None
-        self._hearing: asyncio.Timeout | None = None
+        self._listening: asyncio.Timeout | None = None
         self.wakes = 0
         """How often readers were woken so far. What is read while this stays the same has seen all that woke them."""
 
@@ -122,13 +122,13 @@ class BatchWatcher:
                 del self._readers[batch_id]
                 self._counters.pop(batch_id, None)
 
-    def is_deaf(self) -> None:
-        """A reader found by itself what it should have been told of: open another stream.
+    def reopen(self) -> None:
+        """Open another change stream: a reader found by itself what it should have been told of.
 
-        A stream stays with its member, also when that has lost the others and is no primary any more.
+        A stream stays with its member, even when that has lost the others and is no longer the primary.
         """
-        if self._hearing is not None and self._hearing.when() is None:
-            self._hearing.reschedule(0)
+        if self._listening is not None and self._listening.when() is None:
+            self._listening.reschedule(0)
 
     async def close(self, most_s: float = CLOSE_S_MAX) -> None:
         if self._watching is not None:
@@ -138,21 +138,21 @@ class BatchWatcher:
     async def _watch(self) -> None:
         while True:
             try:
-                await self._pass_on_changes_heard()
+                await self._pass_on_changes_until_reopened()
             except PyMongoError:
                 await asyncio.sleep(_REOPEN_S)  # the database is away: the readers learn that by reading
 
-    async def _pass_on_changes_heard(self) -> None:
-        """Until it `is_deaf`, or fails."""
+    async def _pass_on_changes_until_reopened(self) -> None:
+        """Until `reopen` is called, or the stream fails."""
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(None) as self._hearing:
+                async with asyncio.timeout(None) as self._listening:
                     await self._pass_on_changes()
         finally:
-            self._hearing = None
+            self._listening = None
 
     async def _pass_on_changes(self) -> None:
-        async with await maybe_await(self._batches.watch([{"$project": _TOLD}])) as stream:
+        async with await maybe_await(self._batches.watch([{"$project": _PROJECTION}])) as stream:
             await stream.try_next()  # opens the stream
             self._wake(*self._readers)  # whatever happened before that
             async for change in stream:
