@@ -108,10 +108,10 @@ class Background:
         with suppress(TimeoutError):
             self.close(_LET_GO_S)
 
-    def close(self, most_s: float | None = None) -> None:
+    def close(self, timeout_s: float | None = None) -> None:
         """Close the connection. Calls that still run end with Cancelled.
 
-        Raises TimeoutError after `most_s` seconds; it is closed all the same as soon as the loop comes to it.
+        Raises TimeoutError after `timeout_s` seconds; it is closed all the same as soon as the loop comes to it.
         """
         with suppress(forks.ForkedProcess):  # there is nothing to close in the child
             forks.check()
@@ -124,7 +124,7 @@ class Background:
                 future.cancel()
             closing = asyncio.run_coroutine_threadsafe(self._client.close(), _loop())
             if not _in_loop():  # there, garbage is collected: it would wait for itself
-                closing.result(most_s)
+                closing.result(timeout_s)
 
     def _submit(self, call: Callable[[ClickstreamClient], Coroutine[Any, Any, T]]) -> Future[T]:
         check_caller()

@@ -70,7 +70,7 @@ def check_size(request: Message, message_bytes_max: int) -> None:
 
 
 class Caller:
-    """Makes calls that answer once, and makes those again that the server refuses for its load."""
+    """Makes unary calls, and retries those that the server refuses for its load."""
 
     def __init__(self, *, deadline_s: float, message_bytes_max: int, closed: Callable[[], bool]) -> None:
         self._deadline_s = deadline_s

@@ -98,7 +98,7 @@ def leaves_at(deadline_s: float) -> float:
 
 
 class Patience:
-    """How long a broken stream is taken up again: until nothing has come for `most_s` seconds since it broke.
+    """How long a broken stream is taken up again: until nothing has come for `timeout_s` seconds since it broke.
 
     Time in which nothing was to come, or nobody took what came, does not count.
 
@@ -108,8 +108,8 @@ class Patience:
 
     TOKENS_TRIED = 3
 
-    def __init__(self, most_s: float, *, token_changes: bool = False) -> None:
-        self._most_s = most_s
+    def __init__(self, timeout_s: float, *, token_changes: bool = False) -> None:
+        self._timeout_s = timeout_s
         self._tokens_left = self._tokens = self.TOKENS_TRIED if token_changes else 0
         self._came = False
         self._until: float | None = None
@@ -142,7 +142,7 @@ class Patience:
             self._tokens_left -= 1
             return self._came and self._tokens_left >= 0
         if self._until is None or not awaited:
-            self._until = monotonic() + self._most_s
+            self._until = monotonic() + self._timeout_s
         if monotonic() >= self._until:
             return False
         broken = isinstance(failure, Unavailable | DeadlineExceeded) or _is_cut(failure)

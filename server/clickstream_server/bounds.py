@@ -11,8 +11,8 @@ from clickstream.values import MESSAGE_BYTES_MAX
 class Bounds:
     """What may be in flight at once.
 
-    `request_bytes_max` is of calls that answer once, all together, and again of readers and exports; `queue_s_max` is
-    how long a queue of calls may stand. Of `message_bytes_max` is one message at most.
+    `request_bytes_max`: all requests of unary calls together, and as much again those of readers and exports.
+    `message_bytes_max`: one message. `queue_s_max`: how long a queue of calls may stand.
     """
 
     calls_max: int = 1_000

@@ -88,12 +88,12 @@ class Settings(BaseModel):
     health_listen: str = Field(
         "", description="one more address and port for health checks, without TLS and tokens; empty: none"
     )
-    calls_max: int = Field(_BOUNDS.calls_max, ge=1, description="calls that answer once, in flight at once")
+    calls_max: int = Field(_BOUNDS.calls_max, ge=1, description="unary calls, in flight at once")
     streams_max: int = Field(_BOUNDS.streams_max, ge=1, description="streams that are open at once")
     request_bytes_max: int = Field(
         _BOUNDS.request_bytes_max,
         ge=1,
-        description="bytes of the requests of calls that answer once, in flight at once; "
+        description="bytes of the requests of unary calls, in flight at once; "
         "as many of those of readers and exports",
     )
     queue_s_max: float = Field(

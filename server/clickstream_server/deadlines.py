@@ -31,15 +31,15 @@ def deadline(remaining_s: float | None) -> Iterator[None]:
         _expires_at.reset(token)
 
 
-def budget_s(most_s: float) -> float:
-    """Seconds that one step may take: `most_s`, or less if the caller's deadline is nearer.
+def budget_s(timeout_s: float) -> float:
+    """Seconds that one step may take: `timeout_s`, or less if the caller's deadline is nearer.
 
     Raises DeadlineExceeded if none are left.
     """
     expires_at = _expires_at.get()
     if expires_at is None:
-        return most_s
+        return timeout_s
     remaining = expires_at - monotonic()
     if remaining <= 0:
         raise DeadlineExceeded("the deadline passed before the work was done")
-    return min(most_s, remaining - min(remaining * _ANSWER_SHARE, _ANSWER_S_MAX))
+    return min(timeout_s, remaining - min(remaining * _ANSWER_SHARE, _ANSWER_S_MAX))

@@ -196,7 +196,7 @@ async def test_a_stream_ends_when_its_token_counts_no_longer(
 
 
 async def test_a_call_that_was_let_in_runs_to_its_end(guarded: Guarded, mongodb_uri: str, database: str) -> None:
-    """A call that answers once and runs while its token is revoked is answered; the next one is refused."""
+    """A unary call that runs while its token is revoked is answered; the next one is refused."""
     async with (
         guarded.client("admin") as client,
         AsyncMongoClient[dict[str, Any]](mongodb_uri) as mongo,

@@ -70,7 +70,7 @@ async def served_with(target: str, ca: Path) -> bool:
 
 
 async def test_calls_of_every_shape_work_over_tls(mongodb_uri: str, database: str, authority: Authority) -> None:
-    """With TLS, calls that answer once and streams work as without, for either client."""
+    """With TLS, unary calls and streams work as without, for either client."""
     async with served(mongodb_uri, database, authority.pair()) as target:
         async with ClickstreamClient(target, tls=Tls(authority.ca)) as client:
             await client.register_session(Session(session_id="s"))

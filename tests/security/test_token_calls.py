@@ -56,7 +56,7 @@ async def refused(guarded: Guarded, *headers: str) -> Unauthenticated:
 
 
 async def test_calls_of_every_shape_carry_the_token(guarded: Guarded) -> None:
-    """With tokens of the right roles, calls that answer once and streams of each kind work as without tokens."""
+    """With tokens of the right roles, unary calls and streams of each kind work as without tokens."""
     async with guarded.client("producer") as producer:
         await producer.register_session(Session(session_id="s"))
         async with producer.event_stream() as stream:

@@ -14,10 +14,10 @@ def test_pauses_double_and_end_at_two_seconds() -> None:
     assert {2.0} == {backoff_s(tries) for tries in (1_023, 1_024, 1_000_000)}
 
 
-@pytest.mark.parametrize("most_s", [0.0, float("inf")])
-def test_a_token_that_changes_is_tried_a_few_times(most_s: float) -> None:
+@pytest.mark.parametrize("timeout_s", [0.0, float("inf")])
+def test_a_token_that_changes_is_tried_a_few_times(timeout_s: float) -> None:
     """Where each token is refused, a stream ends after a few tries, however patient it is, and then anew."""
-    patience = Patience(most_s, token_changes=True)
+    patience = Patience(timeout_s, token_changes=True)
     refused = InvalidCredentials("the token is not known")
 
     assert not patience.allows(refused)  # nothing has come with any token

@@ -28,7 +28,7 @@ class Auth:
         self._streams: dict[asyncio.Task[Any], _Stream] = {}
 
     def look_again(self) -> None:
-        """End the streams of those who may go on no longer. Calls that answer once run to their end: it is near."""
+        """End the streams of those who may go on no longer. Unary calls run to their end: it is near."""
         for task, stream in self._streams.items():
             if stream.ended is None:
                 method = stream.call.method

@@ -45,7 +45,7 @@ class Drain:
         self._refusal = None
 
     def drain(self) -> None:
-        """Refuse new calls and end the streams; calls that answer once run on."""
+        """Refuse new calls and end the streams; unary calls run on."""
         self._refusal = ShuttingDown(
             "the server is stopping; call another one or try again", retry_after_s=_RETRY_AFTER_S
         )

@@ -37,7 +37,7 @@ def _nothing(_limit: str) -> None:
 
 
 class Limiter:
-    """Calls that answer once and streams are counted apart, so that neither starves the other.
+    """Unary calls and streams are counted apart, so that neither starves the other.
 
     Health is never refused for what else there is to do: of it, only requests that are large or do not come are.
 
@@ -96,7 +96,7 @@ class Limiter:
         return stream
 
     def around(self, call: Call) -> AbstractContextManager[None]:
-        """Admit the call, or raise. Of calls that answer once, `full` is to be asked before."""
+        """Admit the call, or raise. Of unary calls, `full` is to be asked before."""
         if call.method.startswith(HEALTH):
             return _EXEMPT
         if call.streams:
@@ -106,7 +106,7 @@ class Limiter:
         return _Admitted(self, call.method)
 
     def full(self, method: str) -> bool:
-        """Whether this call, which answers once, is to be refused."""
+        """Whether this unary call is to be refused."""
         return not (method.startswith(HEALTH) or self._load.has_room)
 
     def refused(self) -> Overloaded:
@@ -195,7 +195,7 @@ class _Held:
 
 
 class _Admitted:
-    """Around a call that answers once. `held`: what its request is counted in."""
+    """Around a unary call. `held`: what its request is counted in."""
 
     __slots__ = ("_limiter", "begun", "held", "method")
 

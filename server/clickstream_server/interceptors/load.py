@@ -14,7 +14,7 @@ from time import monotonic
 from typing import NamedTuple
 
 SLOWNESS_AIM = 2.0
-"""Calls that answer once may take so many times as long as unloaded, on average."""
+"""Unary calls may take so many times as long as unloaded, on average."""
 CALLS_MIN = 16
 """So many are always admitted. With 8, half as many are accepted and take as long: docs/adr/0012-limiter.md."""
 CALLS_FREE = 64

@@ -87,7 +87,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return answer
 
     def _refusal(self, method: str) -> Callable[..., Awaitable[None]]:
-        # What a call that answers once ends with when there is no room. As a stream it reads and sends nothing.
+        # What a unary call ends with when there is no room: a stream, so that it reads and sends nothing.
         async def refuse(_: Any, context: Context) -> None:
             call = Call(method, context, this_call(), streams=False)
             try:

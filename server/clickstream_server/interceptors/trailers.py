@@ -1,4 +1,4 @@
-"""The trailing metadata of every answer: the call's id, and for calls that answer once where their time went."""
+"""The trailing metadata of every answer: the call's id, and for unary calls where their time went."""
 
 from __future__ import annotations
 

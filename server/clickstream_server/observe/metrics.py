@@ -74,7 +74,7 @@ class RpcMetrics:
         )
         self.duration = Histogram(
             "clickstream_rpc_duration_seconds",
-            "From a call's arrival to its answer; calls that answer once only.",
+            "From a call's arrival to its answer; unary calls only.",
             ["method", "result"],
             buckets=LATENCY_S,
             registry=registry,

@@ -114,10 +114,10 @@ class MongoClickstreamDao(MessageDao):
         async with storage_call(_BUILD_S_MAX if unbuilt else self._timeout_s):
             await indexes.ensure_indexes(self._database)
 
-    async def close(self, most_s: float = CLOSE_S_MAX) -> None:
-        """Refuse new calls, finish those that wait, stop watching. Each step waits `most_s` seconds at most."""
-        await asyncio.gather(*(gatherer.close(most_s) for gatherer in (self._registrar, self._pusher, self._getter)))
-        await self._reader.close(most_s)
+    async def close(self, timeout_s: float = CLOSE_S_MAX) -> None:
+        """Refuse new calls, finish those that wait, stop watching. Each step waits `timeout_s` seconds at most."""
+        await asyncio.gather(*(gatherer.close(timeout_s) for gatherer in (self._registrar, self._pusher, self._getter)))
+        await self._reader.close(timeout_s)
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -128,9 +128,9 @@ class MongoClickstreamDao(MessageDao):
         """How far each reader that follows a batch is behind."""
         return self._reader.lags()
 
-    async def ping(self, most_s: float) -> None:
+    async def ping(self, timeout_s: float) -> None:
         """Raise Unavailable unless the database has a primary that answers now."""
-        async with storage_call(most_s):
+        async with storage_call(timeout_s):
             await maybe_await(self._database.command("ping"))
 
     def why_away(self, error: BaseException) -> str:

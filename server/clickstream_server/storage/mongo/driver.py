@@ -141,16 +141,16 @@ def _to_its_end(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     raise AssertionError("the work waits for something that is not the database's")
 
 
-async def close(client: Any, most_s: float = CLOSE_S_MAX) -> None:
-    """Close a client, also if the server that it would take leave of does not answer within `most_s` seconds."""
-    with pymongo.timeout(most_s):
+async def close(client: Any, timeout_s: float = CLOSE_S_MAX) -> None:
+    """Close a client, also if the server that it would take leave of does not answer within `timeout_s` seconds."""
+    with pymongo.timeout(timeout_s):
         closing = client.close()
         if not isawaitable(closing):
             return
         # It waits for the client's own tasks as well, which have other bounds.
         task = asyncio.ensure_future(closing)
     try:
-        done, _ = await asyncio.wait([task], timeout=most_s + _OWN_TASKS_S)
+        done, _ = await asyncio.wait([task], timeout=timeout_s + _OWN_TASKS_S)
     finally:
         task.cancel()
     for closed in done:

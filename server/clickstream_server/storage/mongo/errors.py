@@ -155,15 +155,15 @@ def is_transient(error: PyMongoError) -> bool:
 
 
 @asynccontextmanager
-async def storage_call(most_s: float) -> AsyncIterator[None]:
+async def storage_call(timeout_s: float) -> AsyncIterator[None]:
     """As `driver_call`, and on time: a driver that waits for a server looks at its clock every half second only.
 
     The call's time goes to the database inside, and afterwards to its answer.
     """
     enter(Stage.DATABASE)
     try:
-        async with asyncio.timeout(budget_s(most_s)):
-            with driver_call(most_s):
+        async with asyncio.timeout(budget_s(timeout_s)):
+            with driver_call(timeout_s):
                 yield
         end_if_cancelled()
     except TimeoutError as error:
@@ -174,10 +174,10 @@ async def storage_call(most_s: float) -> AsyncIterator[None]:
 
 
 @contextmanager
-def driver_call(most_s: float) -> Iterator[None]:
-    """Calls to the database inside keep within `most_s` seconds and the caller's deadline, and raise domain errors."""
+def driver_call(timeout_s: float) -> Iterator[None]:
+    """Calls to the database inside keep within `timeout_s` and the caller's deadline, and raise domain errors."""
     try:
-        with pymongo.timeout(budget_s(most_s)):
+        with pymongo.timeout(budget_s(timeout_s)):
             yield
     except PyMongoError as error:
         note_cause(error)

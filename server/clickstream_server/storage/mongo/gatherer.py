@@ -87,7 +87,7 @@ class Gatherer(ABC, Generic[C, R]):
             raise ShuttingDown("the server is stopping", retry_after_s=1.0)
         if len(self._waiting) >= self.waiting_max or self._waiting_bytes >= self.waiting_bytes_max:
             raise Overloaded(self.overloaded, retry_after_s=1.0)
-        most_s = budget_s(self._timeout_s)
+        timeout_s = budget_s(self._timeout_s)
         for call in calls:
             self._waiting[id(call)] = call
             self._waiting_bytes += call.content_bytes
@@ -96,7 +96,7 @@ class Gatherer(ABC, Generic[C, R]):
             # An empty context: the group must not inherit the deadline of the call that happened to start it.
             self._working = asyncio.create_task(self._work(), name=type(self).__name__, context=Context())
         # asyncio.timeout takes 4 µs more, asyncio.gather 1.2 µs more for each call.
-        giving_up = asyncio.get_running_loop().call_later(most_s, _give_up, calls)
+        giving_up = asyncio.get_running_loop().call_later(timeout_s, _give_up, calls)
         try:
             return [await call.done for call in calls]
         finally:
@@ -104,11 +104,11 @@ class Gatherer(ABC, Generic[C, R]):
             enter(Stage.ENCODE)
             self._leave(calls)
 
-    async def close(self, most_s: float = CLOSE_S_MAX) -> None:
-        """Refuse new calls and finish those that wait, unless the database takes more than `most_s` seconds for it."""
+    async def close(self, timeout_s: float = CLOSE_S_MAX) -> None:
+        """Refuse new calls and finish those that wait, unless the database takes more than `timeout_s` for it."""
         self._closed = True
         if self._working is not None:
-            await asyncio.wait([self._working], timeout=most_s)
+            await asyncio.wait([self._working], timeout=timeout_s)
             self._working.cancel()
 
     def _leave(self, calls: Sequence[C]) -> None:

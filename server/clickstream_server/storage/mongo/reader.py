@@ -72,12 +72,12 @@ class BatchReader:
         """How far each reader that follows is behind."""
         return self._watcher.lags()
 
-    async def close(self, most_s: float = CLOSE_S_MAX) -> None:
-        await self._watcher.close(most_s)
+    async def close(self, timeout_s: float = CLOSE_S_MAX) -> None:
+        await self._watcher.close(timeout_s)
         if reading := list(self._shared.values()):
             for read in reading:
                 read.cancel()
-            await asyncio.wait(reading, timeout=most_s)
+            await asyncio.wait(reading, timeout=timeout_s)
 
     async def pages(self, query: BatchQuery) -> AsyncGenerator[MessagePage, None]:
         """Yield pages until the batch is read, or, following, until it is sealed."""

@@ -112,7 +112,7 @@ class Registrar(Gatherer[SessionWrite, WriteResult]):
             made = await in_transaction(
                 self._client,
                 lambda session: self._number(group, session, look_up=next(look_up), changes=changes),
-                most_s=self._timeout_s,
+                timeout_s=self._timeout_s,
                 observer=self._observer,
             )
         self._met_known = made.met_known

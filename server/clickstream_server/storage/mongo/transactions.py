@@ -37,15 +37,15 @@ _ABANDONED_S = 2.0
 
 
 async def in_transaction(
-    client: Any, body: Callable[[Any], Awaitable[T]], *, most_s: float, observer: StorageObserver = NOBODY
+    client: Any, body: Callable[[Any], Awaitable[T]], *, timeout_s: float, observer: StorageObserver = NOBODY
 ) -> T:
     """Run `body(session)` in a snapshot transaction and commit it durably; return what it returned.
 
-    Conflicts with other writers start it again, after a short random wait, until `most_s` seconds are over. A
+    Conflicts with other writers start it again, after a short random wait, until `timeout_s` seconds are over. A
     duplicate key means that another writer came first: the next try sees what it wrote. An error of the driver that is
     raised from here may mean that the commit's outcome is unknown.
     """
-    give_up_at = monotonic() + most_s
+    give_up_at = monotonic() + timeout_s
     async with past_abandoned(client):
         for attempt in range(10**6):
             try:

@@ -67,10 +67,10 @@ class Changed:
         since = self._behind_since
         return Lag(numbers, max(0.0, time() - since) if numbers and since is not None else 0.0)
 
-    async def wait(self, most_s: float) -> bool:
-        """Wait for a change; False if none came within `most_s` seconds."""
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait for a change; False if none came within `timeout_s` seconds."""
         try:
-            async with asyncio.timeout(most_s):
+            async with asyncio.timeout(timeout_s):
                 await self._event.wait()
         except TimeoutError:
             return False
@@ -130,10 +130,10 @@ class BatchWatcher:
         if self._listening is not None and self._listening.when() is None:
             self._listening.reschedule(0)
 
-    async def close(self, most_s: float = CLOSE_S_MAX) -> None:
+    async def close(self, timeout_s: float = CLOSE_S_MAX) -> None:
         if self._watching is not None:
             self._watching.cancel()
-            await asyncio.wait([self._watching], timeout=most_s)
+            await asyncio.wait([self._watching], timeout=timeout_s)
 
     async def _watch(self) -> None:
         while True:
