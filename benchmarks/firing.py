@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.workload import items
 from clickstream import wire
-from clickstream.pacing import Pace
+from clickstream.throttling import Throttle
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream_server.event_loop import run
 
@@ -65,13 +65,13 @@ def _frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
 class Connection(asyncio.Protocol):
     """One connection, and the calls on it. Those beyond what the server lets be open at once wait here.
 
-    `pace`: decides which calls are sent at all, as in our client; None: all.
+    `throttle`: decides which calls are sent at all, as in our client; None: all.
     """
 
-    def __init__(self, fired: Fired, began: float, authority: str, pace: Pace | None) -> None:
+    def __init__(self, fired: Fired, began: float, authority: str, throttle: Throttle | None) -> None:
         self._fired = fired
         self._began = began
-        self._pace = pace
+        self._throttle = throttle
         self._waiting: deque[tuple[float, bytes, _Ended | None]] = deque()
         self._open: dict[int, tuple[float, _Ended | None]] = {}
         self._next = 1
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
     def call(self, request: bytes, ended: _Ended | None = None, *, due: float = 0.0) -> None:
         """Call once there is room. `flush` sends it; `ended` is told of its status. `due`: when it was to begin."""
         began = due or perf_counter()
-        if self._pace is None or self._pace.admits():
+        if self._throttle is None or self._throttle.admits():
             self._waiting.append((began, b"\0" + struct.pack(">I", len(request)) + request, ended))
         else:
             self._ended(began, HELD_BACK, ended)
@@ -153,10 +153,10 @@ class Connection(asyncio.Protocol):
         if stream not in self._open:  # after its status, the server resets a call of which it has not read all
             return
         began, ended = self._open.pop(stream)
-        if self._pace is not None and status == OK:
-            self._pace.accepted()
-        elif self._pace is not None and status == REFUSED:
-            self._pace.refused()
+        if self._throttle is not None and status == OK:
+            self._throttle.accepted()
+        elif self._throttle is not None and status == REFUSED:
+            self._throttle.refused()
         self._ended(began, status, ended)
 
     def _ended(self, began: float, status: str, ended: _Ended | None) -> None:
@@ -247,7 +247,7 @@ async def fire(
     loop = asyncio.get_running_loop()
 
     def new() -> Connection:
-        return Connection(fired, began, address, Pace() if hold_back else None)
+        return Connection(fired, began, address, Throttle() if hold_back else None)
 
     made = [await loop.create_connection(new, host, int(port)) for _ in range(CONNECTIONS)]
     connections = [one for _, one in made]

@@ -14,8 +14,8 @@ from google.protobuf.message import Message
 
 from clickstream import forks
 from clickstream.errors import DeadlineExceeded, MessageTooLarge, Overloaded, ResourceExhausted, Unavailable
-from clickstream.pacing import Pace
 from clickstream.resume import client_closed, failure_of, is_momentary, is_task_cancelled
+from clickstream.throttling import Throttle
 from clickstream.tracing import trace_options
 
 DEADLINE_S_MAX = 1_000_000_000
@@ -76,31 +76,31 @@ class Caller:
         self._deadline_s = deadline_s
         self._message_bytes_max = message_bytes_max
         self._closed = closed
-        self._paces: defaultdict[Callable[..., Any], Pace] = defaultdict(Pace)
+        self._throttles: defaultdict[Callable[..., Any], Throttle] = defaultdict(Throttle)
         """By method, since a server may refuse one and not another: large requests, say."""
 
     async def answer(self, method: Callable[..., Any], request: Message) -> Any:
         """The answer. Raises the domain's error for what the call ended with, within the deadline."""
         check_size(request, self._message_bytes_max)
-        pace = self._paces[method]
+        throttle = self._throttles[method]
         until = monotonic() + self._deadline_s
         wait_s = 0.0
         refusal: Overloaded | None = None
         try:
-            while pace.admits():
+            while throttle.admits():
                 try:
                     answer = await started(method, request, until - monotonic())
                 except grpc.aio.AioRpcError as error:
-                    refusal = _refusal_of(error, pace)
+                    refusal = _refusal_of(error, throttle)
                     wait_s = max(2 * wait_s, refusal.retry_after_s or 0.0)
-                    if not pace.repeats or monotonic() + 1.5 * wait_s >= until:
+                    if not throttle.retries or monotonic() + 1.5 * wait_s >= until:
                         raise refusal from error
                 except asyncio.CancelledError as error:
                     if is_task_cancelled():
                         raise
                     raise client_closed() from error
                 else:
-                    pace.accepted()
+                    throttle.accepted()
                     return answer
                 await asyncio.sleep(random.uniform(wait_s, 1.5 * wait_s))
             raise refusal or self._held_back()
@@ -117,14 +117,14 @@ class Caller:
         )
 
 
-def _refusal_of(error: grpc.aio.AioRpcError, pace: Pace) -> Overloaded:
-    """How the server refused a call for its load; raises any other error. The pace is told."""
+def _refusal_of(error: grpc.aio.AioRpcError, throttle: Throttle) -> Overloaded:
+    """How the server refused a call for its load; raises any other error. Both are counted by the throttle."""
     failure = failure_of(error)
     if isinstance(failure, Overloaded) and is_momentary(failure):
-        pace.refused()
+        throttle.refused()
         return failure
     if failure.request_id and not isinstance(failure, Unavailable | DeadlineExceeded | ResourceExhausted):
-        pace.accepted()  # whatever is wrong with it, the server dealt with it
+        throttle.accepted()  # whatever is wrong with it, the server dealt with it
     try:
         raise failure from error
     finally:

@@ -93,8 +93,7 @@ class Settings(BaseModel):
     request_bytes_max: int = Field(
         _BOUNDS.request_bytes_max,
         ge=1,
-        description="bytes of the requests of unary calls, in flight at once; "
-        "as many of those of readers and exports",
+        description="bytes of the requests of unary calls, in flight at once; as many of those of readers and exports",
     )
     queue_s_max: float = Field(
         _BOUNDS.queue_s_max,

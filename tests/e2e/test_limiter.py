@@ -28,7 +28,7 @@ from clickstream import (
     SessionEvent,
 )
 from clickstream.export import ExportFilter
-from clickstream.pacing import Pace
+from clickstream.throttling import Throttle
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
@@ -306,7 +306,7 @@ async def test_the_client_holds_calls_back(mongodb_uri: str, database: str) -> N
     ):
         batch_id = (await client.register_session(Session(session_id="s"))).session.batch_id
         call = await unsent_call(channel)
-        await asyncio.gather(*(_overloaded(client) for _ in range(Pace.FREE)))
+        await asyncio.gather(*(_overloaded(client) for _ in range(Throttle.FREE)))
         refusals = [await _overloaded(client) for _ in range(100)]
         others = asyncio.gather(*(client.get_session("s") for _ in range(20)))
         call.cancel()
@@ -326,7 +326,7 @@ async def test_a_closed_client_says_so_also_while_it_holds_back(mongodb_uri: str
         channel_to(plain) as channel,
     ):
         call = await unsent_call(channel)
-        await asyncio.gather(*(_overloaded(client) for _ in range(Pace.FREE)))
+        await asyncio.gather(*(_overloaded(client) for _ in range(Throttle.FREE)))
         await client.close()
         ended = await asyncio.gather(*(client.get_batch("b") for _ in range(20)), return_exceptions=True)
         call.cancel()
@@ -350,7 +350,7 @@ async def _overloaded(client: ClickstreamClient) -> Overloaded:
 async def test_errors_of_the_domain_are_no_refusals(mongodb_uri: str, database: str) -> None:
     """A client that asks for what is not there, again and again, is held back by nothing."""
     async with served(mongodb_uri, database) as client:
-        for _ in range(2 * Pace.FREE // 50):
+        for _ in range(2 * Throttle.FREE // 50):
             found = await asyncio.gather(*(client.get_session("unknown") for _ in range(50)))
 
             assert {None} == set(found)

@@ -1,4 +1,4 @@
-"""What a client does about a server that refuses calls for its load: it repeats only so many, and then sends fewer."""
+"""Client-side throttling: what a client does about a server that refuses calls for its load."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from time import monotonic
 
 
-class Pace:
-    """How the calls of one method go on after refusals. Counts what was accepted and what was refused.
+class Throttle:
+    """Decides which calls of one method are sent, and sent again, by how many were accepted and how many refused.
 
-    Refused calls are made again as long as no more are refused than accepted, and for a thousand beyond that: so a
-    burst gets through. Whoever is past that is a part of a lasting overload, in which a refusal costs the server half
-    of what a call does. Then nothing is made again, and calls are held back: what is sent comes down to 1.5 times of
-    what is accepted, until that is all there is. At least a third is sent, so that it is seen when more is accepted.
+    Refused calls may be retried as long as no more are refused than accepted, and for `FREE` beyond that, so that a
+    burst gets through. Past that the overload is a lasting one, in which a refusal costs the server half of what a call
+    does. Then nothing is retried, and calls are held back until no more than `SENT_PER_ACCEPTED` times as many are sent
+    as are accepted; but at least a third is sent, so that it shows when more are accepted.
 
     The rule is that of client-side throttling in Google's Site Reliability Engineering, "Handling Overload".
     """
@@ -23,9 +23,9 @@ class Pace:
     SENT_PER_ACCEPTED = 1.5
     HELD_BACK_MOST = 2 / 3
     FEW = 8
-    """So many more than that mean nothing: after a pause, nothing is held back."""
+    """A surplus of so few calls means nothing: after a pause, nothing is held back."""
     MEMORY_S = 1.0
-    """A call counts for a third after so long, and so on."""
+    """In so long, what was counted falls to a third (1/e)."""
     _TICK_S = 0.05
 
     def __init__(self, clock: Callable[[], float] = monotonic, chance: Callable[[], float] = random.random) -> None:
@@ -34,12 +34,12 @@ class Pace:
         self._since = clock()
         self._asked = self._accepted = 0.0
         self._left = self.FREE
-        """So many more may be refused than are accepted."""
+        """So many more may still be refused than are accepted."""
         self._holds_back = False
 
     @property
-    def repeats(self) -> bool:
-        """Whether a call that was refused may be made again."""
+    def retries(self) -> bool:
+        """Whether a refused call may be made again."""
         return not self._holds_back
 
     def admits(self) -> bool:

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from clickstream.pacing import Pace
+from clickstream.throttling import Throttle
 
 CALLS_PER_S = 1000
 IN_FLIGHT = 16
@@ -18,7 +18,7 @@ class Caller:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.pace = Pace(lambda: self.now, Random(1).random)
+        self.throttle = Throttle(lambda: self.now, Random(1).random)
 
     def calls(self, lasts_s: float, *, accepted_per_s: float = 0.0, share: float = 0.0) -> tuple[float, float]:
         """The server accepts so many a second, or this share of all; return sent and accepted a second."""
@@ -27,15 +27,15 @@ class Caller:
         for _ in range(round(lasts_s * CALLS_PER_S)):
             self.now += 1 / CALLS_PER_S
             room = min(IN_FLIGHT, room + accepted_per_s / CALLS_PER_S)
-            if not self.pace.admits():
+            if not self.throttle.admits():
                 continue
             sent += 1
             if room >= 1 or accepted < int(sent * share):
                 room = max(0, room - 1)
                 accepted += 1
-                self.pace.accepted()
+                self.throttle.accepted()
             else:
-                self.pace.refused()
+                self.throttle.refused()
         return sent / lasts_s, accepted / lasts_s
 
 
@@ -46,13 +46,13 @@ def test_all_is_sent_while_nothing_is_refused() -> None:
 
 def test_a_thousand_refusals_are_free() -> None:
     """Calls are made again, and all are sent, until a thousand more were refused than accepted."""
-    pace = Pace(lambda: 0.0, lambda: 0.0)
-    for _ in range(Pace.FREE - 1):
-        pace.refused()
-    assert (True, True) == (pace.repeats, pace.admits())
-    pace.refused()
+    throttle = Throttle(lambda: 0.0, lambda: 0.0)
+    for _ in range(Throttle.FREE - 1):
+        throttle.refused()
+    assert (True, True) == (throttle.retries, throttle.admits())
+    throttle.refused()
 
-    assert (False, False) == (pace.repeats, pace.admits())
+    assert (False, False) == (throttle.retries, throttle.admits())
 
 
 @pytest.mark.parametrize("share", [0.9, 0.6])
@@ -89,7 +89,7 @@ def test_all_is_sent_again_once_all_is_accepted() -> None:
     caller.calls(6, accepted_per_s=1000)
 
     assert (1000, 1000) == caller.calls(5, accepted_per_s=1000)
-    assert caller.pace.repeats
+    assert caller.throttle.retries
 
 
 def test_a_pause_is_a_new_beginning() -> None:
@@ -98,4 +98,4 @@ def test_a_pause_is_a_new_beginning() -> None:
     caller.calls(10)
     caller.now += 10
 
-    assert all(caller.pace.admits() for _ in range(100))
+    assert all(caller.throttle.admits() for _ in range(100))
