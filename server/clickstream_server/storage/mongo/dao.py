@@ -52,6 +52,7 @@ from clickstream_server.storage.mongo.getter import Getter
 from clickstream_server.storage.mongo.importer import Importer
 from clickstream_server.storage.mongo.numbering import Intent, SessionWrite, WriteResult
 from clickstream_server.storage.mongo.paging import events_bytes_max, too_large
+from clickstream_server.storage.mongo.prepared_events import prepare_call
 from clickstream_server.storage.mongo.pusher import Pusher
 from clickstream_server.storage.mongo.raw_batches import TooManyBytes
 from clickstream_server.storage.mongo.reader import BatchReader
@@ -88,7 +89,7 @@ class MongoClickstreamDao(MessageDao):
         self._limits = limits or Limits()
         self._timeout_s = timeout_s
         self._batches = BatchStore(client, self._database)
-        self._events = EventStore(self._database, self._limits)
+        self._events = EventStore(self._database)
         self._registrar = Registrar(client, self._database, timeout_s=timeout_s, observer=observer)
         self._pusher = Pusher(self._events, timeout_s=timeout_s, observer=observer)
         self._getter = Getter(client, self._database, timeout_s=timeout_s, observer=observer)
@@ -158,7 +159,7 @@ class MongoClickstreamDao(MessageDao):
         return done
 
     async def push_event_messages(self, events: SentEvents) -> PushResult:
-        prepared = self._events.prepare_call(events)
+        prepared = prepare_call(events, self._limits)
         result = prepared.result(await self._pusher.push(prepared))
         self._observer.stored_all("event", "push", result)
         return result
@@ -226,7 +227,7 @@ class MongoClickstreamDao(MessageDao):
             return await self._batches.update_status(batch_id, status, expected_status)
 
     async def stream_event_messages(self, batches: AsyncIterable[SentBatch]) -> AsyncGenerator[EventAck, None]:
-        streamer = EventStreamer(self._events, timeout_s=self._timeout_s, observer=self._observer)
+        streamer = EventStreamer(self._events, self._limits, timeout_s=self._timeout_s, observer=self._observer)
         async with aclosing(streamer.run(batches)) as acks:
             async for ack in acks:
                 yield ack
@@ -235,7 +236,7 @@ class MongoClickstreamDao(MessageDao):
         self, config: ImportConfig, chunks: AsyncIterable[SentChunk]
     ) -> AsyncGenerator[ImportProgress | ImportSummary, None]:
         importer = Importer(
-            config, self._database, self._registrar, self._limits, timeout_s=self._timeout_s, observer=self._observer
+            config, self._events, self._registrar, self._limits, timeout_s=self._timeout_s, observer=self._observer
         )
         async with aclosing(importer.run(chunks)) as answers:
             async for answer in answers:

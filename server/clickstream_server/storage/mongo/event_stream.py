@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 from clickstream.models import WriteOutcome
 from clickstream.transfer import NO_SEQUENCE, EventAck, rising
+from clickstream_server.limits import Limits
 from clickstream_server.message_dao import SentBatch
 from clickstream_server.storage.mongo.errors import storage_call
-from clickstream_server.storage.mongo.events import EventStore, PreparedEvents
+from clickstream_server.storage.mongo.events import EventStore
+from clickstream_server.storage.mongo.parts import shares
 from clickstream_server.storage.mongo.pipeline import in_order
+from clickstream_server.storage.mongo.prepared_events import PreparedEvents, prepare
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 EVENTS_PER_WRITE = 2_000
@@ -41,8 +44,11 @@ class _Waiting:
 class EventStreamer:
     """Runs the server's side of one stream."""
 
-    def __init__(self, events: EventStore, *, timeout_s: float, observer: StorageObserver = NOBODY) -> None:
+    def __init__(
+        self, events: EventStore, limits: Limits, *, timeout_s: float, observer: StorageObserver = NOBODY
+    ) -> None:
         self._events = events
+        self._limits = limits
         self._observer = observer
         self._timeout_s = timeout_s
         self._waiting: deque[_Waiting] = deque()
@@ -75,7 +81,7 @@ class EventStreamer:
         try:
             async for batch in batches:
                 last = rising(batch.sequence, last)
-                request = _Waiting(batch.sequence, self._events.prepare(batch.events))
+                request = _Waiting(batch.sequence, prepare(batch.events, self._limits))
                 async with self._changed:
                     await self._changed.wait_for(self._has_room)
                     self._waiting.append(request)
@@ -116,11 +122,10 @@ class EventStreamer:
         if documents:
             async with storage_call(self._timeout_s):
                 outcomes = await self._events.insert(documents)
-        acks, at = [], 0
-        for request in group:
-            size = len(request.prepared.documents)
-            result = request.prepared.result(outcomes[at : at + size])
+        acks = []
+        sizes = [len(request.prepared.documents) for request in group]
+        for request, own in zip(group, shares(outcomes, sizes), strict=True):
+            result = request.prepared.result(own)
             self._observer.stored_all("event", "stream", result)
             acks.append(EventAck(acked_sequence=request.sequence, result=result))
-            at += size
         return acks

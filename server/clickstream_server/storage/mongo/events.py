@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -13,27 +13,19 @@ from bson import decode_all
 from pymongo import ASCENDING, ReplaceOne
 from pymongo.errors import BulkWriteError
 
-from clickstream.errors import InvalidField
 from clickstream.export import add_amount, totals_from
-from clickstream.models import ItemFailure, Money, PushResult, WriteOutcome
-from clickstream_server.clock import now_micros
-from clickstream_server.limits import Limits
-from clickstream_server.message_dao import SentEvents
+from clickstream.models import Money, WriteOutcome
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import Document, EventKey, event_key_of
 from clickstream_server.storage.mongo.driver import CODEC, maybe_await
 from clickstream_server.storage.mongo.dry_run import DryRun
 from clickstream_server.storage.mongo.errors import DUPLICATE_KEY, storage_unavailable, translated
-from clickstream_server.storage.mongo.from_pb import event_document
 from clickstream_server.storage.mongo.known import KEYS_AT_ONCE, known_events
 from clickstream_server.storage.mongo.numbering import event_outcome
 from clickstream_server.storage.mongo.raw_batches import TooManyBytes, batches_of, document_sizes
 from clickstream_server.storage.mongo.transactions import past_abandoned
 
 IN_ORDER = [("_id.session_id", ASCENDING), ("created_at", ASCENDING), ("_id.event_id", ASCENDING)]
-CONTENT_CONFLICT = "CONTENT_CONFLICT"
-ID_SHOWN_MAX = 256
-"""An id that was refused for its length is not sent back whole."""
 _SURPLUS_MAX = 1000
 """How many events more than asked for are read of a session rather than to ask for that session alone."""
 _BATCH_EVENTS = 5_000
@@ -64,88 +56,13 @@ class FoundEvents:
 NO_EVENTS = FoundEvents()
 
 
-@dataclass(slots=True)
-class PreparedEvents:
-    """The events of one request: those to be stored, each at its place, and those that are invalid."""
-
-    documents: list[Document] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
-    rejected: list[ItemFailure] = field(default_factory=list)
-    faults: list[InvalidField] = field(default_factory=list)
-    size: int = 0
-    """About how many bytes the documents take."""
-
-    def reject(self, place: int, event_id: str, error: InvalidField) -> None:
-        """Leave this event out."""
-        self.faults.append(error.under(f"events[{place}]"))
-        self.rejected.append(
-            ItemFailure(
-                index=place,
-                id=event_id[:ID_SHOWN_MAX],
-                outcome=WriteOutcome.REJECTED,
-                reason=InvalidField.reason,
-                message=error.message,
-            )
-        )
-
-    def result(self, outcomes: Sequence[WriteOutcome]) -> PushResult:
-        """The account of the request, once the outcome of each document is known."""
-        counts = Counter(outcomes)
-        conflicts = []
-        if counts[WriteOutcome.CONFLICT]:
-            conflicts = [
-                _conflict(place, document)
-                for place, document, outcome in zip(self.places, self.documents, outcomes, strict=True)
-                if outcome is WriteOutcome.CONFLICT
-            ]
-        return PushResult(
-            inserted=counts[WriteOutcome.INSERTED],
-            duplicates=counts[WriteOutcome.DUPLICATE],
-            conflicts=len(conflicts),
-            rejected=len(self.rejected),
-            failures=tuple(sorted([*self.rejected, *conflicts], key=lambda failure: failure.index)),
-        )
-
-
 class EventStore:
     """The events' collection."""
 
-    def __init__(self, database: Any, limits: Limits) -> None:
+    def __init__(self, database: Any) -> None:
         self._events = database[indexes.EVENTS]
-        self._limits = limits
 
     # --- storing ----------------------------------------------------------------------------------------------------
-
-    def prepare_call(self, events: SentEvents) -> PreparedEvents:
-        """As `prepare`; at least one of them is valid. Raises InvalidField if none is."""
-        if not events:
-            raise InvalidField.at("events", "must not be empty")
-        prepared = self.prepare(events)
-        if not prepared.documents:
-            raise InvalidField.of(violation for fault in prepared.faults for violation in fault.violations)
-        return prepared
-
-    def prepare(self, events: SentEvents, *, item_session_id: str = "") -> PreparedEvents:
-        """Check each event and make its document. Raises InvalidField if there are too many.
-
-        `item_session_id`: see `event_document`.
-        """
-        if len(events) > self._limits.events_per_call_max:
-            raise InvalidField.at("events", f"must be {self._limits.events_per_call_max} at most, not {len(events)}")
-        now, limits = now_micros(), self._limits
-        prepared = PreparedEvents()
-        for place, event in enumerate(events):
-            if isinstance(event, InvalidField):  # not raised: its traceback would hold what it stands in
-                prepared.reject(place, event.item_id, event)
-                continue
-            try:
-                document, size = event_document(event, now_micros=now, limits=limits, item_session_id=item_session_id)
-                prepared.documents.append(document)
-                prepared.places.append(place)
-                prepared.size += size
-            except InvalidField as error:
-                prepared.reject(place, event.event_id, error)
-        return prepared
 
     async def insert(self, new: Sequence[Document], *, replace: bool = False) -> list[WriteOutcome]:
         """Insert all, each once; return what became of each: INSERTED, DUPLICATE or CONFLICT.
@@ -304,13 +221,3 @@ class EventStore:
         # All in one answer: a second one costs as much, and a reader that leaves in between would leave a cursor.
         cursor = await maybe_await(self._events.aggregate(pipeline, session=session, batchSize=len(session_ids) + 1))
         return {group["_id"]: group["count"] async for group in cursor}
-
-
-def _conflict(place: int, document: Document) -> ItemFailure:
-    return ItemFailure(
-        index=place,
-        id=document["_id"]["event_id"],
-        outcome=WriteOutcome.CONFLICT,
-        reason=CONTENT_CONFLICT,
-        message="this session has an event of the same id with other content; what is stored stays",
-    )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from clickstream.errors import InvalidField
 from clickstream.models import ItemFailure, WriteOutcome
 from clickstream.transfer import FELL_WITH_SESSION, ImportProgress, OutcomeCounts
-from clickstream_server.storage.mongo.events import CONTENT_CONFLICT, ID_SHOWN_MAX, PreparedEvents
 from clickstream_server.storage.mongo.numbering import SessionWrite, WriteResult
+from clickstream_server.storage.mongo.prepared_events import CONTENT_CONFLICT, ID_SHOWN_MAX, PreparedEvents
 
 _FAILED = (WriteOutcome.CONFLICT, WriteOutcome.REJECTED)
 _WHY = {

@@ -34,8 +34,9 @@ from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.from_pb import session_document
 from clickstream_server.storage.mongo.import_items import Chunk, Item, Tally
 from clickstream_server.storage.mongo.numbering import Intent, SessionWrite, WriteResult, plan
-from clickstream_server.storage.mongo.parts import in_parts
+from clickstream_server.storage.mongo.parts import in_parts, shares
 from clickstream_server.storage.mongo.pipeline import in_order
+from clickstream_server.storage.mongo.prepared_events import prepare
 from clickstream_server.storage.mongo.registrar import Registrar
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
@@ -57,7 +58,7 @@ class Importer:
     def __init__(
         self,
         config: ImportConfig,
-        database: Any,
+        events: EventStore,
         registrar: Registrar,
         limits: Limits,
         *,
@@ -69,7 +70,7 @@ class Importer:
             raise InvalidField.at("config.max_failure_ratio", "must lie between 0 and 1")
         self._config = config
         self._limits = replace(limits, age_s_max=None)  # what is imported may be of any age
-        self._events = EventStore(database, self._limits)
+        self._events = events
         self._registrar = registrar
         self._observer = observer
         self._timeout_s = timeout_s
@@ -170,10 +171,9 @@ class Importer:
             numbered, outcomes = await _both(self._number(sessions), self._insert(documents))
         for item, result in zip(together, numbered, strict=True):
             item.settle(result)
-        at = 0
-        for item in loose:
-            item.event_outcomes = outcomes[at : at + len(item.events.documents)]
-            at += len(item.events.documents)
+        sizes = [len(item.events.documents) for item in loose]
+        for item, own in zip(loose, shares(outcomes, sizes), strict=True):
+            item.event_outcomes = own
 
     def _parted(self, items: list[Item]) -> tuple[list[Item], list[Item]]:
         """The items whose sessions are to be numbered, and those whose events stand each on its own."""
@@ -203,7 +203,7 @@ class Importer:
                 write = SessionWrite(document, content_bytes=size, intent=self._intent)
             except InvalidField as error:
                 fault = error.under("session")
-        prepared = self._events.prepare(item.events, item_session_id=session_id)
+        prepared = prepare(item.events, self._limits, item_session_id=session_id)
         outcome = WriteOutcome.REJECTED if fault else None
         return Item(session_id, write, fault, prepared, session_outcome=outcome)
 

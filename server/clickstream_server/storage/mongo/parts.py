@@ -1,8 +1,8 @@
-"""Much of something, in parts that may be held or done at once. Pure."""
+"""Much of something, in parts that may be held or done at once; and results, given back to their parts. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -21,3 +21,11 @@ def in_parts(things: Iterable[T], weight_of: Callable[[T], int], most: int) -> I
         total += weight
     if part:
         yield part
+
+
+def shares(results: Sequence[T], sizes: Iterable[int]) -> Iterator[Sequence[T]]:
+    """Consecutive runs of the results, of these sizes: where parts were done together, each part's own."""
+    at = 0
+    for size in sizes:
+        yield results[at : at + size]
+        at += size

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clickstream.models import WriteOutcome
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.errors import storage_call
-from clickstream_server.storage.mongo.events import EventStore, PreparedEvents
+from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.gatherer import Gatherer, PendingCall
+from clickstream_server.storage.mongo.parts import shares
+from clickstream_server.storage.mongo.prepared_events import PreparedEvents
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
 SMALL_BYTES_MAX = 64 * 1024
@@ -43,16 +46,10 @@ class Pusher(Gatherer[Push, list[WriteOutcome]]):
     async def work(self, group: list[Push]) -> list[list[WriteOutcome] | Exception]:
         async with storage_call(self._timeout_s):
             outcomes = await self._events.insert_each([document for push in group for document in push.documents])
-        results: list[list[WriteOutcome] | Exception] = []
-        at = 0
-        for push in group:
-            own = outcomes[at : at + len(push.documents)]
-            at += len(push.documents)
-            results.append(_account(own))
-        return results
+        return [_account(own) for own in shares(outcomes, [len(push.documents) for push in group])]
 
 
-def _account(outcomes: list[WriteOutcome | Exception]) -> list[WriteOutcome] | Exception:
+def _account(outcomes: Sequence[WriteOutcome | Exception]) -> list[WriteOutcome] | Exception:
     """The first error, if there is one: a push that was stored in part is to be sent again."""
     told = []
     for outcome in outcomes:
