@@ -37,7 +37,7 @@ class ClickstreamServiceStub(object):
     3. Nothing appears behind a reader: when number n can be read, every number below it can.
     4. A released batch is sealed: after ReleaseBatch has answered, no registration lands in that batch.
 
-    Limits are given as they are unless the server is set otherwise. Every error of the service itself carries a
+    Limits are given with their defaults; a server may be set to others. Every error of the service itself carries a
     `google.rpc.ErrorInfo` (domain `clickstream`) whose `reason` is stable and meant for programs:
 
     - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names the fields and what is wrong with
@@ -62,17 +62,17 @@ class ClickstreamServiceStub(object):
     Every answer carries trailing metadata, errors included:
 
     - `x-request-id` names the call. Send one as metadata to choose it: 1 to 128 letters, digits and any of `-_.:/+=`.
-    Without one, or with another, the server makes one up.
-    - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing
+    Without one, or with one of another form, the server makes one up.
+    - `server-timing` shows where the server's time went, in milliseconds, in the form of the W3C's Server-Timing
     header: `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is
     waiting: for the request, for the server to get to it, and for the sessions in front of this one to be numbered.
     `validate` reads and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do
     not have it.
 
-    Every RPC may be called again after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours without doing
-    harm, except two: look first. UpdateBatchStatus with an `expected_status` may have done its work already.
-    UpdateSession writes its content over somebody else's newer update, and moves the session once more if its batch was
-    released in between. (An import that replaces does the former, too.) Set a deadline on every call.
+    Every RPC is safe to retry after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours, except two; check
+    what is stored before you repeat these. UpdateBatchStatus with an `expected_status` may already have done its work.
+    UpdateSession overwrites a newer update by somebody else, and moves the session again if its batch was released in
+    between. (An import that replaces also does the former.) Set a deadline on every call.
     """
 
     def __init__(self, channel):
@@ -145,7 +145,7 @@ class ClickstreamServiceServicer(object):
     3. Nothing appears behind a reader: when number n can be read, every number below it can.
     4. A released batch is sealed: after ReleaseBatch has answered, no registration lands in that batch.
 
-    Limits are given as they are unless the server is set otherwise. Every error of the service itself carries a
+    Limits are given with their defaults; a server may be set to others. Every error of the service itself carries a
     `google.rpc.ErrorInfo` (domain `clickstream`) whose `reason` is stable and meant for programs:
 
     - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names the fields and what is wrong with
@@ -170,17 +170,17 @@ class ClickstreamServiceServicer(object):
     Every answer carries trailing metadata, errors included:
 
     - `x-request-id` names the call. Send one as metadata to choose it: 1 to 128 letters, digits and any of `-_.:/+=`.
-    Without one, or with another, the server makes one up.
-    - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing
+    Without one, or with one of another form, the server makes one up.
+    - `server-timing` shows where the server's time went, in milliseconds, in the form of the W3C's Server-Timing
     header: `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is
     waiting: for the request, for the server to get to it, and for the sessions in front of this one to be numbered.
     `validate` reads and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do
     not have it.
 
-    Every RPC may be called again after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours without doing
-    harm, except two: look first. UpdateBatchStatus with an `expected_status` may have done its work already.
-    UpdateSession writes its content over somebody else's newer update, and moves the session once more if its batch was
-    released in between. (An import that replaces does the former, too.) Set a deadline on every call.
+    Every RPC is safe to retry after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours, except two; check
+    what is stored before you repeat these. UpdateBatchStatus with an `expected_status` may already have done its work.
+    UpdateSession overwrites a newer update by somebody else, and moves the session again if its batch was released in
+    between. (An import that replaces also does the former.) Set a deadline on every call.
     """
 
     def RegisterSession(self, request, context):
@@ -193,10 +193,10 @@ class ClickstreamServiceServicer(object):
 
     def UpdateSession(self, request, context):
         """Replaces a known session's content and moves it to the collecting batch (made if there is none) with a new number;
-        under its old number it is found no more. Its events stay with it. If this content is what it has in the collecting
-        batch already, nothing changes; a mark by MarkSessionIrrelevant stays then, too. All of the content is replaced, so
-        send `created_at` along: unset, it becomes the server's clock now.
-        Errors: INVALID_ARGUMENT; NOT_FOUND `SESSION_NOT_FOUND`.
+        it is no longer found under its old number. Its events stay with it. If it already has this content in the
+        collecting batch, nothing changes, and a mark by MarkSessionIrrelevant stays. All of the content is replaced, so
+        send `created_at` as well: if unset, it becomes the server's current time. Errors: INVALID_ARGUMENT; NOT_FOUND
+        `SESSION_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,11 +227,11 @@ class ClickstreamServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetBatchSessions(self, request, context):
-        """Streams a batch's sessions in the order of their numbers, many to a message. After a broken stream call again with
-        `after_number` set to the `last_number` of the last answer that came, and `batch_id` to that of the sessions that
-        came: nothing is lost and nothing comes twice. If none has come yet, call as the first time. To read batch after
-        batch, look at ListBatches as well: one that began and was released between two calls for the batch that collects
-        is in neither stream. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the
+        """Streams a batch's sessions in the order of their numbers, many to a message. If the stream breaks, call again with
+        `after_number` set to the `last_number` of the last answer received, and `batch_id` to the batch of the sessions
+        received: nothing is lost and nothing comes twice. If none was received, repeat the first call. To read batch after
+        batch, check ListBatches as well: a batch that began and was released between two calls for the collecting batch is
+        in neither stream. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`, or `NO_COLLECTING_BATCH` where the
         collecting batch was asked for; RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit
         into a message (set `events_limit`).
         """
@@ -344,7 +344,7 @@ class ClickstreamService(object):
     3. Nothing appears behind a reader: when number n can be read, every number below it can.
     4. A released batch is sealed: after ReleaseBatch has answered, no registration lands in that batch.
 
-    Limits are given as they are unless the server is set otherwise. Every error of the service itself carries a
+    Limits are given with their defaults; a server may be set to others. Every error of the service itself carries a
     `google.rpc.ErrorInfo` (domain `clickstream`) whose `reason` is stable and meant for programs:
 
     - INVALID_ARGUMENT: `INVALID_FIELD`, with a `google.rpc.BadRequest` that names the fields and what is wrong with
@@ -369,17 +369,17 @@ class ClickstreamService(object):
     Every answer carries trailing metadata, errors included:
 
     - `x-request-id` names the call. Send one as metadata to choose it: 1 to 128 letters, digits and any of `-_.:/+=`.
-    Without one, or with another, the server makes one up.
-    - `server-timing` tells where the server's time went, in milliseconds, in the form of the W3C's Server-Timing
+    Without one, or with one of another form, the server makes one up.
+    - `server-timing` shows where the server's time went, in milliseconds, in the form of the W3C's Server-Timing
     header: `queue;dur=0.10, validate;dur=0.21, database;dur=3.42, encode;dur=0.08, total;dur=3.81`. `queue` is
     waiting: for the request, for the server to get to it, and for the sessions in front of this one to be numbered.
     `validate` reads and checks the request, `database` is the time in MongoDB, `encode` makes the answer. Streams do
     not have it.
 
-    Every RPC may be called again after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours without doing
-    harm, except two: look first. UpdateBatchStatus with an `expected_status` may have done its work already.
-    UpdateSession writes its content over somebody else's newer update, and moves the session once more if its batch was
-    released in between. (An import that replaces does the former, too.) Set a deadline on every call.
+    Every RPC is safe to retry after UNAVAILABLE, DEADLINE_EXCEEDED or a CANCELLED that was not yours, except two; check
+    what is stored before you repeat these. UpdateBatchStatus with an `expected_status` may already have done its work.
+    UpdateSession overwrites a newer update by somebody else, and moves the session again if its batch was released in
+    between. (An import that replaces also does the former.) Set a deadline on every call.
     """
 
     @staticmethod

@@ -29,7 +29,7 @@ type SessionBatchStatus int32
 const (
 	// Not a status: requests that need one are refused with INVALID_ARGUMENT.
 	SessionBatchStatus_SESSION_BATCH_STATUS_UNSPECIFIED SessionBatchStatus = 0
-	// New sessions are numbered into this batch. One batch at most has this status.
+	// New sessions are numbered into this batch. At most one batch has this status.
 	SessionBatchStatus_SESSION_BATCH_STATUS_COLLECTING SessionBatchStatus = 1
 	// Sealed and ready to be read by a training job.
 	SessionBatchStatus_SESSION_BATCH_STATUS_RELEASED SessionBatchStatus = 2
@@ -39,7 +39,7 @@ const (
 	SessionBatchStatus_SESSION_BATCH_STATUS_COMPLETED SessionBatchStatus = 4
 	// It is being moved to an archive.
 	SessionBatchStatus_SESSION_BATCH_STATUS_ARCHIVING SessionBatchStatus = 5
-	// It stands in an archive.
+	// It has been archived.
 	SessionBatchStatus_SESSION_BATCH_STATUS_ARCHIVED SessionBatchStatus = 6
 )
 
@@ -92,7 +92,7 @@ func (SessionBatchStatus) EnumDescriptor() ([]byte, []int) {
 	return file_clickstream_v1_batch_proto_rawDescGZIP(), []int{0}
 }
 
-// SessionBatch is a numbered run of sessions. One batch at most collects; releasing it seals it. Set by the server.
+// SessionBatch is a numbered run of sessions. At most one batch collects; releasing it seals it. Set by the server.
 type SessionBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The batch's id, made by the server.
@@ -108,7 +108,7 @@ type SessionBatch struct {
 	ReleaseId string `protobuf:"bytes,5,opt,name=release_id,json=releaseId,proto3" json:"release_id,omitempty"`
 	// When ReleaseBatch sealed it. Unset: it was not released, or was reopened since.
 	ReleasedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=released_at,json=releasedAt,proto3" json:"released_at,omitempty"`
-	// When anything in this message changed last.
+	// When anything in this message last changed.
 	UpdatedAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -72,7 +72,7 @@ type RegisterSessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What is stored under this id now.
 	Session *RegisteredSession `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
-	// INSERTED, DUPLICATE or CONFLICT. DUPLICATE is also what a retry gets whose first try was stored unseen.
+	// INSERTED, DUPLICATE or CONFLICT. A retry also gets DUPLICATE if the first try was stored and its answer was lost.
 	Outcome       WriteOutcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=clickstream.v1.WriteOutcome" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -538,8 +538,8 @@ func (x *GetSessionResponse) GetSession() *SessionWithEvents {
 // GetBatchSessionsRequest is the request of GetBatchSessions.
 type GetBatchSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The batch to read. Required without `follow`; with `follow`, empty means the batch that collects now. Name it when a
-	// stream is taken up again: by then another batch may collect, and `after_number` would leave out its first sessions.
+	// The batch to read. Required without `follow`; with `follow`, empty means the batch that collects now. Name the
+	// batch when you resume a stream: by then another one may collect, and `after_number` would skip its first sessions.
 	BatchId string `protobuf:"bytes,1,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
 	// Start after this session number of the batch. 0: from the beginning. Not negative.
 	AfterNumber int64 `protobuf:"varint,2,opt,name=after_number,json=afterNumber,proto3" json:"after_number,omitempty"`
@@ -549,10 +549,10 @@ type GetBatchSessionsRequest struct {
 	EventsLimit *int32 `protobuf:"varint,4,opt,name=events_limit,json=eventsLimit,proto3,oneof" json:"events_limit,omitempty"`
 	// True: leave out the sessions that are marked irrelevant.
 	ExcludeIrrelevant bool `protobuf:"varint,5,opt,name=exclude_irrelevant,json=excludeIrrelevant,proto3" json:"exclude_irrelevant,omitempty"`
-	// True: on a batch that collects, keep the stream open and send sessions as they are committed, until the batch is
-	// sealed. A session comes with the events that it has by then; events that are pushed later do not bring it again, so
-	// read the batch once more where they matter. While nothing comes, an answer without sessions is sent as a sign of
-	// life: at once if there is nothing to begin with, and every few seconds.
+	// True: on a collecting batch, keep the stream open and send sessions as they are committed, until the batch is
+	// sealed. A session comes with the events it has at that moment and is not sent again for later ones, so read the
+	// batch again where these matter. While there are no sessions to send, an answer without any is sent as a heartbeat:
+	// at once if there are none to begin with, then every few seconds.
 	Follow        bool `protobuf:"varint,6,opt,name=follow,proto3" json:"follow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -794,7 +794,7 @@ type ListBatchesRequest struct {
 	Statuses []SessionBatchStatus `protobuf:"varint,1,rep,packed,name=statuses,proto3,enum=clickstream.v1.SessionBatchStatus" json:"statuses,omitempty"`
 	// How many to return at most. 0: 100. More than 1,000 means 1,000. Not negative.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The `next_page_token` of the answer before, with the same `statuses`. Empty: the first page.
+	// The `next_page_token` of the previous answer, with the same `statuses`. Empty: the first page.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -34,19 +34,19 @@ type SessionEvent struct {
 	EventId string `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
 	// The session that it belongs to. Required, not blank, 256 characters at most. The event may come before its session.
 	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// What it was done to. Required for clicks, 256 characters at most. Empty elsewhere: the event is about the session
-	// as a whole. Not blank where it is set.
+	// The object that was clicked, bought and so on. Required for clicks; for other events, empty means that the event is
+	// about the session as a whole. Not blank where it is set, 256 characters at most.
 	ObjectId string `protobuf:"bytes,3,opt,name=object_id,json=objectId,proto3" json:"object_id,omitempty"`
 	// What was done: `click`, `purchase`, `add_to_cart` or a word of your own, not blank, 64 characters at most. Empty
 	// means `click` and comes back as that.
 	EventType string `protobuf:"bytes,4,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
-	// When it was done. Unset: the server's clock (then `event_id` is required). At most 5 minutes in the future, and as
-	// old as the server is set to take: any age. Anything finer than a microsecond is cut off.
+	// When it was done. Unset: the server's clock (then `event_id` is required). At most 5 minutes in the future; of any
+	// age, unless the server is set to a limit. Truncated to microseconds.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// Anything about the event that is worth keeping: position, page, dwell time. JSON's meaning; 64 KiB and 32 levels
-	// at most.
+	// Anything else worth keeping about the event: position, page, dwell time. JSON's meaning; 64 KiB and 32 levels at
+	// most.
 	Meta *structpb.Struct `protobuf:"bytes,6,opt,name=meta,proto3" json:"meta,omitempty"`
-	// What it was worth, for purchases. Unset: nothing is known about money.
+	// What it was worth, for purchases. Unset: unknown.
 	Value         *Money `protobuf:"bytes,7,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -96,7 +96,7 @@ type ItemFailure struct {
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What is wrong, in words, starting with the field's path where there is one.
 	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
-	// True: sending the same thing again may succeed. So far nothing fails in such a way: it is false.
+	// True: sending the same thing again may succeed. No such failure is reported so far, so it is always false.
 	Retryable     bool `protobuf:"varint,6,opt,name=retryable,proto3" json:"retryable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -78,9 +78,9 @@ func (Order) EnumDescriptor() ([]byte, []int) {
 
 // Session is one search with the results that were shown for it.
 //
-// The whole message is the session's content: two sessions with the same `session_id` are the same session if a
-// SHA-256 over a canonical form of these fields is equal (object keys in any order, 1 and 1.0 alike, times cut to
-// whole microseconds). A session is 1 MiB at most, measured as that canonical form.
+// The whole message is the session's content: two sessions with the same `session_id` are the same session if a SHA-256
+// over a canonical form of these fields is equal (object keys in any order, 1 and 1.0 alike, times truncated to
+// microseconds). A session is 1 MiB at most, measured as that canonical form.
 //
 // In all text: valid UTF-8 and no NUL character; characters are counted as Unicode code points. In all `Struct` and
 // `Value` fields: JSON's meaning, so numbers are finite doubles, and at most 32 levels of nesting. A `Struct` without
@@ -95,7 +95,7 @@ type Session struct {
 	SearchQuery *structpb.Value `protobuf:"bytes,2,opt,name=search_query,json=searchQuery,proto3" json:"search_query,omitempty"`
 	// The results in the order in which they were shown. 1,000 at most.
 	SearchResults []*SearchResultItem `protobuf:"bytes,3,rep,name=search_results,json=searchResults,proto3" json:"search_results,omitempty"`
-	// Anything about the search that is worth keeping: application, locale, experiment. 64 KiB at most.
+	// Anything else worth keeping about the search: application, locale, experiment. 64 KiB at most.
 	SearchMeta *structpb.Struct `protobuf:"bytes,4,opt,name=search_meta,json=searchMeta,proto3" json:"search_meta,omitempty"`
 	// The filter that was applied to the search. It is kept as given; the service does not look inside. 64 KiB at most.
 	PayloadFilter *structpb.Struct `protobuf:"bytes,5,opt,name=payload_filter,json=payloadFilter,proto3" json:"payload_filter,omitempty"`
@@ -104,7 +104,7 @@ type Session struct {
 	// Who searched. Unset: unknown. If set: not blank, 256 characters at most.
 	UserId *string `protobuf:"bytes,7,opt,name=user_id,json=userId,proto3,oneof" json:"user_id,omitempty"`
 	// When the search was made. Unset: the server's clock when it is registered or updated. At most 5 minutes in the
-	// future, and as old as the server is set to take: any age. Anything finer than a microsecond is cut off.
+	// future; of any age, unless the server is set to a limit. Truncated to microseconds.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// True: consumers that ask for `exclude_irrelevant` do not see this session.
 	IsIrrelevant bool `protobuf:"varint,9,opt,name=is_irrelevant,json=isIrrelevant,proto3" json:"is_irrelevant,omitempty"`
@@ -221,7 +221,7 @@ type SearchResultItem struct {
 	ObjectId string `protobuf:"bytes,1,opt,name=object_id,json=objectId,proto3" json:"object_id,omitempty"`
 	// The search engine's rank or score of this result; a finite number. Unset: unknown.
 	Rank *float64 `protobuf:"fixed64,2,opt,name=rank,proto3,oneof" json:"rank,omitempty"`
-	// Anything about this result that is worth keeping. 64 KiB at most.
+	// Anything else worth keeping about this result. 64 KiB at most.
 	Meta          *structpb.Struct `protobuf:"bytes,3,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

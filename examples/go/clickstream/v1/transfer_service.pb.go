@@ -135,8 +135,8 @@ type StreamEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The caller's number for this request: not negative, and larger than that of the request before.
 	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// The events, of any sessions, in any order. 10,000 at most; some hundreds a request are faster than one by one. None
-	// is allowed: the answer then tells that the connection is alive and everything before is durable.
+	// The events, of any sessions, in any order. 10,000 at most; a few hundred a request are faster than one by one. May
+	// be empty: the answer then shows that the connection is alive and everything before is durable.
 	Events        []*SessionEvent `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -376,7 +376,7 @@ type ImportConfig struct {
 	// Stop once more than this share of this stream's items failed, judged from 100 items on. An item failed if its
 	// session or one of its events is a conflict or was rejected. Between 0 and 1; 1 never stops. Unset: 0.1.
 	MaxFailureRatio *float64 `protobuf:"fixed64,4,opt,name=max_failure_ratio,json=maxFailureRatio,proto3,oneof" json:"max_failure_ratio,omitempty"`
-	// True: check everything and tell what would become of it, against what is stored now, and write nothing. Of
+	// True: check everything against what is stored now and report what would become of it, but write nothing. For
 	// 20,000,000 ids of sessions and events at most; a larger dry run ends with `OVERLOADED`.
 	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -453,7 +453,7 @@ type ImportChunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The caller's number for this chunk: not negative, and larger than that of the chunk before.
 	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// The items: 10,000 at most, with 10,000 events at most in all of them. Some hundreds a chunk are good.
+	// The items: 10,000 at most, with 10,000 events at most in all of them. A few hundred a chunk work well.
 	Items         []*ImportItem `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -508,7 +508,7 @@ type ImportItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session. Unset: the item is events only. `created_at` may be of any age.
 	Session *Session `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
-	// Its events. `session_id` may be left empty and is then the session's; another one than the session's is invalid.
+	// Its events. `session_id` may be left empty and is then the session's; any other is invalid.
 	Events        []*SessionEvent `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -889,11 +889,11 @@ type ExportSessionsRequest struct {
 	// Which sessions and events. Unset: all.
 	Filter *ExportFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	// How many events to return a session at most, the earliest first. Unset: all. 0: none. Not negative. The counts and
-	// totals are those of all events all the same.
+	// totals still cover all events.
 	EventsLimit *int32 `protobuf:"varint,2,opt,name=events_limit,json=eventsLimit,proto3,oneof" json:"events_limit,omitempty"`
 	// How many sessions to return at most, in this call. 0: all. Not negative.
 	Limit int64 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
-	// The `resume_token` of the last answer that came of an export with the same filter and `events_limit`. Empty: from
+	// The `resume_token` of the last answer received from an export with the same filter and `events_limit`. Empty: from
 	// the start.
 	ResumeToken   string `protobuf:"bytes,4,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -958,11 +958,12 @@ func (x *ExportSessionsRequest) GetResumeToken() string {
 	return ""
 }
 
-// ExportFilter selects sessions and events. What is set must hold all together. Ids and types are held to their limits.
+// ExportFilter selects sessions and events. What is set must hold all together. Ids and types must keep to their
+// limits.
 type ExportFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Sessions of this batch, in the order of their numbers. Without it the order is by `session_id` where some are asked
-	// for by id, else by `created_at`, then `session_id`.
+	// Sessions of this batch, in the order of their numbers. Without it the order is by `session_id` where sessions are
+	// asked for by id, else by `created_at`, then `session_id`.
 	BatchId string `protobuf:"bytes,1,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
 	// Sessions with one of these ids; 10,000 at most. Unknown ones are left out.
 	SessionIds []string `protobuf:"bytes,2,rep,name=session_ids,json=sessionIds,proto3" json:"session_ids,omitempty"`
@@ -973,7 +974,7 @@ type ExportFilter struct {
 	// Sessions created before this time.
 	CreatedTo *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_to,json=createdTo,proto3" json:"created_to,omitempty"`
 	// Only events of one of these types, in the events, the counts and the totals. Sessions without any are exported,
-	// too. None of them blank: clicks are `click` here, too.
+	// too. None may be blank: clicks are `click` here, too.
 	EventTypes []string `protobuf:"bytes,6,rep,name=event_types,json=eventTypes,proto3" json:"event_types,omitempty"`
 	// True: leave out the sessions that are marked irrelevant.
 	ExcludeIrrelevant bool `protobuf:"varint,7,opt,name=exclude_irrelevant,json=excludeIrrelevant,proto3" json:"exclude_irrelevant,omitempty"`
@@ -1179,7 +1180,7 @@ func (x *ExportedSession) GetTotals() []*Money {
 	return nil
 }
 
-// ExportTrailer tells what an export holds, from its very start if it was resumed.
+// ExportTrailer says what an export holds, from its very start if it was resumed.
 type ExportTrailer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many sessions there were.

@@ -33,42 +33,41 @@ type TransferServiceClient interface {
 	// A long-lived producer of events. Send requests with rising `sequence`; each is answered, in order, once its events
 	// are durable. The server writes many requests at once and reads on while it writes; when the database is slower than
 	// the producer it stops reading, so that sending waits (gRPC's flow control) and memory stays bounded on both sides.
-	// Where sending never waits, as with `onNext` in Java and `write` in Node, bound what is not acknowledged: else all of
-	// it stands in your memory.
+	// Where sending never blocks, as with `onNext` in Java and `write` in Node, bound what is not acknowledged: otherwise
+	// all of it piles up in your memory.
 	//
-	// Read answers while you send, in another thread or task: once they find no room the server stops reading, and who
-	// only sends waits for ever.
+	// Read answers while you send, in another thread or task: once they find no room the server stops reading, and a
+	// client that only sends waits for ever.
 	//
-	// Keep what is not acknowledged. After a broken stream open another one and send it again, with the same or with new
-	// sequences: what was stored unseen counts as a duplicate, so nothing is lost and nothing is stored twice. When done,
+	// Keep what is not acknowledged. If the stream breaks, open another and send it again, with the same or with new
+	// sequences: what had been stored counts as a duplicate, so nothing is lost and nothing is stored twice. When done,
 	// half-close and read on until the stream ends with OK: then everything is acknowledged.
 	//
 	// An invalid event never ends the stream. Errors: INVALID_ARGUMENT if a request breaks the rules of the stream;
 	// UNAVAILABLE while the database is away or the server stops; RESOURCE_EXHAUSTED `OVERLOADED`.
 	StreamEvents(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamEventsRequest, StreamEventsResponse], error)
-	// Imports sessions with their events: backfills of old logs, hand-overs from another store. The first request is the
+	// Imports sessions with their events: backfills of old logs, migrations from another store. The first request is the
 	// `config`, all others are `chunk`s. Each chunk is answered, in order, by a `progress` once it is durable; after the
 	// half-close comes the `summary`, and the stream ends with OK.
 	//
 	// Read answers while you send, and bound what is not acknowledged, as with StreamEvents.
 	//
 	// Sessions get their numbers in the collecting batch as registered ones do, in the order in which they come.
-	// Repeating an import is safe: what is stored already counts as a duplicate. After a broken stream open another one
-	// and send its `config`, then what is not acknowledged: progress and summary count anew, for that stream.
+	// Repeating an import is safe: what is stored already counts as a duplicate. If the stream breaks, open another and
+	// send its `config`, then what is not acknowledged: progress and summary start again at zero, for that stream.
 	//
 	// Past `max_failure_ratio` the import stops: chunks that are being written are still finished and acknowledged, the
 	// `summary` has `aborted` set, and the stream ends with ABORTED (reason `FAILURE_RATIO_EXCEEDED`). What was
 	// acknowledged stays. Other errors: INVALID_ARGUMENT if a request breaks the rules of the stream; UNAVAILABLE;
-	// RESOURCE_EXHAUSTED `OVERLOADED`, without a delay where a dry run is larger than the server can keep account of.
+	// RESOURCE_EXHAUSTED `OVERLOADED`, without a delay if a dry run is larger than the server can keep track of.
 	ImportSessions(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ImportSessionsRequest, ImportSessionsResponse], error)
 	// Exports sessions joined with their events, in a fixed order, many to a message. The last answer carries the
-	// `trailer`: an export without its trailer is incomplete. One that ends at its `limit` has one, too, of what came so
-	// far. After a broken stream, or for what is past the `limit`, call again with the `resume_token` of the last answer
-	// that came, the same filter and the same `events_limit`: nothing is lost, nothing comes twice, and the trailer is
-	// that of the whole export. Each message is one moment of the database; a session that UpdateSession moves while the
-	// export runs may come at both of its places. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`;
-	// RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
-	// `events_limit`).
+	// `trailer`: an export without its trailer is incomplete. One that ends at its `limit` has one too, for what was sent
+	// so far. If the stream breaks, or to go on past the `limit`, call again with the `resume_token` of the last answer
+	// received, the same filter and the same `events_limit`: nothing is lost, nothing comes twice, and the trailer covers
+	// the whole export. Each message shows the database at one moment; a session that UpdateSession moves during the
+	// export may come at both of its places. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`; RESOURCE_EXHAUSTED
+	// `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set `events_limit`).
 	ExportSessions(ctx context.Context, in *ExportSessionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportSessionsResponse], error)
 }
 
@@ -134,42 +133,41 @@ type TransferServiceServer interface {
 	// A long-lived producer of events. Send requests with rising `sequence`; each is answered, in order, once its events
 	// are durable. The server writes many requests at once and reads on while it writes; when the database is slower than
 	// the producer it stops reading, so that sending waits (gRPC's flow control) and memory stays bounded on both sides.
-	// Where sending never waits, as with `onNext` in Java and `write` in Node, bound what is not acknowledged: else all of
-	// it stands in your memory.
+	// Where sending never blocks, as with `onNext` in Java and `write` in Node, bound what is not acknowledged: otherwise
+	// all of it piles up in your memory.
 	//
-	// Read answers while you send, in another thread or task: once they find no room the server stops reading, and who
-	// only sends waits for ever.
+	// Read answers while you send, in another thread or task: once they find no room the server stops reading, and a
+	// client that only sends waits for ever.
 	//
-	// Keep what is not acknowledged. After a broken stream open another one and send it again, with the same or with new
-	// sequences: what was stored unseen counts as a duplicate, so nothing is lost and nothing is stored twice. When done,
+	// Keep what is not acknowledged. If the stream breaks, open another and send it again, with the same or with new
+	// sequences: what had been stored counts as a duplicate, so nothing is lost and nothing is stored twice. When done,
 	// half-close and read on until the stream ends with OK: then everything is acknowledged.
 	//
 	// An invalid event never ends the stream. Errors: INVALID_ARGUMENT if a request breaks the rules of the stream;
 	// UNAVAILABLE while the database is away or the server stops; RESOURCE_EXHAUSTED `OVERLOADED`.
 	StreamEvents(grpc.BidiStreamingServer[StreamEventsRequest, StreamEventsResponse]) error
-	// Imports sessions with their events: backfills of old logs, hand-overs from another store. The first request is the
+	// Imports sessions with their events: backfills of old logs, migrations from another store. The first request is the
 	// `config`, all others are `chunk`s. Each chunk is answered, in order, by a `progress` once it is durable; after the
 	// half-close comes the `summary`, and the stream ends with OK.
 	//
 	// Read answers while you send, and bound what is not acknowledged, as with StreamEvents.
 	//
 	// Sessions get their numbers in the collecting batch as registered ones do, in the order in which they come.
-	// Repeating an import is safe: what is stored already counts as a duplicate. After a broken stream open another one
-	// and send its `config`, then what is not acknowledged: progress and summary count anew, for that stream.
+	// Repeating an import is safe: what is stored already counts as a duplicate. If the stream breaks, open another and
+	// send its `config`, then what is not acknowledged: progress and summary start again at zero, for that stream.
 	//
 	// Past `max_failure_ratio` the import stops: chunks that are being written are still finished and acknowledged, the
 	// `summary` has `aborted` set, and the stream ends with ABORTED (reason `FAILURE_RATIO_EXCEEDED`). What was
 	// acknowledged stays. Other errors: INVALID_ARGUMENT if a request breaks the rules of the stream; UNAVAILABLE;
-	// RESOURCE_EXHAUSTED `OVERLOADED`, without a delay where a dry run is larger than the server can keep account of.
+	// RESOURCE_EXHAUSTED `OVERLOADED`, without a delay if a dry run is larger than the server can keep track of.
 	ImportSessions(grpc.BidiStreamingServer[ImportSessionsRequest, ImportSessionsResponse]) error
 	// Exports sessions joined with their events, in a fixed order, many to a message. The last answer carries the
-	// `trailer`: an export without its trailer is incomplete. One that ends at its `limit` has one, too, of what came so
-	// far. After a broken stream, or for what is past the `limit`, call again with the `resume_token` of the last answer
-	// that came, the same filter and the same `events_limit`: nothing is lost, nothing comes twice, and the trailer is
-	// that of the whole export. Each message is one moment of the database; a session that UpdateSession moves while the
-	// export runs may come at both of its places. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`;
-	// RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set
-	// `events_limit`).
+	// `trailer`: an export without its trailer is incomplete. One that ends at its `limit` has one too, for what was sent
+	// so far. If the stream breaks, or to go on past the `limit`, call again with the `resume_token` of the last answer
+	// received, the same filter and the same `events_limit`: nothing is lost, nothing comes twice, and the trailer covers
+	// the whole export. Each message shows the database at one moment; a session that UpdateSession moves during the
+	// export may come at both of its places. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`; RESOURCE_EXHAUSTED
+	// `MESSAGE_TOO_LARGE` if one session with its events does not fit into a message (set `events_limit`).
 	ExportSessions(*ExportSessionsRequest, grpc.ServerStreamingServer[ExportSessionsResponse]) error
 	mustEmbedUnimplementedTransferServiceServer()
 }
