@@ -38,8 +38,8 @@ class Carried(Exception):
         self._error = error
         self._traceback = error.__traceback__
 
-    def let_go(self) -> NoReturn:
-        """Raise it. If that is done more than once, the frames of those who did before are not kept."""
+    def reraise(self) -> NoReturn:
+        """Raise what it carries. If that is done more than once, the frames of those who did before are not kept."""
         raise self._error.with_traceback(self._traceback) from None
 
 
@@ -74,7 +74,7 @@ class Background:
         except CancelledError:
             raise client_closed() from None
         except Carried as carried:
-            carried.let_go()
+            carried.reraise()
         finally:
             future.cancel()  # when the wait was interrupted, by Ctrl-C say, the call ends, too
             del future  # its error has this frame, which held it until the garbage collector comes
@@ -198,7 +198,7 @@ class _Exchange(Generic[S, T]):
                         return
                     try:
                         if isinstance(error, Carried):
-                            error.let_go()
+                            error.reraise()
                         raise error
                     finally:
                         del error  # as above

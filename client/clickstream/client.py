@@ -72,15 +72,15 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
 
     Every call has a deadline (`deadline_s`; `stream_deadline_s` for one connection of a stream) and is tried up to four
     times while the service is unavailable, if that is safe. A call that the server refuses for its load is made again
-    after the time that the server names, within its deadline. Once a thousand more calls of its method were refused
-    than accepted, it ends at once as Overloaded, and some are not even sent, until the server accepts what it gets. A
-    stream that loses its connection goes on after the last number that came, by itself, until nothing has come for
-    `stream_resume_s`. `message_bytes_max` is what a message may have at most: the server's
-    CLICKSTREAM_MESSAGE_BYTES_MAX, where that is not the default.
+    after the delay that the server names, within its deadline. Once a thousand more calls of a method were refused than
+    accepted, refused ones raise Overloaded at once, and some are not even sent, until the server accepts what it gets.
+    A stream that loses its connection resumes by itself after the last number that came, until nothing has come for
+    `stream_resume_s`. `message_bytes_max`: how large a message may be; set it where the server's
+    CLICKSTREAM_MESSAGE_BYTES_MAX is not the default.
 
     `tls`: True trusts the authorities that gRPC brings; a `Tls` names another, and what to show the server. `token`:
-    for a server that asks for one; a callable, such as a `TokenFile`, gives the one that counts now. Without TLS it is
-    sent to this machine only, unless `token_in_clear`: else ValueError.
+    for a server that asks for one; a callable, such as a `TokenFile`, returns the current one. Without TLS it is sent
+    to this machine only, unless `token_in_clear`: otherwise ValueError.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         follow: bool = False,
     ) -> AsyncGenerator[SessionPage, None]:
         if follow and not batch_id:
-            # Asked for once: taken up again after a lost connection, «the one that collects now» may be another batch.
+            # Asked for once: when the stream is resumed, "the one that collects now" may be another batch.
             collecting = (await self.list_batches(statuses=[SessionBatchStatus.COLLECTING])).batches
             if not collecting:
                 raise NoCollectingBatch.now()

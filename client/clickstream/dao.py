@@ -40,16 +40,16 @@ class ClickstreamDao(ABC):
         """Put a new session into the collecting batch, made if there is none, under the next number.
 
         A known id changes nothing and uses up no number: the outcome is DUPLICATE or CONFLICT (other content), with
-        what is stored. DUPLICATE is also what a retry gets whose first try was stored unseen.
+        what is stored. A retry also gets DUPLICATE if the first try was stored and its answer was lost.
         """
 
     @abstractmethod
     async def update_session(self, session: Session) -> RegisteredSession:
         """Replace a known session's content and move it to the collecting batch under a new number.
 
-        Content that it has in the collecting batch already changes nothing. A call whose answer was lost and that is
-        made again writes over somebody else's newer update, and moves the session once more if its batch was released
-        in between. Raises SessionNotFound.
+        Content that it already has in the collecting batch changes nothing. A retry after a lost answer overwrites a
+        newer update by somebody else, and moves the session again if its batch was released in between. Raises
+        SessionNotFound.
         """
 
     @abstractmethod
@@ -85,8 +85,9 @@ class ClickstreamDao(ABC):
         """Read a batch's sessions by ascending number, many to a page; there is at least one page.
 
         `after_number`: start after this number. `limit` 0: all. `events_limit` None: all of a session's events, 0:
-        none. `follow`: on a batch that collects (an empty `batch_id` means the one that does now) go on with sessions
-        as they are committed, with an empty page at once if there are none and now and then, until the batch is sealed.
+        none. `follow`: on a collecting batch (an empty `batch_id` means the one that collects now) go on with
+        sessions as they are committed, until the batch is sealed; while there are none, an empty page comes as a
+        heartbeat, at once and then every few seconds.
 
         Reading the same batch again after a page's `last_number` loses nothing and repeats nothing. With an empty
         `batch_id` it may be another batch: name the one whose sessions came. Raises BatchNotFound,
@@ -140,6 +141,6 @@ class ClickstreamDao(ABC):
     ) -> SessionBatch:
         """Set a batch's status; COLLECTING reopens it and clears its release.
 
-        With `expected_status`, a call whose answer was lost must not simply be made again: look at the batch first.
+        With `expected_status`, a call whose answer was lost must not simply be repeated: look at the batch first.
         Raises BatchNotFound, BatchAlreadyCollecting if another batch collects, BatchStatusMismatch.
         """

@@ -54,7 +54,7 @@ class EventStream:
 
     Events are gathered into requests by count, size and time. What is not acknowledged is kept, and sent again over a
     new connection if one is lost. `send` waits while too much is unacknowledged, so memory stays bounded. Leaving the
-    context, and `flush`, wait until everything is durable that was sent before. An event that was stored, but whose
+    context, and `flush`, wait until everything sent before is durable. An event that was stored, but whose
     acknowledgement was lost, counts as a duplicate.
 
     Several tasks may send. Once one leaves the context, `send` raises Cancelled.

@@ -1,4 +1,4 @@
-"""What a broken call means, and when to take it up again."""
+"""What a broken call means, and when to resume it."""
 
 from __future__ import annotations
 
@@ -98,12 +98,12 @@ def leaves_at(deadline_s: float) -> float:
 
 
 class Patience:
-    """How long a broken stream is taken up again: until nothing has come for `timeout_s` seconds since it broke.
+    """How long a broken stream is resumed: until nothing has come for `timeout_s` seconds since it broke.
 
-    Time in which nothing was to come, or nobody took what came, does not count.
+    Time in which nothing was due, or nobody took what came, does not count.
 
-    `token_changes`: a stream that ends since its token counts no longer is taken up with the one that counts by then.
-    So tokens are replaced without a gap.
+    `token_changes`: a stream that ends because its token is no longer valid is resumed with the current one, so that
+    tokens can be replaced without a gap.
     """
 
     TOKENS_TRIED = 3

@@ -125,7 +125,7 @@ class SyncEventStream:
         try:
             self._stream.raise_error()
         except Carried as carried:
-            carried.let_go()
+            carried.reraise()
 
     async def _taken(self) -> None:
         """Wait until the loop has taken what is gathered by now. A wait that is interrupted loses none of it."""

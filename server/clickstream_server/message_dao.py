@@ -1,8 +1,8 @@
-"""MessageDao: the interface that the service is made of, which takes and gives messages instead of models.
+"""MessageDao: the interface behind the servicers, which takes and returns protobuf messages instead of models.
 
-What is stored goes to the wire without a model in between, and what is sent goes to the storage without one: models
-took two thirds of the server's time for a session (`make bench ARGS=export`) and three quarters of it for an
-event (`ARGS=stream-events`). The interface's own methods are made of those with messages here.
+Between wire and storage no model is made, in either direction: models took two thirds of the server's time for a
+session (`make bench ARGS=export`) and three quarters of it for an event (`ARGS=stream-events`). The methods with
+models, which the contract's interface has, are built here on those with messages.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class EncodedAnswer(NamedTuple):
 class SessionAnswer(NamedTuple):
     """A session as a GetBatchSessionsResponse of its own, in bytes.
 
-    Such answers laid end to end are one with all of their sessions: so protobuf has it. They may be shared by many
-    readers, and nobody encodes a session twice.
+    Such answers laid end to end are one answer with all of their sessions: protobuf merges repeated fields so. Many
+    readers may share them, so that no session is encoded twice.
     """
 
     content: bytes
@@ -86,7 +86,7 @@ class BatchQuery:
 
 
 SentEvents = Sequence[event_pb2.SessionEvent | InvalidField]
-"""Events as they were sent. One that could not be read stands as its error, and is counted as REJECTED."""
+"""Events as they were sent. One that could not be parsed is its error instead, and is counted as REJECTED."""
 
 
 class SentBatch(Protocol):
@@ -100,7 +100,7 @@ class SentBatch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EventParts:
-    """As a request of PushEvents or StreamEvents, some of whose events could not be read."""
+    """As a request of PushEvents or StreamEvents, some of whose events could not be parsed."""
 
     sequence: int
     events: SentEvents
@@ -108,7 +108,7 @@ class EventParts:
 
 @dataclass(frozen=True, slots=True)
 class ItemParts:
-    """As an ImportItem, whose session or some of whose events could not be read."""
+    """As an ImportItem, whose session or some of whose events could not be parsed."""
 
     session: session_pb2.Session | InvalidField | None
     events: SentEvents
@@ -116,7 +116,7 @@ class ItemParts:
 
 @dataclass(frozen=True, slots=True)
 class ChunkParts:
-    """As an ImportChunk, some of whose items could not be read."""
+    """As an ImportChunk, some of whose items could not be parsed."""
 
     sequence: int
     items: Sequence[pb_transfer.ImportItem | ItemParts]

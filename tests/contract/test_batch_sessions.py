@@ -55,7 +55,7 @@ async def next_page(pages: AsyncGenerator[SessionPage, None]) -> SessionPage:
 
 
 async def next_sessions(pages: AsyncGenerator[SessionPage, None]) -> SessionPage:
-    """The next page that is more than a sign of life."""
+    """The next page that is more than a heartbeat."""
     while True:
         page = await next_page(pages)
         if page.sessions or page.sealed:
@@ -72,7 +72,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def lively(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs of life come at once."""
-    monkeypatch.setattr(reader, "SIGN_OF_LIFE_S", 0.05)
+    monkeypatch.setattr(reader, "HEARTBEAT_S", 0.05)
 
 
 # --- what comes, and in what order ----------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ async def test_following_shows_a_sign_of_life_at_once(dao: ClickstreamDao, monke
 
     A client takes a stream up again only if something had come.
     """
-    monkeypatch.setattr(reader, "SIGN_OF_LIFE_S", 3600.0)
+    monkeypatch.setattr(reader, "HEARTBEAT_S", 3600.0)
     batch_id = await filled(dao, 2)
     async with aclosing(dao.get_batch_pages(batch_id, follow=True, after_number=2)) as pages:
         page = await next_page(pages)
@@ -374,7 +374,7 @@ async def test_commits_that_bring_nothing_hold_up_no_sign_of_life(
     dao: ClickstreamDao, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While only sessions come that the reader does not want, empty pages tell how far it is."""
-    monkeypatch.setattr(reader, "SIGN_OF_LIFE_S", 0.5)
+    monkeypatch.setattr(reader, "HEARTBEAT_S", 0.5)
     batch_id = await filled(dao, 1)
 
     async def write() -> None:

@@ -149,7 +149,7 @@ async def test_a_deaf_watch_is_opened_anew_once(dao: MongoClickstreamDao, monkey
         opened += 1
 
     monkeypatch.setattr(batch_reader, "PAGE_SESSIONS", 1)
-    monkeypatch.setattr(batch_reader, "SIGN_OF_LIFE_S", 0.05)
+    monkeypatch.setattr(batch_reader, "HEARTBEAT_S", 0.05)
     monkeypatch.setattr(Changed, "set", lambda _changed: None)
     monkeypatch.setattr(BatchWatcher, "reopen", reopen)
     await register(dao, 1)

@@ -1,4 +1,4 @@
-"""Asks for a token, before the request is even read; ends streams whose token counts no longer."""
+"""Asks for a token, before the request is even read; ends streams whose token is no longer valid."""
 
 from __future__ import annotations
 

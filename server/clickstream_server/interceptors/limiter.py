@@ -25,11 +25,11 @@ _RETRY_S = [milliseconds / 1000 for milliseconds in range(250, 750, 5)]
 
 
 _GROWN_MESSAGES = 4 * SLOW_MAX
-"""While a request comes, the process may grow by so many of the largest: eight calls and eight streams, each twice."""
+"""While one arrives, the process may grow by so many of the largest: eight calls and eight streams, each twice."""
 _GROWN_BYTES_LEAST = 128 * 1024 * 1024
-"""By so much in any case: it may be something else that takes it."""
+"""By so much in any case: something else may take it."""
 _EXEMPT = nullcontext()
-_held: ContextVar[_Held | None] = ContextVar("clickstream_request_held", default=None)
+_reserved: ContextVar[_Reservation | None] = ContextVar("clickstream_request_reserved", default=None)
 
 
 def _nothing(_limit: str) -> None:
@@ -39,21 +39,21 @@ def _nothing(_limit: str) -> None:
 class Limiter:
     """Unary calls and streams are counted apart, so that neither starves the other.
 
-    Health is never refused for what else there is to do: of it, only requests that are large or do not come are.
+    Health is never refused for load: only those of its requests that are large or do not arrive are given up.
 
     Stands innermost: what is refused for other reasons takes no room. `refused` is called with what there was too much
-    of.
+    of, such as CALLS.
     """
 
     def __init__(self, bounds: Bounds | None = None, *, refused: Callable[[str], None] = _nothing) -> None:
         self._bounds = bounds or Bounds()
-        self._tell = refused
+        self._count_refusal = refused
         self._load = Load(self._bounds.calls_max, self._bounds.queue_s_max)
         self._streams = 0
-        self._call_bytes, self._stream_bytes = _Bytes(), _Bytes()
+        self._call_bytes, self._stream_bytes = _BytePool(), _BytePool()
         grown_bytes_max = max(_GROWN_BYTES_LEAST, _GROWN_MESSAGES * self._bounds.message_bytes_max)
         self._receiving, self._receiving_of_streams = Receiving(grown_bytes_max), Receiving(grown_bytes_max)
-        # Who asks for health may be a stranger: who is stuck is sent away even if nobody else waits.
+        # Strangers may ask for health: a request that is stuck is given up even if nobody else waits.
         self._receiving_of_health = Receiving(_GROWN_BYTES_LEAST, stopping=True)
         self._ready = cycle([_overloaded(retry_after_s) for retry_after_s in sample(_RETRY_S, len(_RETRY_S))])
 
@@ -80,11 +80,11 @@ class Limiter:
         return answer
 
     def _reading_stream(
-        self, behaviour: Callable[[Any, Context], Any], receiving: Receiving, counted: _Bytes | None
+        self, behaviour: Callable[[Any, Context], Any], receiving: Receiving, counted: _BytePool | None
     ) -> Callable[..., AsyncIterator[Any]]:
         async def stream(_: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            held = _Held(counted or _Bytes())
-            _held.set(held)
+            held = _Reservation(counted or _BytePool())
+            _reserved.set(held)
             try:
                 request = await self._request(context, receiving)
                 async with aclosing(behaviour(request, context)) as answers:
@@ -112,16 +112,16 @@ class Limiter:
     def refused(self) -> Overloaded:
         """It is refused: the error for it, which is not to be raised, since others get the same one."""
         self._load.refused()
-        self._tell(CALLS)
+        self._count_refusal(CALLS)
         return next(self._ready)
 
     def stream(self, change: int) -> None:
         """So many streams more."""
         self._streams += change
 
-    def begin(self) -> tuple[Begun, _Held]:
-        """An admitted call begins; return what `end` is to be told, and what its request is to be counted in."""
-        return self._load.begin(), _Held(self._call_bytes)
+    def begin(self) -> tuple[Begun, _Reservation]:
+        """An admitted call begins; return what `end` needs to know, and what its request is to be counted in."""
+        return self._load.begin(), _Reservation(self._call_bytes)
 
     def end(self, admitted: _Admitted, *, answered: bool) -> None:
         """It has ended."""
@@ -137,7 +137,7 @@ class Limiter:
 
         One alone may be of any size. Of calls that send many, messages are not counted: what reads them bounds them.
         """
-        held = _held.get()
+        held = _reserved.get()
         if held is None or held.take(size, self._bounds.request_bytes_max):
             return None
         return self._refusal(BYTES)
@@ -155,7 +155,7 @@ class Limiter:
         return request
 
     def _refusal(self, limit: str) -> Overloaded:
-        self._tell(limit)
+        self._count_refusal(limit)
         return _overloaded(choice(_RETRY_S))
 
 
@@ -163,8 +163,8 @@ def _overloaded(retry_after_s: float) -> Overloaded:
     return Overloaded("the server has as much to do as it can take on; try again later", retry_after_s=retry_after_s)
 
 
-class _Bytes:
-    """How many bytes requests have that are held now."""
+class _BytePool:
+    """How many bytes the requests that are held now have."""
 
     __slots__ = ("held",)
 
@@ -172,25 +172,25 @@ class _Bytes:
         self.held = 0
 
 
-class _Held:
-    """What one call's request has of them."""
+class _Reservation:
+    """What one call's request has of a pool."""
 
-    __slots__ = ("_all", "_size")
+    __slots__ = ("_pool", "_size")
 
-    def __init__(self, every: _Bytes) -> None:
-        self._all = every
+    def __init__(self, pool: _BytePool) -> None:
+        self._pool = pool
         self._size = 0
 
     def take(self, size: int, most: int) -> bool:
-        """Whether there is room for so many."""
-        if self._all.held and self._all.held + size > most:
+        """Take so many bytes, unless the pool would pass `most`; alone, any number. Return whether it did."""
+        if self._pool.held and self._pool.held + size > most:
             return False
         self._size += size
-        self._all.held += size
+        self._pool.held += size
         return True
 
     def release(self) -> None:
-        self._all.held -= self._size
+        self._pool.held -= self._size
         self._size = 0
 
 
@@ -205,7 +205,7 @@ class _Admitted:
 
     def __enter__(self) -> None:
         self.begun, self.held = self._limiter.begin()
-        _held.set(self.held)  # for the rest of this task, which is the call
+        _reserved.set(self.held)  # for the rest of this task, which is the call
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -70,7 +70,7 @@ class Load:
         return self.calls_bound < self._calls_max
 
     def begin(self) -> Begun:
-        """A call begins; return what `end` is to be told."""
+        """A call begins; return what `end` needs to know."""
         now = self._clock()
         if self.in_flight <= _UNLOADED_CALLS and now - self._window_since >= _PAUSE_S:  # what was before it is over
             self._calm_since, self.calls_bound = now, self._calls_max

@@ -16,7 +16,7 @@ from clickstream_server.interceptors.call import Call, Handler
 from clickstream_server.message_dao import EncodedAnswer
 
 _LATE_S = 0.25
-"""Who goes away so shortly before the deadline had none left: a client's clock began before the server's."""
+"""A client that goes away so shortly before the deadline has met it: its clock began before the server's."""
 _CODES = {code: code.name for code in grpc.StatusCode}
 
 

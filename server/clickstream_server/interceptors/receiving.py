@@ -1,4 +1,4 @@
-"""Requests of calls that send one: only a few may be large or slow to come, so that they do not fill the memory."""
+"""Requests of calls that send one: only a few may be large or slow to arrive, so that they do not fill the memory."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any, NamedTuple
 from clickstream_server.interceptors.call import Context
 
 SLOW_MAX = 8
-"""So many requests at a time may be large, or slow to come. Each may take twice a message's size of memory."""
+"""So many requests at a time may be large or slow. Each may take twice a message's size of memory."""
 _ROUND_S = 0.05
-"""So often is looked at what does not come. After that come..."""
+"""A round is so long, and `_TURNS` turns of the event loop; then those that have not arrived are looked at."""
 _TURNS = 8
-"""... so many turns of the event loop, in which gRPC can hand over what has come while the loop was busy."""
+"""In these gRPC can hand over what arrived while the loop was busy."""
 _LARGE_ROUNDS = 1
-"""A request that is missing for more rounds is large, if the process has grown meanwhile. By rounds and not by time,
-since it may be the server that is slow: then rounds last longer. With 3, sixty messages of 7 and 14 MiB took 231 to 429
-MiB, with 1 at most 286."""
+"""A request that takes more rounds is large, if the process has grown by `_GROWN_BYTES` meanwhile. By rounds and not by
+time, since it may be the server that is slow: then rounds last longer. With 3, sixty messages of 7 and 14 MiB took 231
+to 429 MiB, with 1 at most 286."""
 _GROWN_BYTES = 32 * 1024 * 1024
-"""By so much. If it has not, gRPC's threads may be those that wait, for a busy processor: up to half a second was seen
-in which nothing came of thousands of small requests."""
+"""If it has not, it may be gRPC's threads that wait, for a busy processor: for up to half a second nothing arrived of
+thousands of small requests."""
 _SLOW_ROUNDS = 20
-"""One that is missing for more rounds is slow to come."""
+"""One that takes more rounds is slow."""
 _STUCK_ROUNDS = 100
-"""One that is missing after so many gives way to others."""
+"""One that takes more rounds is stuck, and gives way to others."""
 _STATM = Path("/proc/self/statm")
 """See proc(5). Other systems than Linux have none, and every request is taken to be large."""
 
@@ -39,11 +39,11 @@ class _Begun(NamedTuple):
 
 
 class Receiving:
-    """The requests that are coming in. Past SLOW_MAX that are large or slow, some are given up.
+    """The requests that are being received. Of those that are large or slow, all but SLOW_MAX are given up.
 
-    So are those of them in whose time the process grew by `grown_bytes_max`, however few they are: gRPC looks at its
-    bound for messages only when all of one is there, and eight requests that went on for five seconds were 2.9 GB.
-    Once it is `stopping`, all that are stuck are given up, too.
+    So is each of them during which the process grew by `grown_bytes_max`, however few they are: gRPC looks at its bound
+    for messages only when all of one is there, and eight requests that went on for five seconds took 2.9 GB. Once it is
+    `stopping`, all that are stuck are given up, too.
     """
 
     def __init__(self, grown_bytes_max: int, *, stopping: bool = False) -> None:

@@ -1,8 +1,8 @@
 """Protobuf messages -> checked BSON documents: what writers send. Pure; the opposite of `to_pb.py`.
 
-One walk over a message makes its document and finds whether something is wrong with it; what is wrong, and where, the
-models say then, which hold the same rules (`wire.session_from_pb`). A model of each message would take most of the
-server's time for it: an event takes 6 µs so, and took 15. See docs/adr/0016-writes-without-a-model.md.
+One walk over a message makes its document and finds whether anything is wrong with it. If so, the models, which have
+the same rules, say what and where (`wire.session_from_pb`). To make a model of each message would take most of the
+server's time for it: an event takes 6 µs, and took 15. See docs/adr/0016-writes-without-a-model.md.
 """
 
 from __future__ import annotations

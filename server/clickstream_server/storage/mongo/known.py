@@ -1,4 +1,4 @@
-"""What is stored of what is sent again: enough of it to tell a retry from a conflict.
+"""What is stored under the keys of what is sent: enough of it to tell a retry from a conflict.
 
 What is sent may be small where what is stored under the same keys is large. So memory is bounded by what is sent.
 """
@@ -43,7 +43,7 @@ async def _known(
     canonical: Callable[[Document], bytes],
     session: Any,
 ) -> dict[K, Document]:
-    """How something reads now is found out where its hash is another than that of what is sent, and only there."""
+    """Only where the stored hash differs from that of what is sent, the document is read, to see how it reads now."""
     ids, hashes = {}, dict[K, set[bytes]]()
     for document in sent:
         ids[key := key_of(document)] = document["_id"]

@@ -32,7 +32,7 @@ def document_sizes(batch: bytes) -> Iterator[int]:
 
 
 async def first_batch(cursor: Any, most: int) -> tuple[list[dict[str, Any]], bool]:
-    """What the first answer to a query for raw batches holds, `most` documents or 16 MiB; and whether that is all."""
+    """The documents of the first answer to a query of raw batches, up to `most` or 16 MiB, and whether they are all."""
     batches = await maybe_await(cursor.batch_size(most + 1).to_list(1))
     complete = not cursor.alive
     if not complete:
@@ -41,10 +41,10 @@ async def first_batch(cursor: Any, most: int) -> tuple[list[dict[str, Any]], boo
 
 
 async def batches_of(cursor: Any) -> AsyncGenerator[Any, None]:
-    """What the cursor brings. Closed before its end (see `aclosing`), it closes the cursor, and waits for nothing.
+    """The cursor's batches. Closed before its end (see `aclosing`), it closes the cursor, and waits for nothing.
 
-    An answer that is under way is let come, also if nobody waits for it any more: only the first one tells the cursor's
-    id. Given up, it would leave a cursor that MongoDB keeps as long as the session is in use, by whomever.
+    An answer that is under way is awaited even if nobody wants it any more: only the first answer has the cursor's id.
+    Given up, it would leave behind a cursor that MongoDB keeps for as long as anybody uses the session.
     """
     try:
         while True:

@@ -36,7 +36,7 @@ from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.to_pb import session_answer
 from clickstream_server.storage.mongo.watcher import BatchWatcher, Changed, Lag
 
-SIGN_OF_LIFE_S = 5.0
+HEARTBEAT_S = 5.0
 _PAGES_AT_ONCE = 6
 """So many are read and encoded at a time, of all readers together, but for first ones. Without that bound many readers
 take several times the memory, and each page so long that it may run out of time.
@@ -92,15 +92,15 @@ class BatchReader:
                     async for page in pages:
                         message, rest = await page.message(), _rest(query, page)
                         ended = rest is None or page.sealed or (page.complete and not query.follow)
-                        # Who waits learns at once that there is somebody to wait for, and then every few seconds.
-                        if page.count or ended or monotonic() - said_at > SIGN_OF_LIFE_S:
+                        # A reader that waits gets a heartbeat at once, and then every few seconds.
+                        if page.count or ended or monotonic() - said_at > HEARTBEAT_S:
                             yield message
                             said_at = monotonic()
                         changed.took(message, complete=page.complete)
                         query = rest or query
                 if ended:
                     return
-                told = await changed.wait(max(0.0, said_at + SIGN_OF_LIFE_S - monotonic()))
+                told = await changed.wait(max(0.0, said_at + HEARTBEAT_S - monotonic()))
                 if not told:
                     yield replace(message, sessions=())
                     said_at = monotonic()

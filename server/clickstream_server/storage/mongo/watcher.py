@@ -1,4 +1,4 @@
-"""One watch of the database for all readers that follow a batch.
+"""One change stream for all readers that follow a batch.
 
 Every commit on a batch writes the batch's document, so one change stream over the batches tells every reader when to
 look again. It only wakes them: what they read, they read from the database, so a lost stream loses nothing.
