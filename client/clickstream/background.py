@@ -12,8 +12,8 @@ from queue import SimpleQueue
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from clickstream import forks
+from clickstream.call_errors import client_closed
 from clickstream.client import ClickstreamClient
-from clickstream.resume import client_closed
 
 T = TypeVar("T")
 S = TypeVar("S")

@@ -13,8 +13,8 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from clickstream import forks
+from clickstream.call_errors import client_closed, failure_of, is_momentary, is_task_cancelled
 from clickstream.errors import DeadlineExceeded, MessageTooLarge, Overloaded, ResourceExhausted, Unavailable
-from clickstream.resume import client_closed, failure_of, is_momentary, is_task_cancelled
 from clickstream.throttling import Throttle
 from clickstream.tracing import trace_options
 

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from clickstream import forks, transfer_wire, wire
 from clickstream.access import Access
+from clickstream.call_errors import client_closed, failure_of, is_task_cancelled
 from clickstream.calling import Caller, check_deadlines, check_size, written
 from clickstream.channel import channel_options
 from clickstream.credentials import Tls, Token
@@ -43,7 +44,7 @@ from clickstream.models import (
     SessionWithEvents,
 )
 from clickstream.reading import go_on_batch, go_on_export, resumed
-from clickstream.resume import Patience, client_closed, failure_of, is_task_cancelled
+from clickstream.resume import Patience
 from clickstream.transfer import (
     EventAck,
     EventBatch,

@@ -13,10 +13,11 @@ from typing import Any, Self
 import grpc.aio
 
 from clickstream import transfer_wire, wire
+from clickstream.call_errors import lost_connection
 from clickstream.errors import Cancelled, ClickstreamError, MessageTooLarge, Unavailable
 from clickstream.models import ItemFailure, PushResult, SessionEvent
 from clickstream.outbox import Outbox
-from clickstream.resume import Patience, lost_connection
+from clickstream.resume import Patience
 from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 

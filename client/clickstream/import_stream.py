@@ -12,10 +12,11 @@ from typing import Any
 import grpc.aio
 
 from clickstream import transfer_wire
+from clickstream.call_errors import lost_connection
 from clickstream.calling import check_size
 from clickstream.errors import ClickstreamError, InvalidField, Unavailable
 from clickstream.outbox import Outbox
-from clickstream.resume import Patience, lost_connection
+from clickstream.resume import Patience
 from clickstream.transfer import (
     NO_SEQUENCE,
     ImportChunk,

@@ -9,8 +9,9 @@ from typing import Any
 import grpc.aio
 from google.protobuf.message import Message
 
+from clickstream.call_errors import client_closed, failure_of, is_task_cancelled
 from clickstream.calling import started
-from clickstream.resume import Patience, client_closed, failure_of, is_task_cancelled
+from clickstream.resume import Patience
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 

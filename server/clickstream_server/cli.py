@@ -199,8 +199,8 @@ async def _ping(given: argparse.Namespace) -> int:
     import grpc.aio
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from clickstream.call_errors import failure_of
     from clickstream.errors import MissingCredentials
-    from clickstream.resume import failure_of
 
     channel = access_of(given).channel([])
     stub: Any = health_pb2_grpc.HealthStub(channel)

@@ -15,7 +15,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from clickstream import ClickstreamError, FieldViolation
-from clickstream.resume import failure_of
+from clickstream.call_errors import failure_of
 from clickstream.v1 import clickstream_service_pb2 as pb_service
 from clickstream.v1 import event_pb2, session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb

@@ -31,7 +31,7 @@ from clickstream import (
     SessionEvent,
     ShuttingDown,
 )
-from clickstream.resume import failure_of
+from clickstream.call_errors import failure_of
 from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as pb
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub

@@ -12,8 +12,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_V1ALPHA
 from guarded import Guarded
 
+from clickstream.call_errors import failure_of
 from clickstream.errors import ClickstreamError, MethodNotAllowed, PermissionDenied, Unauthenticated
-from clickstream.resume import failure_of
 from clickstream.v1 import clickstream_service_pb2, transfer_service_pb2
 from clickstream_server.reflection import REFLECTION_V1
 from clickstream_server.security.roles import ROLES, Role, roles_for

@@ -28,8 +28,8 @@ from clickstream import (
     TokenFile,
     Unauthenticated,
 )
+from clickstream.call_errors import failure_of
 from clickstream.export import ExportFilter
-from clickstream.resume import failure_of
 from clickstream.transfer import ImportChunk, ImportConfig, ImportItem
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
