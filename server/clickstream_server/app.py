@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -52,6 +53,7 @@ _LAST_ANSWERS_S = 2.0
 """How long clients may take for their last answers once all calls are done."""
 _COLLECT_AGAIN_S = 0.5
 _PAGE = "clickstream_server.ui.page"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             await _stop(server, drain, settings.drain_s)
 
         async def cut_off() -> None:
+            _end_what_runs(drain, "at once")
             await _cut_off(server)
             await health.stop()  # before the database goes, of which it would complain
 
@@ -174,20 +177,29 @@ async def page_beside(
 
 
 async def _stop(server: grpc.aio.Server, drain: Drain, drain_s: float) -> None:
-    """End the streams, and let calls that run finish within `drain_s` seconds.
+    """End the streams, and let calls that run finish within `drain_s` seconds; what runs on is ended then.
 
     Who does not take what is left to be sent is cut off soon after that: else one reader that hangs, or whose machine
     is gone, would hold up every stop for the whole time.
     """
     drain.drain()
     await drain.told(_TOLD_S)  # a call that comes while gRPC stops ends as CANCELLED, without a word of ours
-    stopping = asyncio.create_task(server.stop(drain_s))
+    # gRPC would cut off what runs on without a word, neither to its client nor to us.
+    stopping = asyncio.create_task(server.stop(drain_s + _LAST_ANSWERS_S))
     done = asyncio.create_task(drain.done())
-    await asyncio.wait([stopping, done], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([stopping, done], timeout=drain_s, return_when=asyncio.FIRST_COMPLETED)
     done.cancel()
+    _end_what_runs(drain, f"after {drain_s:g} s")
     await asyncio.wait([stopping], timeout=_LAST_ANSWERS_S)
     await _cut_off(server)
     await stopping
+
+
+def _end_what_runs(drain: Drain, when: str) -> None:
+    """End it, and say so: its callers do not know what became of it."""
+    calls, streams = drain.cut_off()
+    if calls or streams:
+        _log.warning("cut off by the stop %s: calls=%d streams=%d", when, calls, streams)
 
 
 async def _cut_off(server: grpc.aio.Server) -> None:

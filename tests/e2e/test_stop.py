@@ -16,7 +16,10 @@ import grpc
 import grpc.aio
 import pytest
 
-from clickstream import ClickstreamClient, Session, Unavailable
+from clickstream import ClickstreamClient, Session, ShuttingDown, Unavailable
+from clickstream.resume import failure_of
+from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream_server import app, listening
 from clickstream_server.config import Settings
 from clickstream_server.embedded import EmbeddedMongo
@@ -151,3 +154,64 @@ async def test_a_stop_waits_for_calls_that_run(tmp_path: Path) -> None:
 
         assert 1 == (await registering).session.session_number
         await stopping
+
+
+async def test_a_stream_that_has_just_begun_ends_with_a_reason(
+    mongodb_uri: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop that comes while a stream's first answer is on its way ends the stream with SHUTTING_DOWN all the same."""
+    monkeypatch.setattr(app, "_LAST_ANSWERS_S", PATIENCE_S)  # time enough to take what is left
+    async with AsyncExitStack() as stack, asyncio.timeout(2 * PATIENCE_S):
+        server = await stack.enter_async_context(AsyncExitStack())
+        running = await server.enter_async_context(app.running(settings(mongodb_uri, database, LONG_S)))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(running.address))
+        stub = ClickstreamServiceStub(channel)
+        large = pb.RegisterSessionRequest(session={"session_id": "s", "search_query": {"string_value": "x" * 900_000}})
+        batch_id = (await stub.RegisterSession(large)).session.batch_id
+        reading = stub.GetBatchSessions(pb.GetBatchSessionsRequest(batch_id=batch_id))
+        await reading.initial_metadata()  # the answer behind it is larger than what it may send to who does not read
+        stopping = asyncio.create_task(server.aclose())
+
+        async def drains() -> bool:
+            try:
+                await channel.unary_unary("/clickstream.v1.ClickstreamService/ListBatches")(b"")
+            except grpc.aio.AioRpcError as error:
+                return isinstance(failure_of(error), ShuttingDown)
+            return False
+
+        await eventually(drains, "it drains")
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            while await reading.read() is not grpc.aio.EOF:
+                pass
+        await stopping
+
+    assert isinstance(failure_of(raised.value), ShuttingDown), raised.value
+
+
+async def test_what_a_stop_cuts_off_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Calls that run on when the time to drain is over end with SHUTTING_DOWN, and the log says how many."""
+    mongo = EmbeddedMongo(tmp_path)
+    uri = await mongo.start()
+    frozen = mongod_pid(tmp_path)
+    async with AsyncExitStack() as stack, asyncio.timeout(2 * PATIENCE_S):
+        stack.push_async_callback(mongo.stop)
+        stack.callback(os.kill, frozen, signal.SIGCONT)
+        server = await stack.enter_async_context(AsyncExitStack())
+        running = await server.enter_async_context(app.running(settings(uri, "stop", 0.5)))
+        options = [("grpc.enable_retries", 0)]
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(running.address, options=options))
+        stub = ClickstreamServiceStub(channel)
+        await stub.ListBatches(pb.ListBatchesRequest())
+        await freeze(frozen)
+        registering = stub.RegisterSession(pb.RegisterSessionRequest(session={"session_id": "s"}), timeout=LONG_S)
+        await eventually(group_commit_runs, "the registration is under way")
+        await server.aclose()
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await registering
+
+    assert isinstance(failure_of(raised.value), ShuttingDown), raised.value
+    (said,) = [record for record in caplog.records if record.name == app.__name__]
+    assert ("WARNING", "cut off by the stop after 0.5 s: calls=1 streams=0") == (
+        said.levelname,
+        said.getMessage(),
+    )

@@ -24,8 +24,8 @@ class Drain:
     """Knows the calls that run; refuses all until `admit`, and others once it drains."""
 
     def __init__(self, *, admits: bool = False) -> None:
+        self._calls: set[asyncio.Task[Any]] = set()
         self._streams: set[asyncio.Task[Any]] = set()
-        self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._refusal: ClickstreamError | None = StorageUnavailable(
@@ -64,6 +64,12 @@ class Drain:
         """Wait until no call runs: all that is left of them is to be sent."""
         await self._idle.wait()
 
+    def cut_off(self) -> tuple[int, int]:
+        """End whatever still runs; return how many calls that answer once, and how many streams, that is."""
+        for task in (*self._calls, *self._streams):
+            task.cancel()
+        return len(self._calls), len(self._streams)
+
     def check(self, call: Call) -> None:
         """Raise if the call is not taken."""
         if self._refusal is not None and not self._is_answered(call):
@@ -79,37 +85,36 @@ class Drain:
         """Take note of the call, or raise."""
         self.check(call)
         begin_deadline(call.context.time_remaining())
-        return _Running(self, asyncio.current_task() if call.streams else None)
+        return _Running(self._streams if call.streams else self._calls, self)
 
-    def began(self, stream: asyncio.Task[Any] | None) -> None:
-        """A call runs. `stream`: its task, if it is a stream."""
-        if stream is not None:
-            self._streams.add(stream)
-        self._running += 1
+    def began(self) -> None:
+        """A call runs."""
         self._idle.clear()
 
-    def ended(self, stream: asyncio.Task[Any] | None) -> None:
-        """It runs no more."""
-        if stream is not None:
-            self._streams.discard(stream)
-        self._running -= 1
-        if not self._running:
+    def ended(self) -> None:
+        """One runs no more."""
+        if not self._calls and not self._streams:
             self._idle.set()
 
 
 class _Running:
-    """Around one call."""
+    """Around one call. `like_it`: the tasks of all such calls that run."""
 
-    __slots__ = ("_drain", "_stream")
+    __slots__ = ("_drain", "_like_it", "_task")
 
-    def __init__(self, drain: Drain, stream: asyncio.Task[Any] | None) -> None:
+    def __init__(self, like_it: set[asyncio.Task[Any]], drain: Drain) -> None:
+        self._like_it = like_it
         self._drain = drain
-        self._stream = stream
 
     def __enter__(self) -> None:
-        self._drain.began(self._stream)
+        task = asyncio.current_task()
+        assert task is not None, "gRPC runs each call in a task"
+        self._task = task
+        self._like_it.add(task)
+        self._drain.began()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._drain.ended(self._stream)
+        self._like_it.discard(self._task)
+        self._drain.ended()

@@ -6,6 +6,7 @@ once. With six interceptors all of this cost 226 µs a call with 64 in flight, n
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -24,6 +25,9 @@ from clickstream_server.interceptors.observe import Observe
 from clickstream_server.interceptors.parsing import Parsing
 from clickstream_server.interceptors.trailers import set_trailers
 from clickstream_server.message_dao import EncodedAnswer
+
+_BEGIN_S = 1.0
+"""Longer than it takes to write a few bytes to who reads at all."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -116,12 +120,37 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                             await answers
                             return
                         async with aclosing(answers):
+                            begun = False
                             async for answer in answers:
+                                if not begun:
+                                    await _begin(context)
+                                    begun = True
                                 await context.write(answer)
                 except BaseException as error:
                     await answer_with(call, error)
 
         return stream
+
+
+async def _begin(context: Context) -> None:
+    """Tell the client that answers come; to its end, also where this is cancelled meanwhile.
+
+    gRPC tells it with the first answer, and takes note only once that has gone. A stream that is ended before could not
+    be given a status: telling it once more fails, and the client would wait until it is cut off.
+    """
+    telling = asyncio.ensure_future(context.send_initial_metadata(()))
+    telling.add_done_callback(_look_at)
+    try:
+        await asyncio.shield(telling)
+    except asyncio.CancelledError:
+        await asyncio.wait([telling], timeout=_BEGIN_S)
+        raise
+
+
+def _look_at(telling: asyncio.Future[None]) -> None:
+    """Else asyncio complains of an error that nobody looked at."""
+    if not telling.cancelled():
+        telling.exception()
 
 
 def _or_encoded(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
