@@ -138,7 +138,7 @@ async def _serve(given: argparse.Namespace) -> int:
     from clickstream_server.config import Settings, load_settings, mistaken_settings, unknown_settings
     from clickstream_server.files import allow_as_many_as_there_may_be
     from clickstream_server.observe.logs import set_up_logging
-    from clickstream_server.process import Serving, show_where_it_stands, use_memory_well
+    from clickstream_server.process import Serving, hangup, show_where_it_stands, use_memory_well
 
     show_where_it_stands()
     settings = load_settings({name: getattr(given, name) for name in Settings.model_fields}, os.environ)
@@ -164,8 +164,13 @@ async def _serve(given: argparse.Namespace) -> int:
             serving.stop_at_once()
         serving.stop()
 
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, ask_to_stop)
+        loop.add_signal_handler(number, ask_to_stop)
+    for number in hangup():
+        loop.add_signal_handler(
+            number, serving.stop
+        )  # a terminal that goes away sends it twice: it does not mean at once
     if not await serving.ended() and not in_order:
         print("clickstream: stopped before everything was done", file=sys.stderr)
         return INTERRUPTED

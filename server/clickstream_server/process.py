@@ -9,6 +9,7 @@ import gc
 import os
 import platform
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -76,6 +77,12 @@ async def ending(
     except asyncio.CancelledError:
         await at_once()
         raise
+
+
+def hangup() -> tuple[signal.Signals, ...]:
+    """The signal of a terminal that has gone: a stop like SIGTERM, unless whoever started us ignores it (nohup)."""
+    signals = () if sys.platform == "win32" else (signal.SIGHUP,)
+    return tuple(number for number in signals if signal.getsignal(number) is not signal.SIG_IGN)
 
 
 class Serving:

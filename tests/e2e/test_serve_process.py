@@ -90,3 +90,31 @@ async def test_it_serves_whatever_its_streams_are(tmp_path: Path, closed: str) -
         async with asyncio.timeout(PATIENCE_S):
             await shell.wait()
     assert "0" == code.read_text().strip()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_terminal_that_goes_away_is_a_stop_in_order(mongodb_uri: str, database: str, workers: int) -> None:
+    """SIGHUP, which comes twice then, stops it as SIGTERM does once."""
+    server = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database, workers=workers)
+    async with ClickstreamClient(server.address) as client:
+        await client.register_session(Session(session_id="s"))
+    server.signal(signal.SIGHUP)
+    server.signal(signal.SIGHUP)
+
+    assert 0 == await server.exited()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_it_outlives_its_terminal_under_nohup(mongodb_uri: str, database: str, workers: int) -> None:
+    """Where whoever started it ignores SIGHUP, it goes on with its workers."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        server = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database, workers=workers)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    pids = worker_pids(server.pid)
+    server.signal(signal.SIGHUP)
+    async with ClickstreamClient(server.address) as client:
+        await client.register_session(Session(session_id="s"))
+    assert pids == worker_pids(server.pid)
+    assert 0 == await server.stop()
