@@ -38,7 +38,7 @@ async def eventually(condition: Callable[[], Awaitable[Any]], what: str, patienc
         await asyncio.sleep(0.02)
 
 
-async def stands_still(read: Callable[[], int]) -> int:
+async def stands_still(read: Callable[[], Any]) -> Any:
     """The value once it has not changed for half a second: there is no event that tells of nothing happening."""
     value, since = read(), monotonic()
     while monotonic() - since < 0.5:

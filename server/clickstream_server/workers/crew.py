@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
+from clickstream_server.workers.watch import watched
 from clickstream_server.workers.words import FAILED, HANGS_AFTER_S, SERVING
 
 _log = logging.getLogger(__name__)
@@ -148,13 +149,21 @@ class Crew:
             self._serving.add(number)
             if len(self._serving) == self._count and not self._all_serve.done():
                 self._all_serve.set_result(None)
-        async for line in process.stdout:
-            if report == SERVING and line.endswith(b"\n"):  # else it died while it told
-                self._observer.heard(number, line)
+            await self._hear(number, process, process.stdout)
+        await process.stdout.read()
         await exited
         self._observer.ended(number)
         self._serving.discard(number)
         return report, _how_it_ended(process, report), monotonic() - began
+
+    async def _hear(self, number: int, process: asyncio.subprocess.Process, said: asyncio.StreamReader) -> None:
+        """Pass on what a worker that serves says, until it has ended; if it falls silent it is ended."""
+        async with watched(number, process) as watch:
+            async for line in said:
+                watch.heard()
+                if line.endswith(b"\n") and line.strip():  # else it died while it told, or has nothing to tell
+                    self._observer.heard(number, line)
+            await process.wait()
 
     def _give_up_if_hopeless(self, number: int, report: str, deaths: int, ended: str) -> None:
         """At the start what keeps one from serving will keep the next; later, workers that serve are worth more."""

@@ -1,8 +1,9 @@
-"""A worker tells its supervisor what it has counted, over the pipe by which it has said that it serves."""
+"""A worker tells its supervisor that it lives, and what it has counted, by the pipe on which it said that it serves."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +12,7 @@ _EVERY_S = 1.0
 _LAST_S = 1.0
 """How long the last line may take on its way."""
 _LOOK_AGAIN_S = 0.02
+_log = logging.getLogger(__name__)
 
 
 class Teller:
@@ -31,7 +33,7 @@ class Teller:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_S):
                 await self._told()
-                self._transport.write(self._line())
+                self._transport.write(self._said())
                 await self._told()
         self._transport.abort()
 
@@ -40,8 +42,16 @@ class Teller:
         self._transport, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.BaseProtocol, file)
         while not self._transport.is_closing():
             if not self._transport.get_write_buffer_size():  # a line is old by the time that it would be read
-                self._transport.write(self._line())
+                self._transport.write(self._said())
             await asyncio.sleep(_EVERY_S)
+
+    def _said(self) -> bytes:
+        """A line in any case: whoever says nothing is taken to hang."""
+        try:
+            return self._line()
+        except Exception:
+            _log.exception("what was counted cannot be told")
+            return b"\n"
 
     async def _told(self) -> None:
         """Wait until nothing is left to be written."""

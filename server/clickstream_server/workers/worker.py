@@ -2,7 +2,8 @@
 
 Its stdin is a pipe from the supervisor: first one line, the settings as JSON, so that no secret stands in `ps`; its end
 means that the worker is to stop in order. The pipe ends, too, when the supervisor is killed. To stdout goes one line:
-SERVING, or FAILED and why; after SERVING what it has counted, if anybody wants to know, a line now and then.
+SERVING, or FAILED and why; after SERVING a line each second, with what it has counted if anybody wants to know. Without
+them it is taken to hang.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from clickstream_server import app, event_loop
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
 from clickstream_server.observe.logs import set_up_logging
-from clickstream_server.process import Serving, show_where_it_stands, use_memory_well
+from clickstream_server.process import Serving, hangup, show_where_it_stands, use_memory_well
 from clickstream_server.waiting import exit_past_threads
 from clickstream_server.workers.telling import Teller
 from clickstream_server.workers.words import FAILED, HANGS_AFTER_S, SERVING
@@ -69,11 +70,10 @@ async def _serve(settings: Settings, supervisor: int, report_to: int) -> None:
 
     def serves(running: app.Running) -> None:
         _report(report_to, SERVING)
-        if running.counted is not None:
-            tellers.append(Teller(report_to, running.counted))
+        tellers.append(Teller(report_to, running.counted or _nothing))
 
     serving = Serving(partial(app.until, share_port=True), settings, serves)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, *hangup()):
         loop.add_signal_handler(number, serving.stop)  # who asks the supervisor may ask us, too
 
     def stop_or_exit() -> None:
@@ -87,6 +87,11 @@ async def _serve(settings: Settings, supervisor: int, report_to: int) -> None:
     await serving.ended()
     for teller in tellers:
         await teller.stop()
+
+
+def _nothing() -> bytes:
+    """A line for who wants to know only that we live."""
+    return b"\n"
 
 
 def _await_end() -> None:
