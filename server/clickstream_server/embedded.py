@@ -33,8 +33,9 @@ from clickstream_server.process import ending
 _log = logging.getLogger(__name__)
 
 REPLICA_SET = "clickstream"
-_START_S_MAX = 60.0
 _STOP_S_MAX = 30.0
+_SAY_EVERY_S = 10.0
+"""So often it is said that something is still waited for."""
 _AT_ONCE_S = 2.0
 """How long mongod may take to stop where nobody wants to wait. One that does not hang takes about one second."""
 _LOOK_AGAIN_S = 0.02
@@ -131,7 +132,7 @@ class EmbeddedMongo:
         """Make the data folder, and own it."""
         with self._usable_folder():
             (self._data_dir / "db").mkdir(parents=True, exist_ok=True)
-            self._lock = await _lock(self._data_dir / "lock")
+            self._lock = await _lock(self._data_dir)
             self.log_file.touch()
 
     @contextmanager
@@ -193,12 +194,28 @@ class EmbeddedMongo:
             )
 
     async def _become_primary(self) -> None:
+        """Wait until it takes writes, for as long as it runs: there may be much to recover, and the disk may be slow.
+
+        Were it stopped meanwhile, it would have to begin again the next time. Raises StartFailure if it ends.
+        """
+        asking = asyncio.create_task(self._made_primary())
+        began = monotonic()
+        try:
+            while not (await asyncio.wait([asking], timeout=_SAY_EVERY_S))[0]:
+                seconds = monotonic() - began
+                _log.warning(
+                    "mongod runs, and does not serve after %.0f s; it is waited for; %s", seconds, self._look_at()
+                )
+            await asking
+        finally:
+            await cancelled(asking)
+
+    async def _made_primary(self) -> None:
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             f"mongodb://127.0.0.1:{self._port}/?directConnection=true", serverSelectionTimeoutMS=500
         )
-        give_up_at = monotonic() + _START_S_MAX
         async with client:
-            while monotonic() < give_up_at:
+            while True:
                 self._raise_if_ended()
                 try:
                     await self._configure(client)
@@ -207,7 +224,6 @@ class EmbeddedMongo:
                 except PyMongoError:
                     pass  # it is not up yet
                 await asyncio.sleep(_LOOK_AGAIN_S)
-        raise StartFailure(f"mongod did not become ready within {_START_S_MAX:g} s; {self._look_at()}")
 
     async def _configure(self, client: AsyncMongoClient[dict[str, Any]]) -> None:
         """Make it a replica set of one, at the address that it has now."""
@@ -301,27 +317,42 @@ def die_with_parent() -> Callable[[], None] | None:
     return ask_for_signal
 
 
-async def _lock(path: Path) -> IO[str]:
+async def _lock(data_dir: Path) -> IO[str]:
     """Own the data folder. A mongod whose server was killed holds it until it has stopped: that is waited for."""
+    path = data_dir / "lock"
     lock = path.open("a+")
-    give_up_at = monotonic() + _STOP_S_MAX
+    began = said_at = monotonic()
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
-        except OSError as error:
-            owner = path.read_text().strip()  # noqa: ASYNC240  # a few bytes, before anything is served
-            if _runs(owner) or monotonic() > give_up_at:
+        except BlockingIOError as error:
+            owner = path.read_text().strip()
+            if _runs(owner):
                 lock.close()
                 raise StartFailure(
-                    f"the data folder {path.parent} is in use by process {owner or 'unknown'}: "
+                    f"the data folder {data_dir} is in use by process {owner}: "
                     "stop that one, or set CLICKSTREAM_DATA_DIR to another folder"
                 ) from error
+        if (now := monotonic()) - said_at >= _SAY_EVERY_S:
+            said_at = now
+            _log.warning(
+                "the mongod (process %s) of a server that was killed has the data folder %s still, after %.0f s; "
+                "it is waited for; see %s",
+                *(_pid_of_mongod(data_dir), data_dir, now - began, data_dir / "mongod.log"),
+            )
         await asyncio.sleep(_LOOK_AGAIN_S)
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
     return lock
+
+
+def _pid_of_mongod(data_dir: Path) -> str:
+    try:
+        return (data_dir / "db" / "mongod.lock").read_text().strip() or "unknown"
+    except OSError:
+        return "unknown"
 
 
 def _runs(pid: str) -> bool:
