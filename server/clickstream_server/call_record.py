@@ -60,6 +60,11 @@ class CallRecord:
         self._spent_s[self._stage] += now - self._since
         self._stage, self._since = stage, now
 
+    def spent_s(self) -> dict[str, float]:
+        """The time so far, in seconds, by stage."""
+        self.enter(self._stage)
+        return {f"{stage.name.lower()}_s": round(self._spent_s[stage], 6) for stage in Stage}
+
     def server_timing(self) -> str:
         """The time so far, in milliseconds, in the form of the W3C's Server-Timing header."""
         self.enter(self._stage)

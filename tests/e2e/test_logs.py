@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import Any
 
 import grpc
@@ -49,7 +50,7 @@ async def test_a_failed_call_has_one_line_with_the_id_that_its_caller_knows(mong
 
 
 async def test_a_slow_call_has_a_line_though_it_succeeded(mongodb_uri: str, database: str) -> None:
-    """At the level that is the default, a call that took longer than the setting has a line, under its caller's id."""
+    """By default a call that took longer than is set has a line, under its caller's id, with where the time went."""
     process = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database, slow_call_s="0.0001")
     async with grpc.aio.insecure_channel(process.address) as channel:
         stub: Any = ClickstreamServiceStub(channel)
@@ -63,6 +64,10 @@ async def test_a_slow_call_has_a_line_though_it_succeeded(mongodb_uri: str, data
         in (lines[0])
     )
     assert " code=OK " in lines[0]
+    spent_s = {name: float(value) for name, value in re.findall(r" (\w+)_s=(\S+)", lines[0])}
+    assert {"duration", "queue", "validate", "database", "encode"} == set(spent_s)
+    assert spent_s["duration"] == pytest.approx(sum(spent_s.values()) / 2, rel=0.1)
+    assert spent_s["database"] > 0
 
 
 async def test_by_default_calls_that_end_as_they_should_have_no_line(mongodb_uri: str, database: str) -> None:

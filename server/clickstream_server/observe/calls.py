@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from time import monotonic
+from typing import Any
 
 from clickstream.errors import InternalError, ShuttingDown, StorageUnavailable
 from clickstream_server.call_record import CallRecord
@@ -36,13 +37,15 @@ class CallLog:
             level = logging.DEBUG if code == "OK" else logging.INFO
         if not _log.isEnabledFor(level) or not self._has_room():
             return
-        fields = {
+        fields: dict[str, Any] = {
             "method": method.removeprefix("/"),
             "code": code,
             "reason": record.reason,
             "duration_s": round(duration_s, 6),
             "caller": record.caller,
         }
+        if slow:
+            fields |= record.spent_s()
         if record.reason in _OF_THE_DATABASE and record.cause:
             fields["cause"] = record.cause
         if self._left_out:
