@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from pymongo import AsyncMongoClient
 
-from clickstream import ImportItem, Session, SessionEvent, SessionWithEvents
+from clickstream import ImportItem, Session, SessionEvent, SessionWithEvents, StorageUnavailable
+from clickstream_server.call_record import begin_call, this_call
 from clickstream_server.config import Settings
 from clickstream_server.deadlines import deadline
 from clickstream_server.storage.mongo import reader as batch_reader
@@ -162,3 +163,22 @@ async def test_a_deaf_watch_is_opened_anew_once(dao: MongoClickstreamDao, monkey
 
     assert [f"late {n}" for n in range(6)] == [one.session.session_id for one in follower.came[1:]]
     assert opened == 1
+
+
+async def test_each_reader_knows_why_their_read_failed(
+    dao: MongoClickstreamDao, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the driver said of a read that several calls share is known to each of them, for its line in the log."""
+    await register(dao, 1)
+    records, readers = [], []
+    for _ in range(3):
+        begin_call(())
+        records.append(this_call())
+        readers.append(Reader(dao))
+    await following(*readers)
+    monkeypatch.setattr(dao._reader, "_timeout_s", 1e-6)
+    await dao.register_session(Session(session_id="s2"))
+    ends = await asyncio.gather(*(reader.task for reader in readers), return_exceptions=True)
+
+    assert [StorageUnavailable] * 3 == [type(end) for end in ends]
+    assert all(record.cause for record in records)

@@ -191,3 +191,10 @@ def note_cause(error: Exception) -> None:
     record = call_record()
     if record is not None:
         record.cause = named(error)
+
+
+def note_cause_of(error: ClickstreamError) -> None:
+    """As `note_cause`, of what failed in a task that is no call's, and so had nobody to tell."""
+    record = call_record()
+    if record is not None:
+        record.cause = cause_of(error)

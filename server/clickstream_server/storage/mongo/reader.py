@@ -15,13 +15,13 @@ from typing import Any
 
 from pymongo import ASCENDING
 
-from clickstream.errors import BatchNotFound
+from clickstream.errors import BatchNotFound, StorageUnavailable
 from clickstream_server.message_dao import BatchQuery, MessagePage
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, maybe_await
-from clickstream_server.storage.mongo.errors import storage_call, storage_unavailable
+from clickstream_server.storage.mongo.errors import note_cause_of, storage_call, storage_unavailable
 from clickstream_server.storage.mongo.events import EventStore
 from clickstream_server.storage.mongo.paging import (
     FEW_SESSIONS,
@@ -180,7 +180,11 @@ class BatchReader:
             read = asyncio.create_task(self._page_in_turn(query, PAGE_SESSIONS), context=Context())
             self._shared[key] = read
             read.add_done_callback(partial(self._forget, key))
-        return await asyncio.shield(read)
+        try:
+            return await asyncio.shield(read)
+        except StorageUnavailable as error:
+            note_cause_of(error)
+            raise
 
     def _forget(self, key: Hashable, read: asyncio.Task[_Page]) -> None:
         del self._shared[key]
