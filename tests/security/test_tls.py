@@ -33,7 +33,7 @@ from clickstream.export import ExportFilter
 from clickstream_server import app
 from clickstream_server.config import Settings
 from clickstream_server.failures import StartFailure
-from harness import eventually
+from harness import ServerProcess, eventually
 from scraping import watched
 
 
@@ -345,3 +345,43 @@ def test_a_client_is_told_at_once_of_files_that_cannot_be_used(tls: Tls, words: 
     """Making a client with unusable files raises, rather than its first call."""
     with pytest.raises((ValueError, OSError), match=words):
         ClickstreamClient(tls=tls)
+
+
+NOT_LET_IN = {
+    "no certificate": "PEER_DID_NOT_RETURN_A_CERTIFICATE",
+    "a certificate of another authority": "CERTIFICATE_VERIFY_FAILED",
+    "no TLS": "WRONG_VERSION_NUMBER",
+    "HTTP": "HTTP_REQUEST",
+}
+"""What docs/debugging.md says that is found in gRPC's own log, by what is wrong with a client."""
+
+
+async def test_why_clients_get_no_connection_can_be_seen(
+    mongodb_uri: str, database: str, authority: Authority, tmp_path: Path
+) -> None:
+    """With GRPC_VERBOSITY=INFO the server says of each handshake that failed what docs/debugging.md has for it."""
+    pair, stranger = authority.pair(), Authority(tmp_path, "other").pair("stranger")
+    server = await ServerProcess.start(
+        environment={"GRPC_VERBOSITY": "INFO"},
+        mongodb_uri=mongodb_uri,
+        mongodb_database=database,
+        tls_cert=pair.cert,
+        tls_key=pair.key,
+        tls_client_ca=authority.ca,
+    )
+    clients = {
+        "no certificate": Tls(authority.ca),
+        "a certificate of another authority": Tls(authority.ca, stranger.cert, stranger.key),
+        "no TLS": False,
+    }
+    for wrong, tls in clients.items():
+        await failure(server.address, tls)
+        await server.says(NOT_LET_IN[wrong])
+    host, _, port = server.address.rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET / HTTP/1.1\r\n\r\n")
+    await server.says(NOT_LET_IN["HTTP"])
+    writer.close()
+    assert 0 == await server.stop()
+    page = (Path(__file__).parents[2] / "docs" / "debugging.md").read_text()
+    assert [] == [words for words in NOT_LET_IN.values() if f"`{words}`" not in page]
