@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
+
+from google.protobuf.message import Message
 
 from clickstream import wire
 from clickstream.dao import DEFAULT_EVENTS_LIMIT
@@ -11,6 +13,7 @@ from clickstream.errors import BatchNotFound, InvalidField, MessageTooLarge, Ses
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import clickstream_service_pb2_grpc as pb_grpc
 from clickstream.v1 import session_pb2
+from clickstream.v1.outcome_pb2 import ItemFailure
 from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.interceptors.call import Context
 from clickstream_server.message_dao import BatchQuery, EncodedAnswer, MessageDao, MessagePage
@@ -24,6 +27,9 @@ them several times. At 1 MiB a session took our client 67 us and more, now 63, o
 
 _ANSWER_BYTES = 1024
 """Room in a message for what else the answer says."""
+
+_CHARS_KEPT = 32
+"""Of a failure's id, and of its text, where whole ones would make an answer too large. An id may have a kilobyte."""
 
 
 class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
@@ -40,7 +46,9 @@ class ClickstreamServicer(pb_grpc.ClickstreamServiceServicer):
         return pb.UpdateSessionResponse(session=await self._dao.update_session_message(_session(request)))
 
     async def PushEvents(self, request: pb.PushEventsRequest, context: Context) -> pb.PushEventsResponse:
-        return wire.push_result_to_pb(await self._dao.push_event_messages(request.events))
+        answer = wire.push_result_to_pb(await self._dao.push_event_messages(request.events))
+        cut_failures(answer, answer.failures, self._message_bytes_max)
+        return answer
 
     async def MarkSessionIrrelevant(
         self, request: pb.MarkSessionIrrelevantRequest, context: Context
@@ -127,6 +135,18 @@ def fitting(found: session_pb2.SessionWithEvents, bytes_max: int) -> session_pb2
     if found.ByteSize() > bytes_max - _ANSWER_BYTES:
         raise too_large(found, bytes_max)
     return found
+
+
+def cut_failures(answer: Message, failures: Iterable[ItemFailure], bytes_max: int) -> None:
+    """Have an answer that tells of very many failures fit into a message: with the start of their ids only, and where
+    that is not enough, of their texts, which begin with the place. Whoever has sent them knows them by their index.
+    """
+    if answer.ByteSize() > bytes_max:
+        for failure in failures:
+            failure.id = failure.id[:_CHARS_KEPT]
+    if answer.ByteSize() > bytes_max:
+        for failure in failures:
+            failure.message = failure.message[:_CHARS_KEPT]
 
 
 def _answers(page: MessagePage, bytes_max: int) -> Iterator[EncodedAnswer]:

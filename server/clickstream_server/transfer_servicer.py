@@ -14,7 +14,7 @@ from clickstream.v1 import transfer_service_pb2_grpc as pb_grpc
 from clickstream.values import MESSAGE_BYTES_MAX
 from clickstream_server.interceptors.call import Context
 from clickstream_server.message_dao import ChunkParts, EncodedAnswer, MessageDao, SentChunk
-from clickstream_server.servicer import too_large
+from clickstream_server.servicer import cut_failures, too_large
 
 
 class TransferServicer(pb_grpc.TransferServiceServicer):
@@ -29,15 +29,19 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
     ) -> AsyncIterator[pb.StreamEventsResponse]:
         async with aclosing(self._dao.stream_event_messages(request_iterator)) as acks:
             async for ack in acks:
-                yield transfer_wire.event_ack_to_pb(ack)
+                answer = transfer_wire.event_ack_to_pb(ack)
+                cut_failures(answer, answer.failures, self._message_bytes_max)
+                yield answer
 
     async def ImportSessions(
         self, request_iterator: AsyncIterator[pb.ImportSessionsRequest], context: Context
     ) -> AsyncIterator[pb.ImportSessionsResponse]:
         config = await _config(request_iterator)
         async with aclosing(self._dao.import_session_messages(config, _chunks(request_iterator))) as answers:
-            async for answer in answers:
-                yield transfer_wire.import_answer_to_pb(answer)
+            async for told in answers:
+                answer = transfer_wire.import_answer_to_pb(told)
+                cut_failures(answer, answer.progress.failures, self._message_bytes_max)
+                yield answer
 
     async def ExportSessions(self, request: pb.ExportSessionsRequest, context: Context) -> AsyncIterator[EncodedAnswer]:
         answers = self._dao.export_messages(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from clickstream import (
     SyncClickstreamClient,
 )
 from clickstream.v1 import clickstream_service_pb2 as pb
+from clickstream.v1 import event_pb2
 from clickstream.v1 import transfer_service_pb2 as transfer_pb
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
@@ -111,6 +113,58 @@ async def test_a_chunk_too_large_for_a_message_is_told(mongodb_uri: str, databas
 
         assert [1] == done
         assert await client.get_session("1-0") is not None
+
+
+# --- answers that tell of very many failures --------------------------------------------------------------------------
+
+
+async def pushed(channel: grpc.aio.Channel, events: list[event_pb2.SessionEvent]) -> Any:
+    return await ClickstreamServiceStub(channel).PushEvents(pb.PushEventsRequest(events=events))
+
+
+async def streamed(channel: grpc.aio.Channel, events: list[event_pb2.SessionEvent]) -> Any:
+    request = transfer_pb.StreamEventsRequest(sequence=1, events=events)
+    return await TransferServiceStub(channel).StreamEvents(iter([request])).read()
+
+
+async def imported(channel: grpc.aio.Channel, events: list[event_pb2.SessionEvent]) -> Any:
+    requests = [
+        transfer_pb.ImportSessionsRequest(config=transfer_pb.ImportConfig(import_id="i")),
+        transfer_pb.ImportSessionsRequest(
+            chunk=transfer_pb.ImportChunk(sequence=1, items=[transfer_pb.ImportItem(events=events)])
+        ),
+    ]
+    return (await TransferServiceStub(channel).ImportSessions(iter(requests)).read()).progress
+
+
+@pytest.mark.parametrize("long_ids", [True, False])
+@pytest.mark.parametrize("send", [pushed, streamed, imported])
+async def test_many_failures_fit_into_a_message(mongodb_uri: str, database: str, send: Any, long_ids: bool) -> None:
+    """Failures that together would be too large for a message are all told: by the start of their ids, which may have
+    a kilobyte each, and where that is not enough, of their texts.
+    """
+    most = 64 * 1024
+    ids = 60 if long_ids else 900
+    chosen = [f"{number:05}" + "\N{GRINNING FACE}" * 251 * long_ids for number in range(ids)]
+    options = [("grpc.max_receive_message_length", most)]
+    async with (
+        served(mongodb_uri, database, message_bytes_max=most) as client,
+        grpc.aio.insecure_channel(client.target, options) as channel,
+    ):
+        await pushed(channel, [event_pb2.SessionEvent(session_id="s", event_id=one, object_id="o") for one in chosen])
+
+        # Half of them are stored with another object, the others are clicks without one.
+        told = await send(
+            channel,
+            [
+                event_pb2.SessionEvent(session_id="s", event_id=one, object_id="other" * (place % 2))
+                for place, one in enumerate(chosen)
+            ],
+        )
+
+    assert sorted(one[:32] for one in chosen) == sorted(failure.id for failure in told.failures)
+    assert {"INVALID_FIELD": ids // 2, "CONTENT_CONFLICT": ids // 2} == Counter(one.reason for one in told.failures)
+    assert all((len(failure.message) > 32) is long_ids for failure in told.failures)
 
 
 # --- other sizes than the usual ---------------------------------------------------------------------------------------

@@ -87,14 +87,16 @@ type ItemFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its place in the request or stream, from 0.
 	Index int32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	// Its id, as far as it has one.
+	// Its id, as far as it has one. Only the start of it where the id is invalid for its length, and where an answer tells
+	// of so many failures that it would be larger than a message may be: go by `index`.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	// WRITE_OUTCOME_CONFLICT or WRITE_OUTCOME_REJECTED.
 	Outcome WriteOutcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=clickstream.v1.WriteOutcome" json:"outcome,omitempty"`
 	// A stable code to act on in a program: `INVALID_FIELD`, `CONTENT_CONFLICT`, or, in an import that is
 	// IMPORT_ATOMICITY_PER_SESSION, `FELL_WITH_SESSION`: valid in itself, but another part of its item was not stored.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	// What is wrong, in words, starting with the field's path where there is one.
+	// What is wrong, in words, starting with the field's path where there is one. Only the start of it where an answer
+	// would be too large even so, which takes a server that is set to small messages.
 	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
 	// True: sending the same thing again may succeed. No such failure is reported so far, so it is always false.
 	Retryable     bool `protobuf:"varint,6,opt,name=retryable,proto3" json:"retryable,omitempty"`
