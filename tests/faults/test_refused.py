@@ -99,15 +99,19 @@ async def test_why_it_cannot_start_is_said(mongo: Mongo) -> None:
     reader = await starts(mongo.uri("reader:pw"))
     async with mongo.root as root:
         await root.clickstream.sessions.create_index("colour", name="by_time")
-    foreign = await starts(mongo.uri("writer:pw"))
+        foreign = await starts(mongo.uri("writer:pw"))
+        await root.clickstream.sessions.insert_one({"_id": "sid", "expires": 1})
+        filled = await starts(mongo.uri("writer:pw"))
+        assert ["_id_", "by_time"] == sorted(await root.clickstream.sessions.index_information())
 
-    assert [1] * 4 == [code for code, _ in (nobody, wrong, reader, foreign)]
-    assert [1] * 4 == [errors.count("\n") for _, errors in (nobody, wrong, reader, foreign)], reader
+    assert [1] * 5 == [code for code, _ in (nobody, wrong, reader, foreign, filled)]
+    assert [1] * 5 == [errors.count("\n") for _, errors in (nobody, wrong, reader, foreign, filled)], reader
     assert "(AuthenticationFailed:18): check user and password" in wrong[1]
     for _, errors in (nobody, reader):
         assert "Unauthorized:13; the URI needs a user with the role readWrite" in errors
     assert "IndexKeySpecsConflict:86; are there collections of another program?" in foreign[1]
     assert "readWrite" not in foreign[1]
+    assert "holds another program's documents in sessions: give us a database of our own" in filled[1]
 
 
 @DRIVERS

@@ -105,6 +105,11 @@ class MongoClickstreamDao(MessageDao):
             timeout_s=timeout_s,
         )
 
+    async def foreign_collections(self) -> list[str]:
+        """The collections with our names that another program has filled: what is read there would be no session."""
+        async with storage_call(self._timeout_s):
+            return await indexes.foreign(self._database)
+
     async def open(self) -> None:
         """Make the collections and indexes that are missing. It takes as long as what is stored takes to be indexed."""
         async with storage_call(self._timeout_s):

@@ -66,6 +66,19 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
 }
 
+_OF_OURS = {SESSIONS: "content_hash", EVENTS: "content_hash", BATCHES: "session_counter"}
+"""A field that all documents of ours have."""
+
+
+async def foreign(database: Any) -> list[str]:
+    """The collections that another program has filled, going by the first document of each."""
+    found = []
+    for name, of_ours in _OF_OURS.items():
+        first = await database[name].find_one({}, {of_ours: True})
+        if first is not None and of_ours not in first:
+            found.append(name)
+    return found
+
 
 async def unbuilt(database: Any) -> list[str]:
     """The indexes that collections which hold something lack: with much data, building them takes long."""

@@ -77,6 +77,11 @@ async def _check_topology(client: Any, shown: str) -> None:
 
 async def _open(dao: MongoClickstreamDao, shown: str) -> None:
     try:
+        if foreign := await dao.foreign_collections():
+            raise StartFailure(
+                f"the database at {shown} holds another program's documents in {' and '.join(foreign)}: give us a "
+                "database of our own (CLICKSTREAM_MONGODB_DATABASE)"
+            )
         await dao.open()
     except UnexpectedDriverError as error:
         if error.code in UNKNOWN_CONCERN_CODES:
