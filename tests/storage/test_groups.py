@@ -24,6 +24,7 @@ from clickstream import (
 )
 from clickstream.wire import session_to_pb
 from clickstream_server.clock import now_micros
+from clickstream_server.config import Settings
 from clickstream_server.deadlines import deadline
 from clickstream_server.limits import Limits
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
@@ -34,7 +35,8 @@ from clickstream_server.storage.mongo.getter import Getter
 from clickstream_server.storage.mongo.numbering import Intent, SessionWrite
 from clickstream_server.storage.mongo.pusher import Pusher
 from clickstream_server.storage.mongo.registrar import Registrar
-from harness import PATIENCE_S
+from clickstream_server.storage.observer import StorageObserver
+from harness import PATIENCE_S, eventually, opened_dao
 
 CALLS = 60
 T = TypeVar("T")
@@ -306,3 +308,48 @@ async def test_many_more_than_fit_into_a_group_are_served(
 
     assert [PushResult(inserted=1)] * CALLS == pushed
     assert [3] * CALLS == [one.event_count for one in read if one]
+
+
+class Again(StorageObserver):
+    """Knows how often transactions were started again."""
+
+    count = 0
+
+    def transaction_again(self) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_what_nobody_waits_for_is_not_tried_again(
+    mongodb_uri: str, database: str, stored: Any, driver: Any
+) -> None:
+    """An update whose caller has left does not come behind the newer one that another server has stored meanwhile.
+
+    It would put the content back that its caller has replaced since, and was told to be stored.
+    """
+    observer = Again()
+    settings = Settings(mongodb_database=database, mongodb_driver=driver)
+    async with opened_dao(mongodb_uri, settings, observer) as dao, opened_dao(mongodb_uri, settings) as another:
+        for session_id in ("s", "other"):
+            await dao.register_session(Session(session_id=session_id, search_query="first"))
+        async with stored.client.start_session() as session:
+            await session.start_transaction()
+            await stored.batches.update_one({}, {"$inc": {"session_counter": 1}}, session=session)
+            await stored.sessions.update_one({"_id": "s"}, {"$set": {"search_query": "newest"}}, session=session)
+
+            async def met() -> bool:
+                return observer.count > 0
+
+            leaving = asyncio.create_task(dao.update_session(Session(session_id="s", search_query="older")))
+            await eventually(met, "the update meets the other server's")
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            await session.commit_transaction()
+
+        # Behind it in the same server, so that its last try is over.
+        done = await dao.update_session(Session(session_id="other", search_query="second"))
+        found = await another.get_session("s")
+
+    assert 4 == done.session_number
+    assert found is not None
+    assert "newest" == found.session.search_query

@@ -108,16 +108,21 @@ class Registrar(Gatherer[SessionWrite, WriteResult]):
         # Mostly all ids are new, and it is left to the index to say otherwise, at the price of a second transaction.
         changes = any(call.intent is not Intent.REGISTER for call in group)
         look_up = chain([changes or self._met_known], repeat(True))
+        tried: list[SessionWrite] = []
+
+        async def number(session: Any) -> Plan:
+            # Whose caller has left is not tried again: by now another server may have stored what replaces this.
+            tried[:] = [call for call in group if not call.done.done()]
+            if not tried:
+                return plan((), {}, {}, collecting="", now=0)
+            return await self._number(tried, session, look_up=next(look_up), changes=changes)
+
         with driver_call(self._timeout_s):
-            made = await in_transaction(
-                self._client,
-                lambda session: self._number(group, session, look_up=next(look_up), changes=changes),
-                timeout_s=self._timeout_s,
-                observer=self._observer,
-            )
+            made = await in_transaction(self._client, number, timeout_s=self._timeout_s, observer=self._observer)
         self._met_known = made.met_known
         self._be_patient()
-        return made.results()
+        told = dict(zip(map(id, tried), made.results(), strict=True))
+        return [told.get(id(call)) or storage_unavailable() for call in group]
 
     async def _number(self, group: list[SessionWrite], session: Any, *, look_up: bool, changes: bool) -> Plan:
         """The transaction: look up, decide, take numbers, store.
