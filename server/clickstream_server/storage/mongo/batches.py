@@ -21,6 +21,7 @@ from clickstream.models import BatchList, BatchRelease, SessionBatch, SessionBat
 from clickstream_server.clock import now_micros
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import COLLECTING, Document, batch_from_document
+from clickstream_server.storage.mongo.driver import PLAIN_CODEC
 from clickstream_server.storage.mongo.transactions import past_abandoned
 
 PAGE_SIZE_DEFAULT = 100
@@ -32,7 +33,7 @@ class BatchStore:
 
     def __init__(self, client: Any, database: Any) -> None:
         self._client = client
-        self._batches = database[indexes.BATCHES]
+        self._batches = database[indexes.BATCHES].with_options(codec_options=PLAIN_CODEC)
 
     async def get(self, batch_id: str, *, session: Any = None) -> SessionBatch | None:
         found: Document | None = await self._batches.find_one({"_id": batch_id}, session=session)

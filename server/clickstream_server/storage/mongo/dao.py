@@ -8,8 +8,6 @@ from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from pymongo import ReturnDocument
-
 from clickstream.dao import DEFAULT_EVENTS_LIMIT
 from clickstream.errors import InvalidField, SessionNotFound
 from clickstream.export import ExportFilter
@@ -172,9 +170,9 @@ class MongoClickstreamDao(MessageDao):
     async def mark_session_irrelevant_message(self, session_id: str) -> session_pb2.RegisteredSession:
         check_id("session_id", session_id, self._limits)
         async with storage_call(self._timeout_s), past_abandoned(self._database.client):
-            changed: Document | None = await self._sessions.find_one_and_update(
-                {"_id": session_id}, {"$set": {"is_irrelevant": True}}, return_document=ReturnDocument.AFTER
-            )
+            # Not in one findAndModify: see `driver.PLAIN_CODEC`, which sessions cannot have.
+            await self._sessions.update_one({"_id": session_id}, {"$set": {"is_irrelevant": True}})
+            changed: Document | None = await self._sessions.find_one({"_id": session_id})
         if changed is None:
             raise SessionNotFound.by_id(session_id)
         return registered_message(changed)

@@ -61,6 +61,11 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     uuid_representation=UuidRepresentation.STANDARD,
     type_registry=TypeRegistry([_PlainObject()]),
 )
+PLAIN_CODEC: CodecOptions[dict[str, Any]] = CODEC.with_options(type_registry=TypeRegistry())
+"""For what holds no client's JSON and is changed by findAndModify, outside of transactions. With a decoder of types
+PyMongo 4.20 does not make its second try of that after an error of the write concern, as a primary gives that steps
+down: it raises an AttributeError.
+"""
 
 
 def connect(
