@@ -21,7 +21,7 @@ def add_reflection(server: grpc.aio.Server | Handlers, services: list[str]) -> N
     """Let the server describe these services, health and reflection itself. The messages of both names are the same."""
     _describe_reflection_v1()
     names = [*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, REFLECTION_V1, REFLECTION_V1ALPHA]
-    servicer: Any = reflection_aio.ReflectionServicer(service_names=names)
+    servicer: Any = reflection_aio.ReflectionServicer(service_names=names, pool=_Symbols())
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
@@ -33,6 +33,25 @@ def add_reflection(server: grpc.aio.Server | Handlers, services: list[str]) -> N
             for name in (REFLECTION_V1, REFLECTION_V1ALPHA)
         )
     )
+
+
+class _Symbols:
+    """Protobuf's pool of descriptors. Written in C it does not find a file by a method, which reflection has to, as for
+    `grpcurl describe clickstream.v1.ClickstreamService.GetBatch`.
+    """
+
+    def __init__(self) -> None:
+        self._pool: Any = descriptor_pool.Default()
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802  # protobuf's name
+        """The file that declares the symbol. Raises KeyError."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindMethodByName(symbol).containing_service.file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
 
 
 def _describe_reflection_v1() -> None:

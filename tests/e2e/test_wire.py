@@ -24,17 +24,12 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 async def test_reflection_lists_the_services(channel: grpc.aio.Channel, version: str) -> None:
     """Reflection v1 and v1alpha list the service, health and both reflections, and know their files."""
-    ask = channel.stream_stream(
-        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
-        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
-        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
-    )
     requests = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol="grpc.health.v1.Health"),
     ]
-    listed, service, health = [answer async for answer in ask(iter(requests), timeout=DEADLINE_S)]
+    listed, service, health = await reflected(channel, requests, version)
 
     assert {
         SERVICE,
@@ -45,6 +40,30 @@ async def test_reflection_lists_the_services(channel: grpc.aio.Channel, version:
     } == {found.name for found in listed.list_services_response.service}
     assert b"ClickstreamService" in b"".join(service.file_descriptor_response.file_descriptor_proto)
     assert b"HealthCheckRequest" in b"".join(health.file_descriptor_response.file_descriptor_proto)
+
+
+async def test_reflection_knows_every_method(channel: grpc.aio.Channel) -> None:
+    """Reflection has the file of each method by the method's full name, as it has that of a service; of none else."""
+    methods = [method.full_name for method in pb.DESCRIPTOR.services_by_name["ClickstreamService"].methods]
+    requests = [
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol) for symbol in (*methods, f"{SERVICE}.No")
+    ]
+    *found, other = await reflected(channel, requests)
+
+    assert all(b"ClickstreamService" in b"".join(a.file_descriptor_response.file_descriptor_proto) for a in found)
+    assert grpc.StatusCode.NOT_FOUND.value[0] == other.error_response.error_code
+
+
+async def reflected(
+    channel: grpc.aio.Channel, requests: list[reflection_pb2.ServerReflectionRequest], version: str = "v1"
+) -> list[reflection_pb2.ServerReflectionResponse]:
+    """What reflection answers to these."""
+    ask = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    return [answer async for answer in ask(iter(requests), timeout=DEADLINE_S)]
 
 
 async def test_health_serves(channel: grpc.aio.Channel) -> None:
