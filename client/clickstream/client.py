@@ -55,7 +55,7 @@ from clickstream.transfer import (
     TransferDao,
 )
 from clickstream.v1 import clickstream_service_pb2 as pb
-from clickstream.v1 import event_pb2
+from clickstream.v1 import event_pb2, session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
@@ -137,21 +137,21 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             await self._channel.close()
 
     async def register_session(self, session: Session) -> Registration:
-        request = pb.RegisterSessionRequest(session=wire.session_to_pb(session))
+        request = pb.RegisterSessionRequest(session=_session_to_pb(session))
         answer: pb.RegisterSessionResponse = await self._caller.answer(self._stub.RegisterSession, request)
         return Registration(
             session=wire.registered_session_from_pb(answer.session), outcome=wire.outcome_from_pb(answer.outcome)
         )
 
     async def update_session(self, session: Session) -> RegisteredSession:
-        request = pb.UpdateSessionRequest(session=wire.session_to_pb(session))
+        request = pb.UpdateSessionRequest(session=_session_to_pb(session))
         answer: pb.UpdateSessionResponse = await self._caller.answer(self._stub.UpdateSession, request)
         return wire.registered_session_from_pb(answer.session)
 
     async def push_events(self, events: Sequence[SessionEvent | InvalidField]) -> PushResult:
         request = pb.PushEventsRequest()
-        for event in events:
-            request.events.append(_event_to_pb(event))
+        for place, event in enumerate(events):
+            request.events.append(_event_to_pb(event, f"events[{place}]"))
         return wire.push_result_from_pb(await self._caller.answer(self._stub.PushEvents, request))
 
     async def mark_session_irrelevant(self, session_id: str) -> RegisteredSession:
@@ -222,7 +222,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
     ) -> BatchList:
         request = message_of(
             pb.ListBatchesRequest,
-            statuses=[wire.status_to_pb(status) for status in statuses],
+            statuses=[wire.status_to_pb(status, f"statuses[{place}]") for place, status in enumerate(statuses)],
             page_size=page_size,
             page_token=page_token,
         )
@@ -241,7 +241,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
             pb.UpdateBatchStatusRequest,
             batch_id=batch_id,
             status=wire.status_to_pb(status),
-            expected_status=None if expected_status is None else wire.status_to_pb(expected_status),
+            expected_status=None if expected_status is None else wire.status_to_pb(expected_status, "expected_status"),
         )
         answer: pb.UpdateBatchStatusResponse = await self._caller.answer(self._stub.UpdateBatchStatus, request)
         return wire.batch_from_pb(answer.batch)
@@ -281,7 +281,7 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         async def requests() -> AsyncIterator[pb_transfer.StreamEventsRequest]:
             try:
                 async for batch in batches:
-                    events = map(_event_to_pb, batch.events)
+                    events = [_event_to_pb(event, f"events[{place}]") for place, event in enumerate(batch.events)]
                     request = pb_transfer.StreamEventsRequest(sequence=batch.sequence, events=events)
                     check_size(request, self._message_bytes_max)
                     yield request
@@ -367,7 +367,17 @@ def _filter_to_pb(chosen: ExportFilter) -> pb_transfer.ExportFilter:
         raise error.under("filter") from None
 
 
-def _event_to_pb(event: SessionEvent | InvalidField) -> event_pb2.SessionEvent:
+def _session_to_pb(session: Session) -> session_pb2.Session:
+    try:
+        return wire.session_to_pb(session)
+    except InvalidField as error:
+        raise error.under("session") from None
+
+
+def _event_to_pb(event: SessionEvent | InvalidField, path: str) -> event_pb2.SessionEvent:
     if isinstance(event, InvalidField):
         raise event  # an event that could not be read cannot be sent
-    return wire.event_to_pb(event)
+    try:
+        return wire.event_to_pb(event)
+    except InvalidField as error:
+        raise error.under(path) from None

@@ -13,6 +13,8 @@ from pydantic_core import PydanticCustomError
 INTEGER_MAX = 2**53
 """Whole numbers up to this stay exact as the doubles that a protobuf Struct holds (IEEE 754)."""
 
+BEYOND_EXACT = "a whole number beyond 2^53 would be rounded; send it as text"
+
 INT32_MAX = 2**31 - 1
 """What an int32 holds: a field such as `events_limit`, or an option of gRPC's."""
 
@@ -88,7 +90,7 @@ def _json(value: Any, path: Path, depth: int) -> Any:
         return value
     if isinstance(value, int):
         if not -INTEGER_MAX <= value <= INTEGER_MAX:
-            raise _fault(path, "a whole number beyond 2^53 would be rounded; send it as text")
+            raise _fault(path, BEYOND_EXACT)
         return int(value)
     if isinstance(value, float):
         return _json_float(value, path)

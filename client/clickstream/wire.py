@@ -89,6 +89,18 @@ _registered_made = _maker(models.RegisteredSession)
 _with_events_made = _maker(models.SessionWithEvents)
 
 
+_UNWRITABLE = (TypeError, ValueError, KeyError, OverflowError)
+"""What protobuf, and what stands here, raise for a value that its field cannot hold."""
+
+
+def _check_again(model: BaseModel) -> None:
+    """Raise InvalidField, with all that is wrong and where it stands.
+
+    `model_copy(update=...)` and a change inside of a dict are not validated by Pydantic.
+    """
+    validated(type(model), model.model_dump(warnings=False))
+
+
 # --- sessions -------------------------------------------------------------------------------------------------------
 
 
@@ -109,7 +121,15 @@ def session_to_pb(session: models.Session) -> session_pb2.Session:
 
 
 def write_session(message: session_pb2.Session, session: models.Session) -> None:
-    """Make an empty message this session."""
+    """Make an empty message this session. Raises InvalidField for one that was changed past its model."""
+    try:
+        _write_session(message, session)
+    except _UNWRITABLE:
+        _check_again(session)
+        raise
+
+
+def _write_session(message: session_pb2.Session, session: models.Session) -> None:
     message.session_id = session.session_id
     if session.search_query is not None:
         write_value(message.search_query, session.search_query)
@@ -197,7 +217,15 @@ def event_to_pb(event: models.SessionEvent) -> event_pb2.SessionEvent:
 
 
 def write_event(message: event_pb2.SessionEvent, event: models.SessionEvent) -> None:
-    """Make an empty message this event."""
+    """Make an empty message this event. Raises InvalidField for one that was changed past its model."""
+    try:
+        _write_event(message, event)
+    except _UNWRITABLE:
+        _check_again(event)
+        raise
+
+
+def _write_event(message: event_pb2.SessionEvent, event: models.SessionEvent) -> None:
     message.event_id = event.event_id
     message.session_id = event.session_id
     message.object_id = event.object_id
@@ -273,7 +301,9 @@ def session_with_events_from_pb(message: session_pb2.SessionWithEvents) -> model
 # --- batches and outcomes -------------------------------------------------------------------------------------------
 
 
-def status_to_pb(status: models.SessionBatchStatus) -> Any:
+def status_to_pb(status: models.SessionBatchStatus, path: str = "status") -> Any:
+    if status not in _STATUS_TO_PB:
+        raise InvalidField.at(path, f"{status!r} is not a known SessionBatchStatus")
     return _STATUS_TO_PB[status]
 
 

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from clickstream.errors import InvalidField
-from clickstream.values import EPOCH, INTEGER_MAX, Path, path_text, text_fault
+from clickstream.values import BEYOND_EXACT, EPOCH, INTEGER_MAX, Path, path_text, text_fault
 
 R = TypeVar("R", bound=Message)
 Fields = dict[str, Any]
@@ -96,11 +96,15 @@ def write_struct(struct: struct_pb2.Struct, values: dict[str, Any]) -> None:
 
 
 def write_value(target: struct_pb2.Value, value: Any) -> None:
-    """Make an empty Value this JSON value, as the models have them."""
+    """Make an empty Value this JSON value, as the models have them. Raises ValueError for one that would be rounded."""
     kind = type(value)
     if kind is str:
         target.string_value = value
-    elif kind is int or kind is float:
+    elif kind is float:
+        target.number_value = value
+    elif kind is int:
+        if not -INTEGER_MAX <= value <= INTEGER_MAX:
+            raise ValueError(BEYOND_EXACT)
         target.number_value = value
     elif kind is bool:
         target.bool_value = value

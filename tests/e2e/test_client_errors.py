@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -16,15 +16,19 @@ from clickstream import (
     BatchNotFound,
     BatchStatusMismatch,
     ClickstreamClient,
+    EventBatch,
     ExportFilter,
     ImportChunk,
     ImportConfig,
     ImportItem,
     InvalidField,
     NoCollectingBatch,
+    SearchResultItem,
     Session,
     SessionBatchStatus,
+    SessionEvent,
     SessionNotFound,
+    SortBy,
 )
 from harness import PATIENCE_S
 
@@ -86,6 +90,8 @@ async def test_violations_arrive(client: ClickstreamClient) -> None:
 
 
 SURROGATE = "a\ud800b"
+COMPLETED = SessionBatchStatus.COMPLETED
+SESSION = Session(session_id="s")
 NO_ZONE = datetime(2026, 1, 5)  # noqa: DTZ001  # it is to be refused
 
 
@@ -93,9 +99,9 @@ async def _export(client: ClickstreamClient, **chosen: Any) -> None:
     await _drain(client.export_sessions(ExportFilter(**chosen)))
 
 
-async def _import(client: ClickstreamClient, sequence: int = 1, **config: Any) -> None:
+async def _import(client: ClickstreamClient, sequence: int = 1, session: Session = SESSION, **config: Any) -> None:
     async def chunks() -> AsyncIterator[ImportChunk]:
-        yield ImportChunk(sequence, [ImportItem(Session(session_id="s"))])
+        yield ImportChunk(sequence, [ImportItem(session)])
 
     await _drain(client.import_sessions(ImportConfig(**config), chunks()))
 
@@ -132,6 +138,10 @@ async def _import(client: ClickstreamClient, sequence: int = 1, **config: Any) -
         ("config.mode", lambda client: _import(client, import_id="i", mode="OTHER")),
         ("config.max_failure_ratio", lambda client: _import(client, import_id="i", max_failure_ratio="half")),
         ("chunk.sequence", lambda client: _import(client, 2**63, import_id="i")),
+        ("status", lambda client: client.update_batch_status("b", "DONE")),
+        ("expected_status", lambda client: client.update_batch_status("b", COMPLETED, expected_status="DONE")),
+        ("statuses[1]", lambda client: client.list_batches(statuses=[COMPLETED, "DONE"])),
+        ("statuses[0]", lambda client: client.list_batches(statuses="COMPLETED")),
     ],
 )
 async def test_what_cannot_be_sent_is_invalid(client: ClickstreamClient, path: str, call: Call) -> None:
@@ -141,3 +151,63 @@ async def test_what_cannot_be_sent_is_invalid(client: ClickstreamClient, path: s
             await call(client)
 
     assert [path] == [found for found, _ in raised.value.violations]
+
+
+ROUNDED = {"n": [1, 2**53 + 1]}
+RESULT = {"object_id": "o", "rank": None, "meta": ROUNDED}
+
+
+def changed(**values: Any) -> Session:
+    """A session that was changed past its model: `model_copy` validates nothing."""
+    return Session(session_id="s").model_copy(update=values)
+
+
+@pytest.mark.parametrize(
+    ("path", "session"),
+    [
+        ("search_meta.n[1]", changed(search_meta=ROUNDED)),
+        ("search_query.n[1]", changed(search_query=ROUNDED)),
+        ("search_results[0].meta.n[1]", changed(search_results=[SearchResultItem.model_construct(**RESULT)])),
+        ("search_meta.n", changed(search_meta={"n": object()})),
+        ("session_id", changed(session_id=5)),
+        ("session_id", changed(session_id=SURROGATE)),
+        ("created_at", changed(created_at=NO_ZONE)),
+        ("sort_by.order", changed(sort_by=SortBy.model_construct(order="UP"))),
+    ],
+)
+async def test_what_was_changed_past_its_model_is_invalid(
+    client: ClickstreamClient, path: str, session: Session
+) -> None:
+    """A session that a copy or a change inside of it made invalid raises InvalidField: nothing of it is rounded."""
+    for call in (client.register_session, client.update_session):
+        with pytest.raises(InvalidField) as raised:
+            await call(session)
+
+        assert [f"session.{path}"] == [found for found, _ in raised.value.violations]
+    with pytest.raises(InvalidField):
+        await _import(client, import_id="i", session=session)
+
+
+async def test_an_event_that_was_changed_past_its_model_is_invalid(client: ClickstreamClient) -> None:
+    """An event whose meta was given an integer that would be rounded raises InvalidField, however it is sent."""
+    good = SessionEvent(event_id="e-1", session_id="s", object_id="o", meta={"n": 1})
+    bad = good.model_copy(deep=True)
+    bad.meta["n"] = 2**53 + 1
+
+    async def batches() -> AsyncIterator[EventBatch]:
+        yield EventBatch(1, [good, bad])
+
+    for path, call in (
+        ("events[1].meta.n", client.push_events([good, bad])),
+        ("events[1].meta.n", _drain(client.stream_events(batches()))),
+    ):
+        with pytest.raises(InvalidField) as raised:
+            await call
+
+        assert [path] == [found for found, _ in raised.value.violations]
+    async with client.event_stream() as stream:
+        for event in (good, bad):
+            with nullcontext() if event is good else pytest.raises(InvalidField, match="would be rounded"):
+                await stream.send(event)
+
+    assert 1 == stream.totals.inserted
