@@ -258,7 +258,9 @@ class ClickstreamClient(ClickstreamDao, TransferDao):
         """Open a long-lived stream of events, for producers with many; see `EventStream`.
 
         A request is sent at `batch_events` or `batch_bytes`, before it would be larger than a message may be, and after
-        `batch_s` seconds at the latest; `send` waits while `unacked_events` are not durable yet.
+        `batch_s` seconds at the latest; `send` waits while `unacked_events` are not durable yet. More `batch_events`
+        than the server takes in a request (10,000, unless it is set otherwise) end the stream once so many come at a
+        time.
         """
         forks.check()
         return EventStream(

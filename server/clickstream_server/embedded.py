@@ -243,7 +243,8 @@ class EmbeddedMongo:
 
     def _raise_if_ended(self) -> None:
         if self._process is not None and self._process.returncode is not None:
-            raise StartFailure(f"mongod ended at once with code {self._process.returncode}; {self._look_at()}")
+            program = f"CLICKSTREAM_MONGOD {self._mongod}" if self._mongod else "mongod"
+            raise StartFailure(f"{program} ended at once with code {self._process.returncode}; {self._look_at()}")
 
     def _look_at(self) -> str:
         """Where the reason stands, or what it is if that can be seen from here."""

@@ -269,7 +269,8 @@ async def test_a_mongod_that_does_not_run_is_named(tmp_path: Path, content: str 
 
     said = await failure(f"--data-dir={tmp_path / 'data'}", CLICKSTREAM_MONGOD=str(program))
 
-    assert "mongod" in said
+    assert "CLICKSTREAM_MONGOD" in said
+    assert str(program) in said
 
 
 @pytest.mark.parametrize(
