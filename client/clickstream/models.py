@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -61,6 +61,10 @@ class Money(_Model):
 
     currency_code: Text
     amount: Decimal
+
+    if TYPE_CHECKING:  # text, too, which type checkers cannot know from the field
+
+        def __init__(self, *, currency_code: str, amount: Decimal | int | str) -> None: ...
 
     @field_validator("amount", mode="before")
     @classmethod
