@@ -17,7 +17,7 @@ import grpc.aio
 import pytest
 
 from clickstream import ClickstreamClient, Session, ShuttingDown, Unavailable
-from clickstream.resume import failure_of
+from clickstream.call_errors import failure_of
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream_server import app, listening
