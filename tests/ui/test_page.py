@@ -215,6 +215,24 @@ async def test_a_batch_is_paged_by_number(site: Site, browser: Browser) -> None:
     await browser.shows("h3", "Sessions 37 to 61 of 61")
 
 
+async def test_what_is_shown_already_is_shown_anew(site: Site, browser: Browser) -> None:
+    """A link, or an id to show, that leads to where one is brings what has come since."""
+    done = await site.client.register_session(Session(session_id="s-1", search_query="desk lamp"))
+    await browser.open(f"{site.url}#batch/{done.session.batch_id}")
+    await browser.shows("h3", "Sessions 1 to 1 of 1")
+    await site.client.register_session(Session(session_id="s-2"))
+    await browser.shows(".news", "1 new session since: show the latest")
+    await browser.click(".news a")
+    await browser.shows("h3", "Sessions 1 to 2 of 2")
+
+    await browser.open(f"{site.url}#session/s-1")
+    await browser.shows("main", "None so far.")
+    await site.client.push_events([SessionEvent(event_id="e", session_id="s-1", object_id="lamp-3")])
+    await browser.press("/")
+    await browser.enter("s-1")
+    await browser.shows(".events", "lamp-3")
+
+
 async def test_irrelevant_sessions_are_marked_in_words(site: Site, browser: Browser) -> None:
     """A session marked irrelevant says so, in the batch and by itself."""
     batch_id = await register_with_clicks(site.client)

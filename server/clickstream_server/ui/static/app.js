@@ -1,6 +1,6 @@
 // The page: asks for the overview once a second while somebody looks, and shows what the address names.
 
-import { setText } from "./dom.js";
+import { setText, visit } from "./dom.js";
 import { rate, sessionLink, timeOfDay } from "./format.js";
 import { forget, keep, token } from "./token.js";
 import { ask, BatchView, mayPass, OverviewView, SessionView, troubleView } from "./views.js";
@@ -154,11 +154,17 @@ function say(perSecond) {
 place("find").addEventListener("submit", (event) => {
   event.preventDefault();
   const id = place("session-id").value;
-  if (id.trim()) location.hash = sessionLink(id);
+  if (id.trim()) visit(sessionLink(id));
 });
 place("skip").addEventListener("click", (event) => {
   event.preventDefault();
   place("view").focus();
+});
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href^='#']");
+  if (link?.hash !== location.hash || event.defaultPrevented || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  visit(link.hash);
 });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea")) return;

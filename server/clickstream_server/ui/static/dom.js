@@ -23,3 +23,9 @@ function filled(element, attributes, children) {
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
+
+/** Show what stands at this address of the page, anew if it is shown already: the browser itself does nothing then. */
+export function visit(hash) {
+  if (location.hash === hash) dispatchEvent(new HashChangeEvent("hashchange"));
+  else location.hash = hash;
+}

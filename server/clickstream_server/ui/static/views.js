@@ -2,7 +2,7 @@
 // shows, and `update` takes each new overview.
 
 import { RateChart } from "./chart.js";
-import { h, setText } from "./dom.js";
+import { h, setText, visit } from "./dom.js";
 import { batchLink, count, counted, moment, rate, statusWord } from "./format.js";
 import { sessionItem, sessionPage } from "./session.js";
 import { token } from "./token.js";
@@ -251,7 +251,7 @@ export class BatchView {
     const number = h("input", { type: "number", min: 1, max: counter, "aria-label": "Number to go to", placeholder: "number", required: true });
     const go = (event) => {
       event.preventDefault();
-      location.hash = batchLink(this.id, Math.max(0, number.valueAsNumber - 1));
+      visit(batchLink(this.id, Math.max(0, number.valueAsNumber - 1)));
     };
     return h(
       "nav",
