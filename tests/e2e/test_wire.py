@@ -18,6 +18,19 @@ from harness import served
 MIB = 1024 * 1024
 
 
+# --- streams --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["StreamEvents", "ImportSessions"])
+async def test_a_stream_is_answered_before_its_first_request(channel: grpc.aio.Channel, method: str) -> None:
+    """The headers of a stream both ways come at once: clients such as tonic's send nothing before they are there."""
+    call = channel.stream_stream(f"/clickstream.v1.TransferService/{method}")(timeout=DEADLINE_S)
+
+    assert () == tuple(await call.initial_metadata())
+    assert not call.done()
+    call.cancel()
+
+
 # --- reflection and health ------------------------------------------------------------------------------------------
 
 

@@ -67,13 +67,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _wrapped(self, method: str, handler: Handler) -> Handler:
+        both_ways = handler.request_streaming and handler.response_streaming
         handler = self._limiter.prepared(method, self._parsing.prepared(method, handler))
         handler = handler._replace(response_serializer=_or_encoded(handler.response_serializer))
         handler = self._observe.prepared(method, handler)
         sides = (handler.request_streaming, handler.response_streaming)
         field = "_".join("stream" if streams else "unary" for streams in sides)
-        wrap = self._streaming if handler.response_streaming else self._answering
-        return handler._replace(**{field: wrap(method, getattr(handler, field))})
+        behaviour = getattr(handler, field)
+        if handler.response_streaming:
+            wrapped = self._streaming(method, behaviour, begins_at_once=both_ways)
+        else:
+            wrapped = self._answering(method, behaviour)
+        return handler._replace(**{field: wrapped})
 
     def _answering(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def answer(requests: Any, context: Context) -> Any:
@@ -106,7 +111,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return refuse
 
-    def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
+    def _streaming(
+        self, method: str, behaviour: Callable[..., Any], *, begins_at_once: bool
+    ) -> Callable[..., Awaitable[None]]:
+        # `begins_at_once`: send the headers before there is an answer. A client that opens a stream and waits for them
+        # before it sends (tonic in Rust, say) would wait for ever for a server that waits for its first request. Not
+        # where the client streams nothing: once it has headers, gRPC makes the call no second time.
+        #
         # Writes instead of yielding: cancelled while it waits to send, it ends here, and not when the generator that
         # grpc has dropped is collected, in another task and without a status.
         async def stream(requests: Any, context: Context) -> None:
@@ -115,12 +126,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 set_trailers(call)
                 try:
                     with self._drain.around(call), self._auth.around(call), self._limiter.around(call):
+                        if begins_at_once:
+                            await _begin(context)
                         answers = behaviour(requests, context)
                         if not hasattr(answers, "aclose"):  # a handler that writes to the context itself
                             await answers
                             return
                         async with aclosing(answers):
-                            begun = False
+                            begun = begins_at_once
                             async for answer in answers:
                                 if not begun:
                                     await _begin(context)
