@@ -124,3 +124,45 @@ async def test_nothing_is_wider_than_the_window(site: Site, browser: Browser, wi
         await browser.shows("main", "w" * 20 if fragment else "collecting")
         await browser.script("document.querySelectorAll('details').forEach(e => { e.open = true; })")
         assert width >= await browser.script("return document.documentElement.scrollWidth")
+
+
+@pytest.mark.parametrize("width", [700, 1280])
+async def test_a_long_key_leaves_the_others_their_room(site: Site, browser: Browser, width: int) -> None:
+    """The ids of all batches stand in one line each, also where one was released under the longest key."""
+    for number, key in enumerate(("k" * 256, "training-1")):
+        await site.client.register_session(Session(session_id=f"s-{number}"))
+        await site.client.release_batch(key)
+    await browser.command(
+        "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+    )
+    await browser.open(site.url)
+    await browser.shows("#batches", "k" * 256)
+
+    assert [1, 1] == await browser.script(
+        "return [...document.querySelectorAll('#batches a')].map(e => e.getClientRects().length)"
+    )
+    assert width >= await browser.script("return document.documentElement.scrollWidth")
+
+
+@pytest.mark.parametrize(("query", "words"), [("", "empty query"), (" \n\t", "blank query"), (None, "no query")])
+async def test_a_query_that_cannot_be_seen_is_told(site: Site, browser: Browser, query: str | None, words: str) -> None:
+    """A session whose query shows nothing has words in its place, in the batch and by itself."""
+    done = await site.client.register_session(Session(session_id="s", search_query=query))
+
+    await browser.open(f"{site.url}#batch/{done.session.batch_id}")
+    await browser.shows(".session .query", words)
+    await browser.open(f"{site.url}#session/s")
+    await browser.shows("h2", words)
+
+
+async def test_marks_are_seen_with_the_viewers_own_colours(site: Site, browser: Browser) -> None:
+    """Where the system forces its colours upon pages, as for high contrast, the squares of results are seen."""
+    batch_id = await register_with_clicks(site.client)
+    await browser.command("Emulation.setEmulatedMedia", features=[{"name": "forced-colors", "value": "active"}])
+    await browser.open(f"{site.url}#batch/{batch_id}")
+    await browser.shows(".session", "desk lamp")
+    ground = "return arguments[0].map(css => getComputedStyle(document.querySelector(css)).backgroundColor)"
+    card, *cells = await browser.script(ground, [".card", ".strip .cell:not(.clicked)", ".strip .cell.clicked"])
+    await browser.command("Emulation.setEmulatedMedia", features=[])
+
+    assert 3 == len({card, *cells})

@@ -72,9 +72,13 @@ export function sessionItem(row, { open = false } = {}) {
 
 function queryInLine(query) {
   if (query === null || query === undefined) return h("span", { class: "query none" }, "no query");
-  if (typeof query === "string") return h("span", { class: "query", dir: "auto" }, cut(query, 300) || "empty query");
+  if (typeof query === "string" && !query.trim()) return h("span", { class: "query none" }, blank(query));
+  if (typeof query === "string") return h("span", { class: "query", dir: "auto" }, cut(query, 300));
   return h("code", { class: "query structured" }, cut(inOneLine(query), 300));
 }
+
+/** In the place of a text of which nothing would be seen. */
+const blank = (query) => (query ? "blank query" : "empty query");
 
 function badges(session) {
   return [
@@ -237,8 +241,9 @@ export function sessionPage(row) {
 function queryTitle(query) {
   if (query === null || query === undefined) return h("h2", { tabindex: -1 }, "no query");
   if (typeof query === "object") return [h("h2", { tabindex: -1, class: "unseen" }, "A structured query"), jsonBlock(query)];
+  if (!query.trim()) return h("h2", { tabindex: -1 }, blank(query));
   const kind = query.length > 200 ? "query-title long" : "query-title";
-  return h("h2", { tabindex: -1, dir: "auto", class: kind }, cut(query, QUERY_CHARACTERS) || "empty query");
+  return h("h2", { tabindex: -1, dir: "auto", class: kind }, cut(query, QUERY_CHARACTERS));
 }
 
 function facts(row) {
