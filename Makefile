@@ -34,7 +34,7 @@ test: $(VENV)/.dev ## run all tests but the long ones of test-faults, and test-p
 test-faults: $(VENV)/.dev ## break servers, MongoDB and the network under load, and report what became of it (13 minutes)
 	$(BIN)/pytest -q -m '' tests/faults $(ARGS)
 
-test-polyglot: $(VENV)/.dev ## run the examples in Go, Node and Java on real servers, as far as these are installed
+test-polyglot: $(VENV)/.dev ## run the examples in Go, Node, Java and Rust on real servers, as far as these are installed
 	@$(BIN)/pytest -q -n 2 tests/polyglot $(ARGS)
 
 test-torch: ## what needs PyTorch, with the system's; TORCH=pypi installs a current one, 5 GB and mostly CUDA

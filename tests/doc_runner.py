@@ -103,6 +103,7 @@ class Walk:
     page: Path
     names: Names = field(default_factory=Names)
     target: str = ""
+    patience_s: float = 2 * PATIENCE_S
 
     @property
     def text(self) -> str:
@@ -132,7 +133,7 @@ class Walk:
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            async with asyncio.timeout(2 * PATIENCE_S):
+            async with asyncio.timeout(self.patience_s):
                 output, _ = await process.communicate()
         finally:
             if process.returncode is None:

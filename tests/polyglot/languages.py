@@ -19,6 +19,7 @@ BUILD_S = 300.0
 """How long a build may take that has to download everything."""
 NO_NETWORK = re.compile(
     r"dial tcp|no such host|Could not transfer|Unknown host|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ENETUNREACH"
+    r"|spurious network error|failed to download"
 )
 
 
@@ -104,6 +105,11 @@ def _java_versions(folder: Path) -> str:
     return f"grpc-java {found['grpc']}, protobuf-java {found['protobuf']}"
 
 
+def _rust_versions(folder: Path) -> str:
+    found = dict(re.findall(r'^([\w-]+) = .*?"=([\d.]+)"', (folder / "Cargo.toml").read_text(), re.MULTILINE))
+    return f"tonic {found['tonic']}, prost {found['prost']}"
+
+
 JAVA = ("java", "-cp", "target/classes:target/lib/*")
 LANGUAGES = (
     Language(
@@ -132,5 +138,14 @@ LANGUAGES = (
         consumer=(*JAVA, "clickstream.examples.Consumer"),
         version=("javac", "-version"),
         pinned=_java_versions,
+    ),
+    Language(
+        name="Rust",
+        needs=("cc", "cargo"),
+        build="cd examples/rust && cargo build --quiet",
+        producer=("target/debug/producer",),
+        consumer=("target/debug/consumer",),
+        version=("rustc", "--version"),
+        pinned=_rust_versions,
     ),
 )

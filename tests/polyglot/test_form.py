@@ -1,10 +1,11 @@
-"""The Go code, which is committed with what was generated, is current and in its form.
+"""The Go code, which is committed with what was generated, is current and in its form; so is the form of Rust's.
 
-Node's and Java's is generated when it is built, and their compilers check it strictly then.
+Node's, Java's and Rust's is generated when it is built, and their compilers check it strictly then.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from polyglot.languages import LANGUAGES, Language
 from polyglot.programs import run_to_end
 
 GO = [language for language in LANGUAGES if language.name == "Go"]
+RUST = [language for language in LANGUAGES if language.name == "Rust"]
 
 
 @pytest.mark.parametrize("language", GO, ids=str, indirect=True)
@@ -36,3 +38,11 @@ async def test_the_code_is_in_its_form(language: Language) -> None:
     assert (0, "") == await run_to_end("gofmt", "-l", ".", cwd=language.folder)
     code, output = await run_to_end("go", "vet", "./...", cwd=language.folder, patience_s=300)
     assert 0 == code, output
+
+
+@pytest.mark.parametrize("language", RUST, ids=str, indirect=True)
+async def test_the_form_is_rustfmts(language: Language) -> None:
+    """rustfmt has nothing to change."""
+    if shutil.which("cargo-fmt") is None:
+        pytest.skip("needs cargo-fmt, which is not on PATH")
+    assert (0, "") == await run_to_end("cargo", "fmt", "--check", cwd=language.folder)

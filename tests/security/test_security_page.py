@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from clickstream_server.security.roles import ROLES, Role
 from doc_runner import ROOT, Block, Command, Walk, steps_of
@@ -69,11 +70,17 @@ async def test_the_lines_of_the_page_print_what_it_says(tmp_path: Path) -> None:
     assert isinstance(serve, Command)
     missing = shutil.which("grpcurl", path=walk.path) is None
     await walk.follow(first, [])
+    assert not is_authority(tmp_path / "server.pem"), "clients such as rustls take no authority for a server"
     async with serving(walk, serve):
         await walk.follow([step for step in others if not (missing and is_grpcurl(step))], [])
     assert any(map(is_grpcurl, others))
     if missing:
         pytest.skip("all lines agree but those of grpcurl, which is not there: make tools")
+
+
+def is_authority(cert: Path) -> bool:
+    loaded = x509.load_pem_x509_certificate(cert.read_bytes())
+    return loaded.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
 
 
 def is_grpcurl(step: Command | Block) -> bool:
