@@ -203,6 +203,16 @@ async def test_it_begins_where_one_says(
     assert (0, expected) == (code, numbers_of(output.splitlines()))
 
 
+async def test_a_number_that_the_batch_does_not_have_is_refused(client: ClickstreamClient) -> None:
+    """`--after` a number that was not given out, as of another batch, passes over no sessions: it is refused."""
+    batch_id = await register(client, *range(1, 6))
+    said = f"clickstream: --after 6: the last number of batch {batch_id} is 5\n"
+
+    assert (1, "", said) == await run_program("tail", "--after", "6", "--target", client.target)
+    await client.release_batch("r")
+    assert (1, "", said) == await run_program("tail", batch_id, "--after", "6", "--target", client.target)
+
+
 async def test_what_cannot_be_followed(client: ClickstreamClient) -> None:
     """An unknown batch, nothing that collects, and nobody that answers: one line, and exit code 1."""
     target = ("--target", client.target)

@@ -74,6 +74,10 @@ class _Follower:
             self._batch_id = batch.batch_id
             if self._options.last is not None:
                 self._after = max(0, batch.session_counter - self._options.last)
+            if self._after > batch.session_counter:  # of another batch: to wait for it would pass over sessions
+                raise StartFailure(
+                    f"--after {self._after}: the last number of batch {batch.batch_id} is {batch.session_counter}"
+                )
             patience = Patience(math.inf)
             patience.renew()
             while True:
