@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import io
 import os
 import stat
 import subprocess
@@ -10,11 +12,13 @@ import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from clickstream_server.bulk.outputs import Output, Written
+from clickstream_server.bulk.outputs import Output, Written, _Whole
 from clickstream_server.failures import StartFailure
+from harness import PATIENCE_S, eventually, stands_still
 
 TELLS_LOCK = """
 import fcntl
@@ -62,6 +66,34 @@ def test_an_open_file_keeps_what_it_has(tmp_path: Path, mode: str, output: str) 
         subprocess.run(["sh", "-c", program, WRITES], stdout=out, check=True)
 
     assert b"before\nhead\nin\ntail\n" == file.read_bytes()
+
+
+async def test_an_output_that_does_not_block_is_waited_for() -> None:
+    """Where a pipe is full that its owner made non-blocking, writing waits for room instead of trying without end."""
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    tries = 0
+
+    class Counted(io.FileIO):
+        def write(self, data: Any, /) -> int | None:  # type: ignore[override]  # None: as of a raw file
+            nonlocal tries
+            tries += 1
+            return super().write(data)
+
+    data = os.urandom(1024 * 1024)
+    with Counted(theirs, "wb") as raw, os.fdopen(ours, "rb") as reader:
+        writing = asyncio.create_task(asyncio.to_thread(_Whole(raw).write, data))
+
+        async def is_full() -> bool:
+            return tries > 0
+
+        await eventually(is_full, "the pipe was tried")
+        async with asyncio.timeout(PATIENCE_S):
+            await stands_still(lambda: tries)
+        found = await asyncio.to_thread(reader.read, len(data))
+        await writing
+
+    assert data == found
 
 
 def test_a_part_is_locked_until_it_has_its_name_or_is_gone(tmp_path: Path) -> None:

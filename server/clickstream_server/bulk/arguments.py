@@ -46,7 +46,10 @@ def add_import(commands: Any) -> argparse.ArgumentParser:
         "(default %(default)s)",
     )
     parser.add_argument(
-        "--errors", metavar="FILE", help="write every refused row there, as JSON lines with file, line, reason, row"
+        "--errors",
+        metavar="FILE",
+        help="write every refused row there, as JSON lines with file, line, reason, row; - is standard output, and the "
+        "account then goes to standard error",
     )
     parser.add_argument(
         "--partial", action="store_true", help="the files may be parts of an export: do not ask for its trailer"

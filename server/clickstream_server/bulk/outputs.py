@@ -11,6 +11,7 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from select import select
 from typing import Any
 
 from clickstream_server.failures import StartFailure
@@ -134,18 +135,25 @@ class _Whole:
         view = memoryview(data)
         at = 0
         while at < len(view) and not self._raw.closed:
-            at += self._raw.write(view[at:]) or 0
+            written = self._raw.write(view[at:])
+            if written is None:  # it does not block, as whoever opened it wants it, and has no room now
+                select([], [self._raw], [])
+            at += written or 0
         return len(view)
 
     def flush(self) -> None:
         """Nothing is held back."""
 
 
+def descriptor_of(output: str) -> int | None:
+    """The number under which it is open already; None: by its name it is opened anew."""
+    found = _DESCRIPTOR.fullmatch(output)
+    return _DESCRIPTORS.get(output) if found is None else int(found[1])
+
+
 def _opened(output: str) -> Any:
     """What is written to as it is. A file that is open already goes on where it stands, and keeps what it has."""
-    found = _DESCRIPTOR.fullmatch(output)
-    number = _DESCRIPTORS.get(output) if found is None else int(found[1])
-    if number is not None:
+    if (number := descriptor_of(output)) is not None:
         return open(number, "wb", buffering=0, closefd=False)
     return Path(output).open("ab", buffering=0)  # another process may have it open, and wants none of it cut off
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from unicodedata import category
 
+from rich import console as rich_console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +13,7 @@ from rich.text import Text
 from clickstream.models import SessionBatch
 from clickstream.transfer import OutcomeCounts
 from clickstream_server.bulk.account import FileAccount, LogAccount, Note, disagreements, stray_events
+from clickstream_server.bulk.refusals import name_of, on_standard_output
 from clickstream_server.console import Console
 
 _EXPLAINED = (
@@ -35,25 +37,29 @@ def _belongs(char: str) -> bool:
     return category(char) == "Zs" or char in _JOINERS
 
 
-def report_console() -> Console:
+def report_console(*, stderr: bool = False) -> rich_console.Console:
     """A console whose lines are as long as they are, for the terminal to wrap, and files to keep.
 
     Tables get 80 columns at least: their numbers are there to be read, and in fewer they would be cut.
     """
-    return Console(highlight=False, soft_wrap=True, width=max(Console().width, _TABLE_WIDTH))
+    kind = rich_console.Console if stderr else Console
+    return kind(stderr=stderr, highlight=False, soft_wrap=True, width=max(kind(stderr=stderr).width, _TABLE_WIDTH))
 
 
 def print_import(
     accounts: Sequence[FileAccount], *, dry_run: bool, errors: str | None, collecting: SessionBatch | None
 ) -> None:
-    """Print the account of each file, where the refused rows are, and which batch collects."""
-    console = report_console()
+    """Print the account of each file, where the refused rows are, and which batch collects.
+
+    On standard error where standard output has the refused rows, which a pipe takes.
+    """
+    console = report_console(stderr=on_standard_output(errors))
     for account in accounts:
         print_account(console, account, dry_run=dry_run)
     refused = sum(account.not_stored for account in accounts)
     if refused:
         rows = "1 row was refused" if refused == 1 else f"{refused:,} rows were refused"
-        where = f": see {shown(errors)}" if errors is not None else "; import --errors FILE keeps them"
+        where = f": see {shown(name_of(errors))}" if errors is not None else "; import --errors FILE keeps them"
         console.print(Text(f"{rows}, in whole or in part{where}, ready to be mended."))
     if dry_run:
         console.print("A dry run: nothing was written.")
@@ -62,7 +68,7 @@ def print_import(
         console.print(f"Batch {collecting.batch_id} collects now; its numbers so far: 1 to {counter}.")
 
 
-def print_account(console: Console, account: FileAccount, *, dry_run: bool = False) -> None:
+def print_account(console: rich_console.Console, account: FileAccount, *, dry_run: bool = False) -> None:
     """Print every count and what was not stored and why; of a log also what it holds and whether the sums agree."""
     log = account.log
     console.print(Text(f"\n{'Trial' if dry_run else 'Import'} of {shown(account.name)}", style="bold"))
@@ -77,7 +83,7 @@ def print_account(console: Console, account: FileAccount, *, dry_run: bool = Fal
         _print_agreement(console, account, log)
 
 
-def _print_log(console: Console, log: LogAccount) -> None:
+def _print_log(console: rich_console.Console, log: LogAccount) -> None:
     lines = log.counts
     console.print(
         f"{lines.lines:,} lines = {log.query_rows:,} rows of queries + {log.event_rows:,} rows of events "
@@ -89,7 +95,7 @@ def _print_log(console: Console, log: LogAccount) -> None:
     )
 
 
-def _print_agreement(console: Console, account: FileAccount, log: LogAccount) -> None:
+def _print_agreement(console: rich_console.Console, account: FileAccount, log: LogAccount) -> None:
     if log.rows_left_out.count:
         console.print(
             f"{log.rows_left_out.count:,} further rows of queries found no room in search_meta beside the others; "
