@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import bz2
 import gzip
 import json
-import lzma
 import os
 import re
 import signal
@@ -389,30 +387,6 @@ async def test_an_empty_file_is_told(client: ClickstreamClient, tmp_path: Path, 
 
     assert 0 == code
     assert "nothing in it" in out
-
-
-@pytest.mark.parametrize(
-    ("content", "what"),
-    [
-        (b"PAR1\0\0", "Parquet"),
-        ("{}".encode("utf-16"), "UTF-16"),
-        (bz2.compress(b"{}"), "bzip2 -dc FILE | clickstream import -"),
-        (lzma.compress(b"{}"), "xz -dc FILE | clickstream import -"),
-        (b"PK\x03\x04", "unzip -p FILE | clickstream import -"),
-    ],
-    ids=["parquet", "utf-16", "bzip2", "xz", "zip"],
-)
-async def test_another_kind_of_file_is_one_error(
-    client: ClickstreamClient, tmp_path: Path, content: bytes, what: str
-) -> None:
-    """What cannot be read is told in one line that says what to do, instead of a refusal for each line."""
-    file = tmp_path / "a"
-    file.write_bytes(content)
-
-    code, _, complaints = await imported(client, file)
-
-    assert (1, 1) == (code, len(complaints.splitlines()))
-    assert what in complaints
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 from clickstream_server.bulk.rows import BOM
 from clickstream_server.bulk.ubi.lines import ACTIONS
 from clickstream_server.failures import StartFailure
+from clickstream_server.reach import program
 
 STDIN = "-"
 LINE_BYTES_MAX = 32 * 1024 * 1024
@@ -28,11 +30,16 @@ _OTHER_FORMS = {
     b"PAR1": "is a Parquet file, and import reads lines of JSON: export those",
     b"\xff\xfe": "is text in UTF-16, and import reads UTF-8: iconv -f UTF-16 -t UTF-8 makes it so",
     b"\xfe\xff": "is text in UTF-16, and import reads UTF-8: iconv -f UTF-16 -t UTF-8 makes it so",
-    b"BZh": "is compressed with bzip2, and import reads gzip and zstd: bzip2 -dc FILE | clickstream import -",
-    b"\xfd7zX": "is compressed with xz, and import reads gzip and zstd: xz -dc FILE | clickstream import -",
-    b"PK\x03\x04": "is a zip archive, and import reads gzip and zstd: unzip -p FILE | clickstream import -",
+    b"BZh": "is compressed with bzip2, and import reads gzip and zstd: bzip2 -dc FILE | {again}",
+    b"\xfd7zX": "is compressed with xz, and import reads gzip and zstd: xz -dc FILE | {again}",
+    b"PK\x03\x04": "is a zip archive, and import reads gzip and zstd: unzip -p FILE | {again}",
 }
 """What files that cannot be read begin with."""
+_OTHER_JSON = {
+    re.compile(rb"\s*\[\s*([{\]]|$)"): "is an array, and import reads an object a line: jq -c '.[]' FILE | {again}",
+    re.compile(rb"\s*\{\s*$"): "has objects of several lines, and import reads one a line: jq -c . FILE | {again}",
+}
+"""How the first row of JSON looks that cannot be read by lines."""
 _PIECE_BYTES = 64 * 1024
 _ROWS_LOOKED_AT = 50
 _UBI_FIELDS = frozenset({"query_id", "action_name", "user_query", "query_response_id"})
@@ -84,7 +91,7 @@ def opened(file: str | Generated, advance: Callable[[int], None], known: Format 
         size = len(file.content) if isinstance(file, Generated) else os.fstat(raw.fileno()).st_size
         packed = _Counted(name, raw, advance)
         lines = _unpacked(name, packed)
-        yield Source(name, lines, size or None, known or _recognised(lines), packed)
+        yield Source(name, lines, size or None, _format_of(name, lines, known), packed)
 
 
 def _raw(file: str | Generated) -> Any:
@@ -153,9 +160,7 @@ class _Stream(io.RawIOBase):
 def _unpacked(name: str, packed: _Counted) -> Lines:
     """The lines without their compression, which the first bytes tell."""
     start = packed.peek(4)
-    for begin, problem in _OTHER_FORMS.items():
-        if start.startswith(begin):
-            raise StartFailure(f"{name} {problem}")
+    _check_start(name, start)
     unpacker = None
     if start.startswith(_GZIP):
         unpacker = _Unpacker(packed.read, lambda: zlib.decompressobj(wbits=31), zlib.error)
@@ -171,6 +176,25 @@ def _unpacked(name: str, packed: _Counted) -> Lines:
         )
     stream = _Stream(packed.read if unpacker is None else unpacker.read)
     return Lines(io.BufferedReader(stream, buffer_size=1024 * 1024), unpacker)
+
+
+def _check_start(name: str, start: bytes) -> None:
+    """Raise StartFailure for what is no text in UTF-8."""
+    for begin, problem in _OTHER_FORMS.items():
+        if start.startswith(begin):
+            raise _of_another_form(name, problem)
+
+
+def _check_form(name: str, first: bytes) -> None:
+    """Raise StartFailure where the first row says that it is not one a line: told once, and not of each line."""
+    _check_start(name, first)
+    for form, problem in _OTHER_JSON.items():
+        if form.match(first):
+            raise _of_another_form(name, problem)
+
+
+def _of_another_form(name: str, problem: str) -> StartFailure:
+    return StartFailure(f"{name} {problem.format(again=f'{program()} import -')}")
 
 
 class _Unpacker:
@@ -249,10 +273,16 @@ class Lines:
         return line + self._stream.readline(size - len(line) if size > 0 else size)
 
 
-def _recognised(lines: Lines) -> Format:
-    for line in lines.look_at(_ROWS_LOOKED_AT):
+def _format_of(name: str, lines: Lines, known: Format | None) -> Format:
+    """What the rows are, which may be known. Raises StartFailure for what cannot be read by lines."""
+    for place, raw in enumerate(lines.look_at(_ROWS_LOOKED_AT if known is None else 1)):
+        line = raw.removeprefix(BOM)
+        if place == 0:
+            _check_form(name, line)
+        if known is not None:
+            return known
         try:
-            row = json.loads(line.removeprefix(BOM))
+            row = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if not isinstance(row, dict):
@@ -263,4 +293,4 @@ def _recognised(lines: Lines) -> Format:
             return Format.UBI
         if row.keys() & {"session", "session_id"}:  # after the others: the rows of a log may have these, too
             return Format.SESSIONS
-    return Format.SESSIONS
+    return known or Format.SESSIONS
