@@ -75,6 +75,17 @@ async def test_what_cannot_be_printed_is_no_refusal_lost(client: ClickstreamClie
     assert "cannot write standard output: No space left on device. So far 2 sessions" in complaints.splitlines()[-1]
 
 
+async def test_a_row_of_very_many_values_is_refused_unread(client: ClickstreamClient, tmp_path: Path) -> None:
+    """A line of a few MiB with millions of values, which took gigabytes to parse, is one refused row."""
+    (tmp_path / "a").write_bytes(b'{"session":{"session_id":"h"},"events":[' + b"1," * 3_000_000 + b"1]}\n" + ROWS)
+
+    code, out, complaints = await through_shell(tmp_path, 'ulimit -v 2500000; "$@"', "a", "--target", client.target)
+
+    assert (2, "") == (code, complaints)
+    assert "the line has more than 2000000 values" in out
+    assert "sessions 2 2 0 0 0" in [" ".join(line.split()) for line in out.splitlines()]
+
+
 async def test_a_number_that_nothing_is_open_under_is_told(client: ClickstreamClient, tmp_path: Path) -> None:
     """A descriptor that is not open is told in one line, and nothing is imported."""
     (tmp_path / "a").write_bytes(ROWS)

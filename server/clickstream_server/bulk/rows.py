@@ -16,6 +16,11 @@ PARTS_PER_ITEM = 5_000
 WEIGHT_MAX = 4 * 1024 * 1024
 """Of an item, and of what is sent at once, whatever a message may have."""
 
+VALUES_MAX = 2_000_000
+"""Of a line: each may take a kilobyte of memory, or more if it is wrong. A session that a message has room for has some
+hundred thousand, whatever its events.
+"""
+
 BOM = b"\xef\xbb\xbf"
 _ROW_KEPT_BYTES = 4096
 _WEIGHT_OF_VALUE = 20
@@ -93,8 +98,12 @@ def weight_of(json_bytes: bytes) -> int:
 
     Each member of an object or a list has up to 20 bytes around it there: `[1,1,1]` grows fivefold.
     """
-    values = json_bytes.count(b",") + json_bytes.count(b"{") + json_bytes.count(b"[")
-    return len(json_bytes) + _WEIGHT_OF_VALUE * values
+    return len(json_bytes) + _WEIGHT_OF_VALUE * values_in(json_bytes)
+
+
+def values_in(json_bytes: bytes) -> int:
+    """How many values this JSON has, at most, without parsing it."""
+    return json_bytes.count(b",") + json_bytes.count(b"{") + json_bytes.count(b"[")
 
 
 # --- large sessions ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from clickstream.models import Session
 from clickstream_server.bulk import jsonl
 from clickstream_server.bulk.rows import (
     BOM,
+    VALUES_MAX,
     WEIGHT_MAX,
     Ending,
     Refusal,
@@ -19,6 +20,7 @@ from clickstream_server.bulk.rows import (
     SourceRow,
     items_of,
     kept_text,
+    values_in,
     weight_of,
 )
 from clickstream_server.bulk.sources import LINE_BYTES_MAX, Lines
@@ -79,6 +81,8 @@ class SessionRows:
                 raw = self._lines.readline(LINE_BYTES_MAX)
                 self._digest.update(raw)
             raise _LineRefused("LINE_TOO_LONG", f"the line has more than {LINE_BYTES_MAX} bytes")
+        if values_in(raw) > VALUES_MAX:
+            raise _LineRefused("TOO_MANY_VALUES", f"the line has more than {VALUES_MAX} values")
         if self._lines.fault is not None and not raw.endswith(b"\n"):
             raise _LineRefused("TRUNCATED", self._lines.fault)
         try:
