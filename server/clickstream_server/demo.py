@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
+from rich.console import Console
 from rich.text import Text
 
 from clickstream.client import ClickstreamClient
@@ -25,7 +26,6 @@ from clickstream_server.bulk.progress import bulk_progress
 from clickstream_server.bulk.report import print_account, report_console, shown
 from clickstream_server.bulk.sources import Format, opened
 from clickstream_server.config import ENV_PREFIX, OFF, load_settings
-from clickstream_server.console import Console
 from clickstream_server.failures import StartFailure
 
 RELEASE_ID = "demo"
