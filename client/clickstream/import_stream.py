@@ -63,7 +63,7 @@ class ImportStream:
         self._ended = False
         # The account up to the start of this connection, and up to now.
         self._before = self._now = ImportSummary()
-        self._failed = 0
+        self._failed = self._connections = 0
         self._end: ImportSummary | None = None
         """What the service said in the end."""
         self._goes_on = False
@@ -90,7 +90,8 @@ class ImportStream:
             if end is not None and not end.aborted:
                 await feeding  # raises what was wrong with the chunks: then this is no account of them
             aborted = end is None or end.aborted or self._too_many_failed()
-            yield replace(end or self._now, aborted=aborted, elapsed_s=monotonic() - self._started_at)
+            elapsed_s = monotonic() - self._started_at
+            yield replace(end or self._now, aborted=aborted, elapsed_s=elapsed_s, connections=self._connections)
         finally:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
@@ -120,6 +121,7 @@ class ImportStream:
     async def _converse(self) -> AsyncGenerator[ImportProgress, None]:
         """One connection: what is not acknowledged, then what comes."""
         self._before, self._goes_on = self._now, False
+        self._connections += 1
         async with self._outbox.connected(self._stub.ImportSessions, self._requests) as call:
             async for message in call:
                 self._patience.renew()

@@ -131,13 +131,17 @@ class ImportProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportSummary:
-    """The account of a whole import. `aborted`: it was stopped past the failure ratio."""
+    """The account of a whole import. `aborted`: it was stopped past the failure ratio.
+
+    `connections`: over how many it went. With more than one, a dry run has not told what came twice over two of them.
+    """
 
     processed: int = 0
     sessions: OutcomeCounts = OutcomeCounts()
     events: OutcomeCounts = OutcomeCounts()
     elapsed_s: float = 0.0
     aborted: bool = False
+    connections: int = 1
 
 
 def too_many_failed(failed: int, processed: int, ratio: float) -> ImportAborted:

@@ -16,6 +16,7 @@ from misbehaving import (
     Service,
     Work,
     chunk,
+    chunks,
     client_of,
     event,
 )
@@ -45,6 +46,15 @@ async def test_a_stream_that_is_ended_early_is_taken_up_again(work: Work) -> Non
         assert 5 == await work(client)
 
     assert service.connections >= 5
+
+
+async def test_a_summary_says_over_how_many_connections_it_went() -> None:
+    """Who made a dry run learns that the service has forgotten what came over another connection."""
+    async with client_of(Service(answers=2)) as client:
+        *_, summary = [answer async for answer in client.import_sessions(CONFIG, chunks(5))]
+
+    assert isinstance(summary, ImportSummary)
+    assert summary.connections >= 3
 
 
 @BOTH

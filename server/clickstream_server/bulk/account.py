@@ -75,6 +75,7 @@ class LogAccount:
 class FileAccount:
     """What became of one file. `refused`: rows that were not sent; `failed_rows`: those that the server refused, in
     whole or in part. `fault`: why it cannot be said that all of the file was there. `complete`: it was all sent.
+    `connections`: over how many.
     """
 
     name: str
@@ -84,6 +85,7 @@ class FileAccount:
     events: OutcomeCounts = field(default_factory=OutcomeCounts)
     fault: str | None = None
     complete: bool = False
+    connections: int = 1
     notes: Notes = field(default_factory=Notes)
     log: LogAccount | None = None
 

@@ -143,6 +143,8 @@ class FileImport:
             async for answer in answers:
                 if isinstance(answer, ImportProgress):
                     self._acknowledged(answer)
+                else:
+                    self.account.connections = answer.connections
 
     def _too_many_failed(self, about_to_be_sent: int = 0) -> bool:
         """Whether to stop, now and from then on. Of a log most rows are known before the first is sent."""

@@ -63,6 +63,13 @@ def print_import(
         console.print(Text(f"{rows}, in whole or in part{where}, ready to be mended."))
     if dry_run:
         console.print("A dry run: nothing was written.")
+        if any(account.connections > 1 for account in accounts):
+            console.print(
+                "The connection was lost meanwhile, and what came before that is forgotten: what comes twice in the "
+                "file may be told as stored twice."
+            )
+        if len(accounts) > 1:
+            console.print("Each file is told as if it came alone: what is in several of them counts in each.")
     if collecting is not None:
         counter = f"{collecting.session_counter:,}"
         console.print(f"Batch {collecting.batch_id} collects now; its numbers so far: 1 to {counter}.")
