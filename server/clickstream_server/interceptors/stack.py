@@ -26,9 +26,6 @@ from clickstream_server.interceptors.parsing import Parsing
 from clickstream_server.interceptors.trailers import set_trailers
 from clickstream_server.message_dao import EncodedAnswer
 
-_BEGIN_S = 1.0
-"""Longer than it takes to write a few bytes to who reads at all."""
-
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Each part is a context manager around a call, and may refuse it by raising.
@@ -120,50 +117,44 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         #
         # Writes instead of yielding: cancelled while it waits to send, it ends here, and not when the generator that
         # grpc has dropped is collected, in another task and without a status.
+        #
+        # gRPC notes that it sent the headers (else with the first answer) only once they have gone: a stream that ends
+        # before could not be given a status, since that would send them again. So what sends them goes to its end,
+        # outside of all that a stop waits for: who does not take it is cut off.
         async def stream(requests: Any, context: Context) -> None:
             call = Call(method, context, this_call(), streams=True)
+            opening: asyncio.Future[None] | None = None
             with self._observe.around(call):
                 set_trailers(call)
                 try:
                     with self._drain.around(call), self._auth.around(call), self._limiter.around(call):
                         if begins_at_once:
-                            await _begin(context)
+                            opening = asyncio.ensure_future(context.send_initial_metadata(()))
+                            await asyncio.shield(opening)
                         answers = behaviour(requests, context)
                         if not hasattr(answers, "aclose"):  # a handler that writes to the context itself
                             await answers
                             return
                         async with aclosing(answers):
-                            begun = begins_at_once
                             async for answer in answers:
-                                if not begun:
-                                    await _begin(context)
-                                    begun = True
-                                await context.write(answer)
+                                if opening is not None:
+                                    await context.write(answer)
+                                    continue
+                                opening = asyncio.ensure_future(context.write(answer))
+                                await asyncio.shield(opening)
                 except BaseException as error:
+                    if opening is not None and not opening.done():
+                        opening.add_done_callback(_look_at)
+                        await asyncio.wait([opening])
                     await answer_with(call, error)
 
         return stream
 
 
-async def _begin(context: Context) -> None:
-    """Tell the client that answers come; to its end, also where this is cancelled meanwhile.
-
-    gRPC tells it with the first answer, and takes note only once that has gone. A stream that is ended before could not
-    be given a status: telling it once more fails, and the client would wait until it is cut off.
-    """
-    telling = asyncio.ensure_future(context.send_initial_metadata(()))
-    telling.add_done_callback(_look_at)
-    try:
-        await asyncio.shield(telling)
-    except asyncio.CancelledError:
-        await asyncio.wait([telling], timeout=_BEGIN_S)
-        raise
-
-
-def _look_at(telling: asyncio.Future[None]) -> None:
+def _look_at(opening: asyncio.Future[None]) -> None:
     """Else asyncio complains of an error that nobody looked at."""
-    if not telling.cancelled():
-        telling.exception()
+    if not opening.cancelled():
+        opening.exception()
 
 
 def _or_encoded(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
