@@ -65,7 +65,7 @@ class Drain:
         await self._idle.wait()
 
     def cut_off(self) -> tuple[int, int]:
-        """End whatever still runs; return how many calls that answer once, and how many streams, that is."""
+        """End whatever still runs; return how many unary calls and how many streams that is."""
         for task in (*self._calls, *self._streams):
             task.cancel()
         return len(self._calls), len(self._streams)
