@@ -167,10 +167,8 @@ async def _serve(given: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ask_to_stop)
-    for number in hangup():
-        loop.add_signal_handler(
-            number, serving.stop
-        )  # a terminal that goes away sends it twice: it does not mean at once
+    for number in hangup():  # twice does not mean at once: a terminal that goes away sends it twice
+        loop.add_signal_handler(number, serving.stop)
     if not await serving.ended() and not in_order:
         print("clickstream: stopped before everything was done", file=sys.stderr)
         return INTERRUPTED

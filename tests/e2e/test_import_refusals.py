@@ -86,6 +86,21 @@ async def test_a_row_of_very_many_values_is_refused_unread(client: ClickstreamCl
     assert "sessions 2 2 0 0 0" in [" ".join(line.split()) for line in out.splitlines()]
 
 
+async def test_commas_in_text_are_no_values(client: ClickstreamClient, tmp_path: Path) -> None:
+    """A row is not taken for one of very many values for what its text has: an export may hold such."""
+    events = [
+        {"event_id": f"e-{number}", "object_id": "o", "meta": {"csv": '"' + "1," * 30_000}} for number in range(70)
+    ]
+    (tmp_path / "a").write_text(json.dumps({"session": {"session_id": "s"}, "events": events}))
+
+    code, out, complaints = await through_shell(tmp_path, '"$@"', "a", "--target", client.target)
+
+    assert (0, "") == (code, complaints), out
+    found = await client.get_session("s")
+    assert found is not None
+    assert 70 == found.event_count
+
+
 async def test_a_number_that_nothing_is_open_under_is_told(client: ClickstreamClient, tmp_path: Path) -> None:
     """A descriptor that is not open is told in one line, and nothing is imported."""
     (tmp_path / "a").write_bytes(ROWS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -24,6 +25,8 @@ hundred thousand, whatever its events.
 BOM = b"\xef\xbb\xbf"
 _ROW_KEPT_BYTES = 4096
 _WEIGHT_OF_VALUE = 20
+_TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+"""The last may have no end: else the search would begin anew at each quotation mark in it."""
 
 
 class SourceRow(NamedTuple):
@@ -98,10 +101,15 @@ def weight_of(json_bytes: bytes) -> int:
 
     Each member of an object or a list has up to 20 bytes around it there: `[1,1,1]` grows fivefold.
     """
-    return len(json_bytes) + _WEIGHT_OF_VALUE * values_in(json_bytes)
+    return len(json_bytes) + _WEIGHT_OF_VALUE * _values_in(json_bytes)
 
 
-def values_in(json_bytes: bytes) -> int:
+def has_too_many_values(json_bytes: bytes) -> bool:
+    """Whether this JSON is not to be parsed. Text may have any number of commas."""
+    return _values_in(json_bytes) > VALUES_MAX and _values_in(_TEXTS.sub(b"", json_bytes)) > VALUES_MAX
+
+
+def _values_in(json_bytes: bytes) -> int:
     """How many values this JSON has, at most, without parsing it."""
     return json_bytes.count(b",") + json_bytes.count(b"{") + json_bytes.count(b"[")
 

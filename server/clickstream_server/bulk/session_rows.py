@@ -18,9 +18,9 @@ from clickstream_server.bulk.rows import (
     Refusal,
     Sendable,
     SourceRow,
+    has_too_many_values,
     items_of,
     kept_text,
-    values_in,
     weight_of,
 )
 from clickstream_server.bulk.sources import LINE_BYTES_MAX, Lines
@@ -81,7 +81,7 @@ class SessionRows:
                 raw = self._lines.readline(LINE_BYTES_MAX)
                 self._digest.update(raw)
             raise _LineRefused("LINE_TOO_LONG", f"the line has more than {LINE_BYTES_MAX} bytes")
-        if values_in(raw) > VALUES_MAX:
+        if has_too_many_values(raw):
             raise _LineRefused("TOO_MANY_VALUES", f"the line has more than {VALUES_MAX} values")
         if self._lines.fault is not None and not raw.endswith(b"\n"):
             raise _LineRefused("TRUNCATED", self._lines.fault)

@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from clickstream_server.bulk.rows import BOM, VALUES_MAX, values_in
+from clickstream_server.bulk.rows import BOM, has_too_many_values
 from clickstream_server.bulk.ubi.lines import ACTIONS
 from clickstream_server.failures import StartFailure
 from clickstream_server.reach import program
@@ -281,7 +281,7 @@ def _format_of(name: str, lines: Lines, known: Format | None) -> Format:
             _check_form(name, line)
         if known is not None:
             return known
-        if values_in(line) > VALUES_MAX:  # refused later; to parse it takes too much memory
+        if has_too_many_values(line):  # refused later; to parse it takes too much memory
             continue
         try:
             row = json.loads(line)

@@ -171,10 +171,10 @@ class MongoClickstreamDao(MessageDao):
         check_id("session_id", session_id, self._limits)
         async with storage_call(self._timeout_s), past_abandoned(self._database.client):
             # Not in one findAndModify: see `driver.PLAIN_CODEC`, which sessions cannot have.
-            await self._sessions.update_one({"_id": session_id}, {"$set": {"is_irrelevant": True}})
-            changed: Document | None = await self._sessions.find_one({"_id": session_id})
-        if changed is None:
-            raise SessionNotFound.by_id(session_id)
+            marked = await self._sessions.update_one({"_id": session_id}, {"$set": {"is_irrelevant": True}})
+            if not marked.matched_count:
+                raise SessionNotFound.by_id(session_id)
+            changed: Document = await self._sessions.find_one({"_id": session_id})
         return registered_message(changed)
 
     async def get_session_message(
