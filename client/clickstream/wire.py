@@ -89,16 +89,16 @@ _registered_made = _maker(models.RegisteredSession)
 _with_events_made = _maker(models.SessionWithEvents)
 
 
-_UNWRITABLE = (TypeError, ValueError, KeyError, OverflowError)
+_UNWRITABLE = (AttributeError, TypeError, ValueError, KeyError, OverflowError)
 """What protobuf, and what stands here, raise for a value that its field cannot hold."""
 
 
-def _check_again(model: BaseModel) -> None:
-    """Raise InvalidField, with all that is wrong and where it stands.
+def _validated_again(model: M) -> M:
+    """The model, made anew of what it holds. Raises InvalidField, with all that is wrong and where it stands.
 
     `model_copy(update=...)` and a change inside of a dict are not validated by Pydantic.
     """
-    validated(type(model), model.model_dump(warnings=False))
+    return validated(type(model), model.model_dump(warnings=False))
 
 
 # --- sessions -------------------------------------------------------------------------------------------------------
@@ -125,8 +125,8 @@ def write_session(message: session_pb2.Session, session: models.Session) -> None
     try:
         _write_session(message, session)
     except _UNWRITABLE:
-        _check_again(session)
-        raise
+        message.Clear()
+        _write_session(message, _validated_again(session))
 
 
 def _write_session(message: session_pb2.Session, session: models.Session) -> None:
@@ -221,8 +221,8 @@ def write_event(message: event_pb2.SessionEvent, event: models.SessionEvent) -> 
     try:
         _write_event(message, event)
     except _UNWRITABLE:
-        _check_again(event)
-        raise
+        message.Clear()
+        _write_event(message, _validated_again(event))
 
 
 def _write_event(message: event_pb2.SessionEvent, event: models.SessionEvent) -> None:
@@ -235,6 +235,8 @@ def _write_event(message: event_pb2.SessionEvent, event: models.SessionEvent) ->
     if event.meta:
         write_struct(message.meta, event.meta)
     if (value := event.value) is not None:
+        if not isinstance(value.amount, Decimal):
+            raise TypeError("an amount must be a Decimal: a float is not exact")
         message.value.currency_code = value.currency_code
         message.value.amount = value.text
 

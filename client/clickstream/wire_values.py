@@ -96,7 +96,10 @@ def write_struct(struct: struct_pb2.Struct, values: dict[str, Any]) -> None:
 
 
 def write_value(target: struct_pb2.Value, value: Any) -> None:
-    """Make an empty Value this JSON value, as the models have them. Raises ValueError for one that would be rounded."""
+    """Make an empty Value this JSON value, as the models have them.
+
+    Raises ValueError for one that would be rounded, TypeError for one that is no JSON.
+    """
     kind = type(value)
     if kind is str:
         target.string_value = value
@@ -117,7 +120,14 @@ def write_value(target: struct_pb2.Value, value: Any) -> None:
         for item in value:
             write_value(target.list_value.values.add(), item)
     else:
-        target.number_value = value  # such as BSON's Int64, which is an int
+        target.number_value = _number(value)
+
+
+def _number(value: Any) -> float:
+    """A number of a derived type, such as BSON's Int64. protobuf would take a Decimal as well, and round it."""
+    if not isinstance(value, int | float):
+        raise TypeError(f"{type(value).__name__} is no JSON")
+    return value
 
 
 def value_from_pb(value: struct_pb2.Value, path: Path) -> Any:

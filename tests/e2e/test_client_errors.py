@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, nullcontext
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import grpc
@@ -22,6 +23,7 @@ from clickstream import (
     ImportConfig,
     ImportItem,
     InvalidField,
+    Money,
     NoCollectingBatch,
     SearchResultItem,
     Session,
@@ -173,6 +175,9 @@ def changed(**values: Any) -> Session:
         ("session_id", changed(session_id=SURROGATE)),
         ("created_at", changed(created_at=NO_ZONE)),
         ("sort_by.order", changed(sort_by=SortBy.model_construct(order="UP"))),
+        ("search_meta.n", changed(search_meta={"n": Decimal("0.12345678901234567890")})),
+        ("payload_filter", changed(payload_filter="text")),
+        ("search_results[0].rank", changed(search_results=[{"object_id": "o", "rank": "first"}])),
     ],
 )
 async def test_what_was_changed_past_its_model_is_invalid(
@@ -186,6 +191,26 @@ async def test_what_was_changed_past_its_model_is_invalid(
         assert [f"session.{path}"] == [found for found, _ in raised.value.violations]
     with pytest.raises(InvalidField):
         await _import(client, import_id="i", session=session)
+
+
+async def test_what_the_model_would_take_is_sent(client: ClickstreamClient) -> None:
+    """What was put into a copy as it may be given to the model is stored as the model would have it."""
+    results, sort_by = [{"object_id": "o"}], {"field": "price", "order": "DESC"}
+    sent = Session(session_id="s", search_results=results, sort_by=sort_by)  # type: ignore[arg-type]  # Pydantic takes it
+    await client.register_session(SESSION.model_copy(update={"search_results": results, "sort_by": sort_by}))
+    found = await client.get_session("s")
+
+    assert found is not None
+    assert (sent.search_results, sent.sort_by) == (found.session.search_results, found.session.sort_by)
+
+
+async def test_an_amount_that_is_a_float_is_invalid(client: ClickstreamClient) -> None:
+    """A float that came to stand in an event as its amount raises InvalidField: it would be rounded to six digits."""
+    value = Money(currency_code="EUR", amount="1").model_copy(update={"amount": 0.123456789})
+    with pytest.raises(InvalidField) as raised:
+        await client.push_events([SessionEvent(event_id="e", session_id="s", object_id="o", value=value)])
+
+    assert ["events[0].value.amount"] == [found for found, _ in raised.value.violations]
 
 
 async def test_an_event_that_was_changed_past_its_model_is_invalid(client: ClickstreamClient) -> None:
