@@ -121,10 +121,11 @@ class ImportStream:
     async def _converse(self) -> AsyncGenerator[ImportProgress, None]:
         """One connection: what is not acknowledged, then what comes."""
         self._before, self._goes_on = self._now, False
-        self._connections += 1
+        connections = self._connections + 1
         async with self._outbox.connected(self._stub.ImportSessions, self._requests) as call:
             async for message in call:
                 self._patience.renew()
+                self._connections = connections  # only now: the service may have refused some for its load
                 answer = self._since_the_start(transfer_wire.import_answer_from_pb(message))
                 if isinstance(answer, ImportSummary):
                     self._goes_on = self._stopped_alone() if answer.aborted else self._outbox.left

@@ -133,7 +133,7 @@ class ImportProgress:
 class ImportSummary:
     """The account of a whole import. `aborted`: it was stopped past the failure ratio.
 
-    `connections`: over how many it went. With more than one, a dry run has not told what came twice over two of them.
+    `connections`: how many brought answers. With more than one, a dry run has not told what came twice over two.
     """
 
     processed: int = 0

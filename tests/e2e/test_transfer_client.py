@@ -8,6 +8,7 @@ from contextlib import aclosing
 from itertools import count
 from typing import Any
 
+import grpc
 import pytest
 from misbehaving import (
     BOTH,
@@ -30,11 +31,14 @@ from clickstream import (
     ImportSummary,
     InvalidField,
     MessageTooLarge,
+    Overloaded,
     PermissionDenied,
     Session,
     SessionEvent,
     Unavailable,
 )
+from clickstream.errors import to_status
+from clickstream.v1 import transfer_service_pb2 as pb
 from harness import eventually
 
 
@@ -54,7 +58,29 @@ async def test_a_summary_says_over_how_many_connections_it_went() -> None:
         *_, summary = [answer async for answer in client.import_sessions(CONFIG, chunks(5))]
 
     assert isinstance(summary, ImportSummary)
-    assert summary.connections >= 3
+    assert 3 == summary.connections
+
+
+async def test_a_connection_that_was_refused_does_not_count() -> None:
+    """An import that the service first refused for its load went over one connection: nothing of it was forgotten."""
+
+    class Busy(Service):
+        async def ImportSessions(  # noqa: N802
+            self, requests: AsyncIterator[Any], context: Any
+        ) -> AsyncIterator[pb.ImportSessionsResponse]:
+            if not self.connections:
+                self.connections += 1
+                details = to_status(Overloaded("busy", retry_after_s=0.01)).SerializeToString()
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy", [("grpc-status-details-bin", details)])
+            async for answer in super().ImportSessions(requests, context):
+                yield answer
+
+    service = Busy(answers=10)
+    async with client_of(service) as client:
+        *_, summary = [answer async for answer in client.import_sessions(CONFIG, chunks(2))]
+
+    assert isinstance(summary, ImportSummary)
+    assert (2, 1) == (service.connections, summary.connections)
 
 
 @BOTH
