@@ -79,7 +79,9 @@ async def test_a_row_of_very_many_values_is_refused_unread(client: ClickstreamCl
     """A line of a few MiB with millions of values, which took gigabytes to parse, is one refused row."""
     (tmp_path / "a").write_bytes(b'{"session":{"session_id":"h"},"events":[' + b"1," * 3_000_000 + b"1]}\n" + ROWS)
 
-    code, out, complaints = await through_shell(tmp_path, 'ulimit -v 2500000; "$@"', "a", "--target", client.target)
+    code, out, complaints = await through_shell(
+        tmp_path, 'ulimit -v 2500000; MALLOC_ARENA_MAX=1 "$@"', "a", "--target", client.target
+    )
 
     assert (2, "") == (code, complaints)
     assert "the line has more than 2000000 values" in out

@@ -66,7 +66,8 @@ async def test_a_slow_call_has_a_line_though_it_succeeded(mongodb_uri: str, data
     assert " code=OK " in lines[0]
     spent_s = {name: float(value) for name, value in re.findall(r" (\w+)_s=(\S+)", lines[0])}
     assert {"duration", "queue", "validate", "database", "encode"} == set(spent_s)
-    assert spent_s["duration"] == pytest.approx(sum(spent_s.values()) / 2, rel=0.1)
+    duration_s = spent_s.pop("duration")
+    assert sum(spent_s.values()) > 0.99 * duration_s  # more, by what passed between: the stages are read after it
     assert spent_s["database"] > 0
 
 
