@@ -101,8 +101,8 @@ class EmbeddedMongo:
         self._watching = asyncio.create_task(self._start_again(program))
         return self.uri
 
-    async def stop(self, most_s: float = _STOP_S_MAX) -> None:
-        """Stop it, or kill it after `most_s` seconds, and give the data folder free. It need not run.
+    async def stop(self, timeout_s: float = _STOP_S_MAX) -> None:
+        """Stop it, or kill it after `timeout_s` seconds, and give the data folder free. It need not run.
 
         What it acknowledged is on its disk, also if it is killed.
         """
@@ -111,7 +111,7 @@ class EmbeddedMongo:
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(self._process.wait(), most_s)
+                await asyncio.wait_for(self._process.wait(), timeout_s)
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()

@@ -33,10 +33,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # g
             watcher.changed.set()
             watcher.up_to_date.clear()
 
-    async def told(self, most_s: float) -> None:
+    async def told(self, timeout_s: float) -> None:
         """Wait until all watchers have taken what was set, or for so long: some may take nothing."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(most_s):
+            async with asyncio.timeout(timeout_s):
                 for watcher in [*self._watchers]:
                     await watcher.up_to_date.wait()
 

@@ -71,7 +71,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def lively(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signs of life come at once."""
+    """Heartbeats come at once."""
     monkeypatch.setattr(reader, "HEARTBEAT_S", 0.05)
 
 

@@ -52,9 +52,9 @@ class Drain:
         for stream in self._streams:
             stream.cancel()
 
-    async def told(self, most_s: float) -> None:
+    async def told(self, timeout_s: float) -> None:
         """Wait until those who call have been told to wait: no call was refused for a moment."""
-        give_up_at = monotonic() + most_s
+        give_up_at = monotonic() + timeout_s
         refused = -1
         while refused != self._refused and monotonic() < give_up_at:
             refused = self._refused

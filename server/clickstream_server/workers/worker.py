@@ -99,12 +99,12 @@ def _await_end() -> None:
         pass
 
 
-def _outlive(supervisor: int, most_s: float) -> None:
+def _outlive(supervisor: int, timeout_s: float) -> None:
     """Return after that time, or shortly after the supervisor was killed, as it may be while it stops, too.
 
     The embedded MongoDB is gone by then, so that calls which run would only wait for it.
     """
-    give_up_at = time.monotonic() + most_s
+    give_up_at = time.monotonic() + timeout_s
     while time.monotonic() < give_up_at:
         if os.getppid() != supervisor:
             time.sleep(_ORPHAN_S)
