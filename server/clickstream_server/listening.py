@@ -117,7 +117,10 @@ def why_not(error: OSError) -> str:
         return "the port is in use"
     if error.errno in {errno.EACCES, errno.EPERM}:
         return "this user may not take the port (those below 1024 are the system's)"
-    return "the address is not this machine's" if error.errno == errno.EADDRNOTAVAIL else str(error.strerror or error)
+    # asyncio says that of all addresses of a name at once, from Python 3.13 on: without a number.
+    if error.errno in {errno.EADDRNOTAVAIL, None}:
+        return "the address is not this machine's"
+    return str(error.strerror or error)
 
 
 def local_address(listen: str, port: int) -> str:

@@ -236,7 +236,17 @@ async def test_a_lone_server_is_refused(tmp_path: Path) -> None:
         *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"),
         stdout=asyncio.subprocess.DEVNULL,
     )
+
+    async def listens() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            return False
+        writer.close()
+        return True
+
     try:
+        await eventually(listens, "the lone mongod listens: else the server says first that it waits for it")
         said = await failure(f"--mongodb-uri=mongodb://127.0.0.1:{port}/")
     finally:
         process.terminate()
