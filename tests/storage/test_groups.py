@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
@@ -311,12 +312,18 @@ async def test_many_more_than_fit_into_a_group_are_served(
 
 
 class Again(StorageObserver):
-    """Knows how often transactions were started again."""
+    """Knows how often transactions were started again, and how many groups are done."""
 
     count = 0
+    groups_done = 0
 
     def transaction_again(self) -> None:
         self.count += 1
+
+    @contextmanager
+    def group(self, work: Any, calls: Any) -> Iterator[None]:
+        yield
+        self.groups_done += 1
 
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
@@ -337,16 +344,21 @@ async def test_what_nobody_waits_for_is_not_tried_again(
             await stored.batches.update_one({}, {"$inc": {"session_counter": 1}}, session=session)
             await stored.sessions.update_one({"_id": "s"}, {"$set": {"search_query": "newest"}}, session=session)
 
+            done_before = observer.groups_done
+
             async def met() -> bool:
                 return observer.count > 0
+
+            async def given_up() -> bool:
+                return observer.groups_done > done_before
 
             leaving = asyncio.create_task(dao.update_session(Session(session_id="s", search_query="older")))
             await eventually(met, "the update meets the other server's")
             leaving.cancel()
             await asyncio.gather(leaving, return_exceptions=True)
+            await eventually(given_up, "the try under way meets it, too, and is the last")
             await session.commit_transaction()
 
-        # Behind it in the same server, so that its last try is over.
         done = await dao.update_session(Session(session_id="other", search_query="second"))
         found = await another.get_session("s")
 
