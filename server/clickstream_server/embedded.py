@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import fcntl
 import importlib.util
 import logging
 import os
@@ -25,6 +24,7 @@ from typing import IO, Any
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
+from clickstream_server import folder_lock
 from clickstream_server.config import Settings
 from clickstream_server.event_loop import cancelled
 from clickstream_server.failures import StartFailure
@@ -132,7 +132,7 @@ class EmbeddedMongo:
         """Make the data folder, and own it."""
         with self._usable_folder():
             (self._data_dir / "db").mkdir(parents=True, exist_ok=True)
-            self._lock = await _lock(self._data_dir)
+            self._lock = await folder_lock.taken(self._data_dir)
             self.log_file.touch()
 
     @contextmanager
@@ -316,56 +316,6 @@ def die_with_parent() -> Callable[[], None] | None:
             os._exit(1)
 
     return ask_for_signal
-
-
-async def _lock(data_dir: Path) -> IO[str]:
-    """Own the data folder. A mongod whose server was killed holds it until it has stopped: that is waited for."""
-    path = data_dir / "lock"
-    lock = path.open("a+")
-    began = said_at = monotonic()
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError as error:
-            owner = path.read_text().strip()
-            if _runs(owner):
-                lock.close()
-                raise StartFailure(
-                    f"the data folder {data_dir} is in use by process {owner}: "
-                    "stop that one, or set CLICKSTREAM_DATA_DIR to another folder"
-                ) from error
-        if (now := monotonic()) - said_at >= _SAY_EVERY_S:
-            said_at = now
-            _log.warning(
-                "the mongod (process %s) of a server that was killed has the data folder %s still, after %.0f s; "
-                "it is waited for; see %s",
-                *(_pid_of_mongod(data_dir), data_dir, now - began, data_dir / "mongod.log"),
-            )
-        await asyncio.sleep(_LOOK_AGAIN_S)
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
-
-
-def _pid_of_mongod(data_dir: Path) -> str:
-    try:
-        return (data_dir / "db" / "mongod.lock").read_text().strip() or "unknown"
-    except OSError:
-        return "unknown"
-
-
-def _runs(pid: str) -> bool:
-    if not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _port_for(path: Path) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
-from clickstream_server import embedded
+from clickstream_server import embedded, folder_lock
 from clickstream_server.embedded import EmbeddedMongo, find_mongod
+from clickstream_server.failures import StartFailure
 from harness import ServerProcess, ended, eventually, freeze, mongod_pid, runs, start_program
 
 WAITED_FOR = "is waited for"
@@ -79,7 +81,8 @@ async def test_a_slow_end_is_waited_for(
     pid = mongod_pid(tmp_path)
     await freeze(pid)
     await server.kill()
-    monkeypatch.setattr(embedded, "_SAY_EVERY_S", 0.1)
+    monkeypatch.setattr(folder_lock, "_SAY_EVERY_S", 0.1)
+    monkeypatch.setattr(folder_lock, "_NOBODY_SEEN_S_MAX", 0.1)  # it is seen to run
     mongo = EmbeddedMongo(tmp_path)
     starting = asyncio.create_task(mongo.start())
     try:
@@ -89,3 +92,16 @@ async def test_a_slow_end_is_waited_for(
         await starting
     finally:
         await mongo.stop()
+
+
+async def test_a_folder_that_is_locked_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that nobody holds who is seen from here, as in another container, is refused after a while."""
+    monkeypatch.setattr(folder_lock, "_NOBODY_SEEN_S_MAX", 0.1)
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StartFailure, match=r"is in use by .*cannot be seen from here.*CLICKSTREAM_DATA_DIR"):
+            await EmbeddedMongo(tmp_path).start()
+
+    mongo = EmbeddedMongo(tmp_path)
+    await mongo.start()  # once it is given free
+    await mongo.stop()
