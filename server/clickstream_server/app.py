@@ -38,7 +38,7 @@ from clickstream_server.security.opened import Security
 from clickstream_server.servicer import ClickstreamServicer
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import AT_ONCE_S, close, connect, escaped, without_credentials
-from clickstream_server.storage.mongo.readiness import until_usable
+from clickstream_server.storage.mongo.readiness import mended, until_usable
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 from clickstream_server.transfer_servicer import TransferServicer
 
@@ -134,6 +134,7 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             await until_ready()
             drain.admit()
             await health.start()
+            await stack.enter_async_context(mended(dao))
             yield Running(
                 address=address,
                 storage=storage,

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from pymongo import AsyncMongoClient
 
-from clickstream_server.storage.mongo import indexes
-from clickstream_server.storage.mongo.indexes import EVENTS, INDEXES, SESSIONS, ensure_indexes
+from clickstream import Session
+from clickstream_server.storage.mongo import indexes, readiness
+from clickstream_server.storage.mongo.indexes import EVENTS, INDEXES, SESSIONS, ensure_indexes, missing
+from harness import eventually, served
 
 
 async def pages_of(database: Any, collection: str, option: str = "leaf_page_max") -> dict[str, str]:
@@ -30,6 +32,26 @@ async def test_indexes_have_small_pages(mongodb_uri: str, database: str, collect
     assert {"_id_", *(index.document["name"] for index in INDEXES[collection])} == found.keys()
     assert {"4KB"} == set(found.values())
     assert {"1500"} == set(keys.values())
+
+
+async def test_what_is_dropped_under_a_server_is_made_again(
+    mongodb_uri: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who drops the database under a running server to begin anew gets its collections and indexes back."""
+    monkeypatch.setattr(readiness, "_MEND_EVERY_S", 0.05)
+    async with served(mongodb_uri, database) as client, AsyncMongoClient[Any](mongodb_uri) as mongo:
+        await client.register_session(Session(session_id="a"))
+        await mongo.drop_database(database)
+
+        async def mended() -> bool:
+            return not await missing(mongo[database])
+
+        await eventually(mended, "all indexes are there")
+        again = await client.register_session(Session(session_id="a"))
+        pages = await pages_of(mongo[database], SESSIONS)
+
+    assert 1 == again.session.session_number
+    assert {"4KB"} == set(pages.values())
 
 
 async def test_what_was_made_with_other_pages_stays(mongodb_uri: str, database: str) -> None:

@@ -113,10 +113,18 @@ class MongoClickstreamDao(MessageDao):
         async with storage_call(self._timeout_s):
             unbuilt = await indexes.unbuilt(self._database)
         if unbuilt:
-            _log.warning("indexes are built over what is stored, which may take long: %s", ", ".join(unbuilt))
+            _log.warning("indexes are built over what is stored, which may take long: %s", indexes.told(unbuilt))
         # MongoDB throws away what it has built once the time is over: begun again and again, it would never be done.
         async with storage_call(_BUILD_S_MAX if unbuilt else self._timeout_s):
             await indexes.ensure_indexes(self._database)
+
+    async def mend(self) -> None:
+        """Make again the collections and indexes that somebody has dropped, alone or with the database."""
+        async with storage_call(self._timeout_s):
+            missing = await indexes.missing(self._database)
+        if missing:
+            _log.warning("somebody dropped indexes, alone or with what they are of: %s", indexes.told(missing))
+            await self.open()
 
     async def close(self, timeout_s: float = CLOSE_S_MAX) -> None:
         """Refuse new calls, finish those that wait, stop watching. Each step waits `timeout_s` seconds at most."""

@@ -44,6 +44,7 @@ _UNAVAILABLE_CODES = frozenset(
         175,  # QueryPlanKilled
         189,  # PrimarySteppedDown
         202,  # NetworkInterfaceExceededTimeLimit
+        215,  # DatabaseDropPending
         237,  # CursorKilled
         239,  # SnapshotTooOld
         246,  # SnapshotUnavailable

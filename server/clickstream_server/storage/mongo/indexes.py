@@ -6,7 +6,7 @@ Unique keys are shard-ready: a session's key is its id, an event's begins with i
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
@@ -80,15 +80,25 @@ async def foreign(database: Any) -> list[str]:
     return found
 
 
-async def unbuilt(database: Any) -> list[str]:
-    """The indexes that collections which hold something lack: with much data, building them takes long."""
-    found: list[str] = []
+async def missing(database: Any) -> dict[str, list[str]]:
+    """What is not there: the names of indexes by collection."""
+    found = {}
     for name, indexes in INDEXES.items():
         there = await database[name].index_information()
-        missing = [f"{name}.{index.document['name']}" for index in indexes if index.document["name"] not in there]
-        if missing and await database[name].find_one({}, {"_id": True}) is not None:
-            found += missing
+        if names := [index.document["name"] for index in indexes if index.document["name"] not in there]:
+            found[name] = names
     return found
+
+
+async def unbuilt(database: Any) -> dict[str, list[str]]:
+    """What is missing from collections which hold something: with much data, building it takes long."""
+    lacking = (await missing(database)).items()
+    return {name: names for name, names in lacking if await database[name].find_one({}, {"_id": True}) is not None}
+
+
+def told(lacking: Mapping[str, Sequence[str]]) -> str:
+    """The indexes as a text for a log."""
+    return ", ".join(f"{name}.{index}" for name, indexes in lacking.items() for index in indexes)
 
 
 async def ensure_indexes(database: Any) -> None:

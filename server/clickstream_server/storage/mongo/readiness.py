@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
 from clickstream.errors import ClickstreamError
+from clickstream_server.event_loop import cancelled
 from clickstream_server.failures import StartFailure
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import members_of, without_credentials
@@ -24,6 +27,7 @@ from clickstream_server.storage.mongo.errors import (
 
 _ANSWER_S = 2.0
 _LOOK_AGAIN_S = 0.5
+_MEND_EVERY_S = 10.0
 _WIRE_VERSION_MIN = 13
 """MongoDB 5.0, the first with snapshot reads outside of transactions."""
 _log = logging.getLogger(__name__)
@@ -50,6 +54,27 @@ async def until_usable(client: Any, dao: MongoClickstreamDao, uri: str) -> None:
             if told != (told := str(reason)):
                 _log.warning("%s It is waited for.", reason)
         await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+@asynccontextmanager
+async def mended(dao: MongoClickstreamDao) -> AsyncIterator[None]:
+    """Inside the context, what somebody drops is made again: who drops the database to begin anew drops its indexes."""
+    mending = asyncio.create_task(_keep_mending(dao))
+    try:
+        yield
+    finally:
+        await cancelled(mending)
+
+
+async def _keep_mending(dao: MongoClickstreamDao) -> None:
+    while True:
+        await asyncio.sleep(_MEND_EVERY_S)
+        try:
+            await dao.mend()
+        except ClickstreamError:
+            pass  # health says so
+        except UnexpectedDriverError as error:
+            _log.error("what was dropped cannot be made again: %s", error.log_text)
 
 
 async def _check_topology(client: Any, shown: str) -> None:
