@@ -12,7 +12,10 @@ import tempfile
 from pathlib import Path
 
 import grpc_tools
+from google.protobuf import duration_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +38,10 @@ def generate(into: Path) -> None:
     ):
         if protoc.main(["protoc", *include, *arguments]) != 0:
             sys.exit("protoc failed")
-    descriptors.write_bytes(_with_comments_only(descriptors.read_bytes()))
+    found = FileDescriptorSet.FromString(descriptors.read_bytes())
+    _keep_comments_only(found)
+    _add_what_is_not_imported(found)
+    descriptors.write_bytes(found.SerializeToString(deterministic=True))
 
 
 def generate_go() -> None:
@@ -47,15 +53,21 @@ def generate_go() -> None:
         sys.stderr.write("examples/go/clickstream was left as it is: that needs go\n")
 
 
-def _with_comments_only(descriptors: bytes) -> bytes:
+def _keep_comments_only(found: FileDescriptorSet) -> None:
     """Of the source info keep our own comments; where each name stands in its file takes six times the space."""
-    found = FileDescriptorSet.FromString(descriptors)
     for file in found.file:
         commented = [place for place in file.source_code_info.location if place.leading_comments]
         file.ClearField("source_code_info")
         if file.package == ".".join(PACKAGE.parts):
             file.source_code_info.location.extend(commented)
-    return found.SerializeToString(deterministic=True)
+
+
+def _add_what_is_not_imported(found: FileDescriptorSet) -> None:
+    """Health, and the details of errors, which travel as Any: without them tools show these packed."""
+    there = {file.name for file in found.file}
+    for others in (duration_pb2, error_details_pb2, health_pb2):  # each after what it imports
+        if others.DESCRIPTOR.name not in there:
+            others.DESCRIPTOR.CopyToProto(found.file.add())
 
 
 def generated(root: Path) -> dict[Path, bytes]:

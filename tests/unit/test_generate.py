@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = Path("client", "clickstream", "v1")
@@ -29,6 +31,17 @@ def project(tmp_path: Path) -> Path:
     for folder in ("tools", "protos", GENERATED):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
+
+
+def test_the_descriptor_set_is_enough_for_tools() -> None:
+    """Every file of the descriptor set finds what it imports before it, and health and details of errors are there."""
+    pool = DescriptorPool()
+    for file in FileDescriptorSet.FromString((ROOT / "protos" / "clickstream.binpb").read_bytes()).file:
+        pool.Add(file)
+
+    for details in ("ErrorInfo", "RetryInfo", "BadRequest", "RequestInfo"):
+        assert pool.FindMessageTypeByName(f"google.rpc.{details}").fields
+    assert pool.FindServiceByName("grpc.health.v1.Health").methods
 
 
 def test_a_proto_that_is_gone_leaves_nothing_behind(project: Path) -> None:
