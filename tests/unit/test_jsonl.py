@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from clickstream.errors import InvalidField
 from clickstream.export import ExportAccount, ExportedSession, totals_of
 from clickstream.models import Money, Order, SearchResultItem, Session, SessionEvent, SessionWithEvents, SortBy
-from clickstream_server.bulk import jsonl
+from clickstream_server.bulk import formats, jsonl
 
 MOMENT = datetime(2026, 11, 21, 8, 0, 0, 1, tzinfo=UTC)
 SESSION = Session(
@@ -43,6 +44,21 @@ def exported(session: Session = SESSION, *events: SessionEvent) -> ExportedSessi
         session=session, batch_id="b", session_number=7, registered_at=MOMENT, events=events, event_count=len(events)
     )
     return ExportedSession(found, totals_of(events))
+
+
+def test_no_field_is_left_out() -> None:
+    """The session and the event of this file have every field set, and Parquet has a column for each of a line."""
+    for example in (SESSION, EVENT):
+        fields = type(example).model_fields.items()
+        unset = [
+            name for name, field in fields if getattr(example, name) == field.get_default(call_default_factory=True)
+        ]
+        assert [] == unset
+    row = jsonl.row_from_session(exported(SESSION, EVENT), with_place=True)
+    columns = formats._schema(pa, with_place=True)
+
+    assert {*row.pop("session"), *row} == set(columns.names)
+    assert set(row["events"][0]) == {field.name for field in columns.field("events").type.value_type}
 
 
 @pytest.mark.parametrize("with_place", [False, True])
