@@ -1,4 +1,4 @@
-"""A client whose clock is wrong."""
+"""Clients and servers whose clock is wrong."""
 
 from __future__ import annotations
 
@@ -12,21 +12,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.checker import breaches, read_stored
+from faults.workload import Workload
 
-from clickstream import ClickstreamClient
-from harness import PATIENCE_S, ended, served
+from clickstream import ClickstreamClient, InvalidField, Session
+from harness import PATIENCE_S, ServerProcess, ended, served
 
-YEAR_S = 365 * 24 * 3600
+HOUR_S = 3600
+YEAR_S = 365 * 24 * HOUR_S
 # Every program asks libc for the time, which then says something else. What waits measures with other clocks.
 WRONG_CLOCK = r"""
 #define _GNU_SOURCE
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
-static long wrong_by(void) { return atol(getenv("WRONG_BY_S")); }
+static long wrong_by(void) {
+    const char *since = getenv("WRONG_SINCE");
+    int error = errno;
+    int right = since && access(since, F_OK);
+    errno = error;
+    return right ? 0 : atol(getenv("WRONG_BY_S"));
+}
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
     int failed = syscall(SYS_clock_gettime, clock, now);
@@ -78,7 +88,10 @@ asyncio.run(main(sys.argv[1]))
 
 @pytest.fixture
 async def wrong_clock(tmp_path: Path) -> Path:
-    """A library that makes the clock of a program wrong; skipped without a C compiler."""
+    """A library that makes the clock of a program wrong; skipped without a C compiler.
+
+    `WRONG_BY_S` in its environment says by how much; `WRONG_SINCE`, where it is set, only once there is that file.
+    """
     compiler = shutil.which("cc")
     if compiler is None or sys.platform != "linux":
         pytest.skip("needs Linux and a C compiler, `cc`, to give a process a wrong clock")
@@ -124,3 +137,39 @@ async def test_a_clock_that_is_wrong_by_a_year(
     assert kept.session.created_at is not None
     assert timedelta() <= now - kept.session.created_at < timedelta(seconds=PATIENCE_S * 2)
     assert 2 - 2 * (wrong_by_s > 0) == kept.event_count
+
+
+async def test_a_servers_clock_that_jumps_back(
+    mongodb_uri: str, database: str, wrong_clock: Path, tmp_path: Path
+) -> None:
+    """While the clock of one of two servers jumps back by an hour under load, no promise is broken.
+
+    After that it refuses by name what is stamped with the right time, and takes what is not stamped.
+    """
+    jumped = tmp_path / "jumped"
+    clock = {"LD_PRELOAD": str(wrong_clock), "WRONG_BY_S": str(-HOUR_S), "WRONG_SINCE": str(jumped)}
+    settings = {"mongodb_uri": mongodb_uri, "mongodb_database": database}
+    jumping, right = await asyncio.gather(
+        ServerProcess.start(environment=clock, **settings), ServerProcess.start(**settings)
+    )
+    async with ClickstreamClient(jumping.address) as first, ClickstreamClient(right.address) as second:
+        work = Workload([first, second])
+
+        async def jump_back() -> None:
+            await work.until_acknowledged(100)
+            jumped.touch()
+            await work.until_acknowledged(200)
+            await work.release("after the jump", first, second)
+
+        history = await work.run(writers=12, sessions_each=30, disturb=jump_back)
+        stored = await read_stored(mongodb_uri, database)
+        with pytest.raises(InvalidField, match="created_at: must not be more than 300 seconds in the future"):
+            await first.register_session(Session(session_id="stamped", created_at=datetime.now(UTC)))
+        unstamped = (await first.register_session(Session(session_id="unstamped"))).session
+    ended_with = await jumping.stop(), await right.stop()
+
+    assert [] == breaches(history, stored)
+    assert {"after the jump", "the end"} == {release.release_id for release in history.releases}
+    assert abs(datetime.now(UTC) - unstamped.registered_at - timedelta(seconds=HOUR_S)) < timedelta(minutes=5)
+    assert (0, 0) == ended_with
+    assert "Traceback" not in jumping.errors

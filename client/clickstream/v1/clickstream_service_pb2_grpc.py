@@ -247,7 +247,7 @@ class ClickstreamServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListBatches(self, request, context):
-        """Lists the batches, newest first, a page at a time. Errors: INVALID_ARGUMENT.
+        """Lists the batches, newest first (by `created_at`), a page at a time. Errors: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

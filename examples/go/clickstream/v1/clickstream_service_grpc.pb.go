@@ -111,7 +111,7 @@ type ClickstreamServiceClient interface {
 	GetBatchSessions(ctx context.Context, in *GetBatchSessionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetBatchSessionsResponse], error)
 	// Returns a batch. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`.
 	GetBatch(ctx context.Context, in *GetBatchRequest, opts ...grpc.CallOption) (*GetBatchResponse, error)
-	// Lists the batches, newest first, a page at a time. Errors: INVALID_ARGUMENT.
+	// Lists the batches, newest first (by `created_at`), a page at a time. Errors: INVALID_ARGUMENT.
 	ListBatches(ctx context.Context, in *ListBatchesRequest, opts ...grpc.CallOption) (*ListBatchesResponse, error)
 	// Seals the collecting batch under an idempotency key. A key that is known returns the batch that it released,
 	// whatever is collecting now. Errors: INVALID_ARGUMENT; NOT_FOUND `NO_COLLECTING_BATCH`.
@@ -320,7 +320,7 @@ type ClickstreamServiceServer interface {
 	GetBatchSessions(*GetBatchSessionsRequest, grpc.ServerStreamingServer[GetBatchSessionsResponse]) error
 	// Returns a batch. Errors: INVALID_ARGUMENT; NOT_FOUND `BATCH_NOT_FOUND`.
 	GetBatch(context.Context, *GetBatchRequest) (*GetBatchResponse, error)
-	// Lists the batches, newest first, a page at a time. Errors: INVALID_ARGUMENT.
+	// Lists the batches, newest first (by `created_at`), a page at a time. Errors: INVALID_ARGUMENT.
 	ListBatches(context.Context, *ListBatchesRequest) (*ListBatchesResponse, error)
 	// Seals the collecting batch under an idempotency key. A key that is known returns the batch that it released,
 	// whatever is collecting now. Errors: INVALID_ARGUMENT; NOT_FOUND `NO_COLLECTING_BATCH`.
