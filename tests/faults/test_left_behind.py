@@ -16,11 +16,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pymongo import AsyncMongoClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
+from raw_calls import METHODS, needing_the_database
 
 from clickstream import ClickstreamClient, ExportFilter, Session
 from clickstream.v1 import clickstream_service_pb2 as pb
 from clickstream.v1 import session_pb2
-from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream_server.embedded import EmbeddedMongo
 from clickstream_server.storage.mongo import paging
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
@@ -33,11 +33,6 @@ from harness import PATIENCE_S, eventually, freeze, group_commit_runs, mongod_pi
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 DATABASE = "left_behind"
-SERVICES = [
-    pb.DESCRIPTOR.services_by_name["ClickstreamService"],
-    pb_transfer.DESCRIPTOR.services_by_name["TransferService"],
-]
-METHODS = {method.name: method for service in SERVICES for method in service.methods}
 Code = grpc.StatusCode
 
 
@@ -102,34 +97,6 @@ async def channel_to(client: ClickstreamClient) -> AsyncIterator[grpc.aio.Channe
         yield channel
 
 
-def requests(batch_id: str) -> dict[str, list[Any]]:
-    """What each RPC is called with, so that it needs the database."""
-    session = session_pb2.Session(session_id="s")
-    event = {"session_id": "s", "event_id": "e", "object_id": "o"}
-    config = pb_transfer.ImportConfig(import_id="i")
-    chunk = pb_transfer.ImportChunk(sequence=1, items=[{"session": {"session_id": "imported"}, "events": [event]}])
-    found: dict[str, list[Any]] = {
-        "RegisterSession": [pb.RegisterSessionRequest(session=session)],
-        "UpdateSession": [pb.UpdateSessionRequest(session=session)],
-        "PushEvents": [pb.PushEventsRequest(events=[event])],
-        "MarkSessionIrrelevant": [pb.MarkSessionIrrelevantRequest(session_id="known")],
-        "GetSession": [pb.GetSessionRequest(session_id="known")],
-        "GetBatchSessions": [pb.GetBatchSessionsRequest(batch_id=batch_id, follow=True)],
-        "GetBatch": [pb.GetBatchRequest(batch_id=batch_id)],
-        "ListBatches": [pb.ListBatchesRequest()],
-        "ReleaseBatch": [pb.ReleaseBatchRequest(release_id="r")],
-        "UpdateBatchStatus": [pb.UpdateBatchStatusRequest(batch_id=batch_id, status=2)],
-        "StreamEvents": [pb_transfer.StreamEventsRequest(sequence=1, events=[event])],
-        "ImportSessions": [
-            pb_transfer.ImportSessionsRequest(config=config),
-            pb_transfer.ImportSessionsRequest(chunk=chunk),
-        ],
-        "ExportSessions": [pb_transfer.ExportSessionsRequest()],
-    }
-    assert set(found) == set(METHODS)
-    return found
-
-
 def start(channel: grpc.aio.Channel, name: str, messages: list[Any], timeout: float) -> Any:
     """The call; its request is sent if it has one."""
     method = METHODS[name]
@@ -160,7 +127,7 @@ async def test_each_call_ends_with_its_deadline(client: ClickstreamClient, mongo
     async with channel_to(client) as channel:
         await mongo.freeze()
         ended = {}
-        for name, messages in requests(batch_id).items():
+        for name, messages in needing_the_database(batch_id).items():
 
             async def tried(name: str = name, messages: list[Any] = messages) -> Code | None:
                 code = await code_of(start(channel, name, messages, 0.2), messages)
@@ -177,7 +144,7 @@ async def test_each_cancelled_call_ends(client: ClickstreamClient, mongo: Mongo)
     batch_id = (await client.register_session(Session(session_id="known"))).session.batch_id
     async with channel_to(client) as channel:
         await mongo.freeze()
-        for name, messages in requests(batch_id).items():
+        for name, messages in needing_the_database(batch_id).items():
 
             async def taken(name: str = name, messages: list[Any] = messages) -> bool:
                 """The call is taken on: another one like it is refused, and not because of the call before this."""
@@ -338,7 +305,7 @@ async def test_cursors_of_readers_that_went_away_are_closed(
     query = "x" * 20_000
     for number in range(40):
         done = await client.register_session(Session(session_id=f"{name}-{number}", search_query=query))
-    messages = requests(done.session.batch_id) | {
+    messages = needing_the_database(done.session.batch_id) | {
         "GetBatchSessions": [pb.GetBatchSessionsRequest(batch_id=done.session.batch_id)]
     }
     async with channel_to(client) as channel:
