@@ -1,4 +1,7 @@
-"""Files that `clickstream import` cannot read: one line says what they are and what to do, and nothing goes in."""
+"""Files that `clickstream import` cannot read: one line says what they are and what to do, and nothing goes in.
+
+And what may stand before the rows of those that it can.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from clickstream import ClickstreamClient
+from clickstream import ClickstreamClient, Session
 from harness import run_program
 
 AGAIN = "python -m clickstream_server import -"
@@ -32,6 +35,7 @@ A_LINE_EACH = "[\n" + ",\n".join(map(json.dumps, ROWS)) + "\n]\n"  # the last ro
         (b"PK\x03\x04", f"unzip -p FILE | {AGAIN}"),
         (json.dumps(ROWS).encode(), f"jq -c '.[]' FILE | {AGAIN}"),
         (b"\xef\xbb\xbf" + json.dumps(ROWS, indent=1).encode(), f"jq -c '.[]' FILE | {AGAIN}"),
+        (b"\xef\xbb\xbf\n" + A_LINE_EACH.encode(), "jq -c '.[]'"),
         (A_LINE_EACH.encode(), "jq -c '.[]'"),
         (gzip.compress(A_LINE_EACH.replace("\n", "\r\n").encode()), "jq -c '.[]'"),
         (b"[]", "jq -c '.[]'"),
@@ -39,7 +43,15 @@ A_LINE_EACH = "[\n" + ",\n".join(map(json.dumps, ROWS)) + "\n]\n"  # the last ro
     ],
     ids=[
         *("parquet", "utf-16", "utf-16 in gzip", "bzip2", "xz", "zip"),
-        *("array", "pretty array", "array of lines", "array in gzip", "empty array", "pretty objects"),
+        *(
+            "array",
+            "pretty array",
+            "array below a blank line",
+            "array of lines",
+            "array in gzip",
+            "empty array",
+            "pretty objects",
+        ),
     ],
 )
 async def test_another_kind_of_file_is_one_error(
@@ -78,3 +90,34 @@ async def test_a_bad_first_row_is_only_a_bad_row(client: ClickstreamClient, tmp_
     assert (2, "") == (code, complaints)
     counts: dict[str, Any] = {" ".join(line.split()): line for line in out.splitlines()}
     assert "sessions 3 3 0 0 0" in counts
+
+
+async def test_an_export_with_a_byte_order_mark_is_whole(client: ClickstreamClient, tmp_path: Path) -> None:
+    """An export that an editor has put the mark before is still what was exported, also if that was nothing."""
+    for name, sessions in (("none", 0), ("one", 1)):
+        for number in range(sessions):
+            await client.register_session(Session(session_id=f"s{number}"))
+        file = tmp_path / name
+        code, _, _ = await run_program("export", "--output", str(file), "--target", client.target)
+        assert 0 == code
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+
+        code, out, complaints = await run_program("import", str(file), "--target", client.target)
+
+        assert (0, "") == (code, complaints)
+        assert f"sessions {sessions} 0 {sessions} 0 0" in {" ".join(line.split()) for line in out.splitlines()}
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n\n", b"\n\n"])
+async def test_a_refused_row_is_told_by_the_line_of_the_file_alone(
+    client: ClickstreamClient, tmp_path: Path, start: bytes
+) -> None:
+    """Whatever stands before it, a broken row has its line in the file, no other number of a line, and its own text."""
+    file, errors = tmp_path / "a", tmp_path / "errors"
+    file.write_bytes(start + b'{"cut off\n' + ONE_LINE)
+
+    await run_program("import", str(file), "--errors", str(errors), "--target", client.target)
+
+    told = json.loads(errors.read_text())
+    assert (1 + start.count(b"\n"), '{"cut off') == (told["line"], told["row"])
+    assert "Invalid JSON: EOF while parsing a string at column 9" == told["message"]

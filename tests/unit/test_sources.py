@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+from codecs import BOM_UTF8 as BOM
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,6 +50,18 @@ def test_zstd_may_look_back_far(window_log: int) -> None:
     packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()  # which says no size in its header
 
     assert ([b"one\n"], None) == read(packer.compress(b"one\n") + packer.flush())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"o", b"one\n", b"\r\n\none\ntwo", b"\xef\xbb", b"\xbb\xbf\xef\xbb\xbf\n"]
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
+def test_a_byte_order_mark_is_no_part_of_the_lines(pack: Callable[[bytes], bytes], content: bytes) -> None:
+    """A file that begins with one, packed or not, has the lines that it has without; anywhere else it stays."""
+    expected = content.splitlines(keepends=True), None
+
+    assert expected == read(pack(content))
+    assert expected == read(pack(BOM + content))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ _OTHER = "other reasons"
 _VALUES = {
     r"\[[0-9]+\]": "[]",
     r", not [0-9]+\b": "",
-    r" at line 1 column [0-9]+": "",
+    r" at column [0-9]+": "",
     r" \(byte [0-9]+ of the line\)": "",
     r"\bin line [0-9]+ already": "in an earlier line already",
 }

@@ -174,11 +174,19 @@ def row_from_line(text: str) -> ReadRow:
     try:
         row = _Row.model_validate_json(text, strict=True)
     except ValidationError as error:
-        found = invalid_field(error)
+        found = _fault(error)
         raise BrokenLine(found.message) if error.errors()[0]["type"] == "json_invalid" else found from None
     if _MOMENT_OF_DIGITS.search(text):
         _check_moments(json.loads(text))
     return ReadRow(ImportItem(row.session, row.events), row.event_count is not None)
+
+
+def _fault(error: ValidationError) -> InvalidField:
+    """What is wrong. To the parser a line is all that there is: its "line 1" would be taken for a line of the file."""
+    return InvalidField.of(
+        FieldViolation(path, description.replace(" at line 1 column ", " at column "))
+        for path, description in invalid_field(error).violations
+    )
 
 
 def _check_moments(row: dict[str, Any]) -> None:
@@ -237,4 +245,4 @@ def trailer_from_line(text: str) -> Trailer:
     try:
         return _TrailerRow.model_validate_json(text, strict=True).trailer
     except ValidationError as error:
-        raise invalid_field(error) from None
+        raise _fault(error) from None

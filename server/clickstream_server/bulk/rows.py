@@ -22,7 +22,6 @@ VALUES_MAX = 2_000_000
 hundred thousand, whatever its events.
 """
 
-BOM = b"\xef\xbb\xbf"
 _ROW_KEPT_BYTES = 4096
 _WEIGHT_OF_VALUE = 20
 _TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)

@@ -11,7 +11,6 @@ from clickstream.errors import InvalidField
 from clickstream.models import Session
 from clickstream_server.bulk import jsonl
 from clickstream_server.bulk.rows import (
-    BOM,
     VALUES_MAX,
     WEIGHT_MAX,
     Ending,
@@ -60,7 +59,7 @@ class SessionRows:
                     continue
                 self._digest.update(raw)
                 try:
-                    text = self._text(raw, line).rstrip("\r\n")
+                    text = self._text(raw).rstrip("\r\n")
                     if text.strip():
                         yield from self._items(SourceRow(line, text), seen)
                 except _LineRefused as refused:
@@ -75,7 +74,7 @@ class SessionRows:
                     "export, say --partial)"
                 )
 
-    def _text(self, raw: bytes, line: int) -> str:
+    def _text(self, raw: bytes) -> str:
         if len(raw) > LINE_BYTES_MAX:
             while raw and not raw.endswith(b"\n"):
                 raw = self._lines.readline(LINE_BYTES_MAX)
@@ -86,7 +85,7 @@ class SessionRows:
         if self._lines.fault is not None and not raw.endswith(b"\n"):
             raise _LineRefused("TRUNCATED", self._lines.fault)
         try:
-            return (raw.removeprefix(BOM) if line == 1 else raw).decode()
+            return raw.decode()
         except UnicodeDecodeError as error:
             raise _LineRefused("NOT_UTF8", f"not UTF-8 (byte {error.start + 1} of the line)") from None
 

@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from clickstream_server.bulk.rows import BOM, has_too_many_values
+from clickstream_server.bulk.rows import has_too_many_values
 from clickstream_server.bulk.ubi.lines import ACTIONS
 from clickstream_server.failures import StartFailure
 from clickstream_server.reach import program
@@ -23,6 +23,7 @@ STDIN = "-"
 LINE_BYTES_MAX = 32 * 1024 * 1024
 """A session with its events has 8 MiB as a message at most; as JSON it is some times as large."""
 
+_BOM = b"\xef\xbb\xbf"
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _ZSTD_WINDOW_BYTES_MAX = 2**31
 """What `zstd --long=31` needs. The library's own limit is 128 MiB, and what is past it would be told as damaged."""
@@ -138,12 +139,15 @@ class _Counted:
 
 
 class _Stream(io.RawIOBase):
-    """A raw stream over a function that returns some bytes, none at the end."""
+    """A raw stream over a function that returns some bytes, none at the end; without a byte order mark at its start."""
 
     def __init__(self, read: Callable[[], bytes]) -> None:
         super().__init__()
         self._read = read
-        self._left = memoryview(b"")
+        start = b""
+        while len(start) < len(_BOM) and (more := read()):
+            start += more
+        self._left = memoryview(start.removeprefix(_BOM))
 
     def readable(self) -> bool:
         return True
@@ -275,8 +279,7 @@ class Lines:
 
 def _format_of(name: str, lines: Lines, known: Format | None) -> Format:
     """What the rows are, which may be known. Raises StartFailure for what cannot be read by lines."""
-    for place, raw in enumerate(lines.look_at(_ROWS_LOOKED_AT if known is None else 1)):
-        line = raw.removeprefix(BOM)
+    for place, line in enumerate(lines.look_at(_ROWS_LOOKED_AT if known is None else 1)):
         if place == 0:
             _check_form(name, line)
         if known is not None:

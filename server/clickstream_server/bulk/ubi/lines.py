@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-from clickstream_server.bulk.rows import BOM, kept_text
+from clickstream_server.bulk.rows import kept_text
 from clickstream_server.bulk.ubi.mapping import RowRefused, object_from_json, text_of
 
 LINE_BYTES_MAX = 8 * 1024 * 1024
@@ -118,7 +118,7 @@ def _numbered_lines(stream: ByteLines) -> Iterator[tuple[int, bytes, bool]]:
         piece = raw
         while len(raw) > LINE_BYTES_MAX and piece and not piece.endswith(b"\n"):
             piece = stream.readline(LINE_BYTES_MAX)
-        yield line, raw.removeprefix(BOM) if line == 1 else raw, len(raw) <= LINE_BYTES_MAX
+        yield line, raw, len(raw) <= LINE_BYTES_MAX
 
 
 def _decoded(raw: bytes, *, whole: bool) -> str:
