@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -176,3 +177,33 @@ async def test_health_requests_that_stop_short(server: ServerProcess, size: int,
 
     assert HealthCheckResponse.SERVING == answer.status
     assert watch.grown() < 300 * MIB
+
+
+@pytest.mark.parametrize("packed", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "grpc.health.v1.Health/Check",
+        "clickstream.v1.ClickstreamService/RegisterSession",
+        "clickstream.v1.TransferService/StreamEvents",
+    ],
+)
+async def test_packed_requests_are_not_unpacked(server: ServerProcess, method: str, packed: grpc.Compression) -> None:
+    """Requests of 30 KB that have 30 MiB when they are unpacked end as UNIMPLEMENTED before that."""
+    watch = Watch(server)
+    async with AsyncExitStack() as stack:
+        options = [*OPTIONS, ("grpc.max_send_message_length", -1)]
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(server.address, options=options))
+            for _ in range(4)
+        ]
+        calls = [
+            channel.unary_unary(f"/{method}")(bytes(30 * MIB), compression=packed, timeout=PATIENCE_S)
+            for channel in channels
+        ]
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        await serves(server)
+    codes = [error.code() for error in found if isinstance(error, grpc.aio.AioRpcError)]
+
+    assert [grpc.StatusCode.UNIMPLEMENTED] * len(calls) == codes
+    assert watch.grown() < 40 * MIB
