@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 import pytest
 from guarded import Guarded
+from http2 import connected, ended
 
 from clickstream import (
     ClickstreamClient,
@@ -38,10 +39,11 @@ from clickstream_server.security.roles import Role
 from clickstream_server.security.token_file import TokenFile as ServersFile
 from clickstream_server.security.token_file import change
 from clickstream_server.security.tokens import added, key_id_of, new_token
-from harness import PATIENCE_S
+from harness import PATIENCE_S, ServerProcess
 
 UNKNOWN = new_token("nobody", [Role.ADMIN])[0]
 REGISTER = "/clickstream.v1.ClickstreamService/RegisterSession"
+LIST = b"/clickstream.v1.ClickstreamService/ListBatches"
 
 
 async def refused(guarded: Guarded, *headers: str) -> Unauthenticated:
@@ -231,12 +233,31 @@ async def test_bytes_that_no_client_would_send_are_refused(
     assert "\n" not in said[0]
 
 
-def raw_call(header: tuple[bytes, bytes]) -> bytes:
-    """The bytes of a call of ListBatches on a connection of its own, with this header (RFC 9113 and RFC 7541)."""
+async def test_no_log_tells_what_is_no_text(mongodb_uri: str, database: str, tmp_path: Path) -> None:
+    """A token with a byte too many, and a name of a method that is no UTF-8, leave nothing of them in the log."""
+    token, line = new_token("shop", [Role.PRODUCER])
+    file = tmp_path / "tokens"
+    file.write_text(line.text())
+    process = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database, tokens_file=file)
+    for header, path in (((b"authorization", f"Bearer {token}".encode() + b"\xff"), LIST), ((b"a", b"b"), b"/\xff")):
+        reader, writer = await connected(process.address)
+        writer.write(raw_call(header, path))
+        async with asyncio.timeout(PATIENCE_S):
+            await ended(reader)
+        writer.close()
+        await writer.wait_closed()
+    assert 0 == await process.stop()
+
+    assert token.rpartition("_")[2] not in process.errors
+    assert [" INVALID_CREDENTIALS"] == [said.rpartition(":")[2] for said in process.errors.splitlines()]
+
+
+def raw_call(header: tuple[bytes, bytes], path: bytes = LIST) -> bytes:
+    """The bytes of a call on a connection of its own, with this header (RFC 9113 and RFC 7541)."""
     headers = [
         (b":method", b"POST"),
         (b":scheme", b"http"),
-        (b":path", b"/clickstream.v1.ClickstreamService/ListBatches"),
+        (b":path", path),
         (b":authority", b"localhost"),
         (b"content-type", b"application/grpc"),
         (b"te", b"trailers"),

@@ -31,6 +31,7 @@ def set_up_logging(level: str, form: LogFormat, *, worker: int = 0) -> None:
     # At level debug the driver logs its commands with the documents in them, and those are personal data.
     logging.getLogger("pymongo").setLevel(max(root.level, logging.INFO))
     logging.getLogger("pymongo.client").addFilter(is_news)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(is_ours)
 
 
 def add_call(line: logging.LogRecord) -> bool:
@@ -48,6 +49,14 @@ def is_news(line: logging.LogRecord) -> bool:
     They would tell it with a traceback and what the server answered, once a second.
     """
     return not (line.exc_info and isinstance(line.exc_info[1], PyMongoError))
+
+
+def is_ours(line: logging.LogRecord) -> bool:
+    """A logging filter for gRPC: what a caller sends that is no UTF-8 is not told.
+
+    It would be told whole, with a traceback, at each call of any stranger: a token, too, with one byte too many.
+    """
+    return not (line.exc_info and isinstance(line.exc_info[1], UnicodeDecodeError))
 
 
 def _add_worker(worker: int, line: logging.LogRecord) -> bool:
