@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -17,7 +18,7 @@ from clickstream.v1 import session_pb2
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream_server.call_record import CallRecord
 from clickstream_server.observe.calls import LINES_PER_S_MAX, CallLog
-from harness import ServerProcess
+from harness import ServerProcess, free_address
 
 SECRET = "what-somebody-searched"
 
@@ -103,6 +104,19 @@ async def test_not_even_the_finest_level_tells_what_was_stored(mongodb_uri: str,
 
     assert 3 == text.count(" code=OK ")
     assert SECRET not in text
+
+
+async def test_requests_that_are_no_http_fill_no_log(mongodb_uri: str, database: str) -> None:
+    """Whoever sends the metrics' port what is no HTTP is told so, and neither that nor what it held is in the log."""
+    address = free_address()
+    process = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database, metrics_listen=address)
+    for broken in (f"GET /metrics HTTP/9.9\r\n{SECRET}", f"GET / HTTP/1.1\r\nA: {SECRET}\0", "A: " + "b" * 100_000):
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        writer.write(f"{broken}\r\n\r\n".encode())
+        assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+        writer.close()
+
+    assert [] == await ended_with(process)
 
 
 def test_lines_are_bounded_and_what_is_left_out_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -31,7 +31,8 @@ def set_up_logging(level: str, form: LogFormat, *, worker: int = 0) -> None:
     # At level debug the driver logs its commands with the documents in them, and those are personal data.
     logging.getLogger("pymongo").setLevel(max(root.level, logging.INFO))
     logging.getLogger("pymongo.client").addFilter(is_news)
-    logging.getLogger("grpc._cython.cygrpc").addFilter(is_ours)
+    for others in ("grpc._cython.cygrpc", "aiohttp.server"):
+        logging.getLogger(others).addFilter(is_no_callers_fault)
 
 
 def add_call(line: logging.LogRecord) -> bool:
@@ -51,12 +52,13 @@ def is_news(line: logging.LogRecord) -> bool:
     return not (line.exc_info and isinstance(line.exc_info[1], PyMongoError))
 
 
-def is_ours(line: logging.LogRecord) -> bool:
-    """A logging filter for gRPC: what a caller sends that is no UTF-8 is not told.
+def is_no_callers_fault(line: logging.LogRecord) -> bool:
+    """A logging filter for gRPC and aiohttp: what is no UTF-8, or no HTTP, is not told; who sends it has an answer.
 
-    It would be told whole, with a traceback, at each call of any stranger: a token, too, with one byte too many.
+    It would be told whole, with a traceback, each time that any stranger sends it: a token, too, with a byte too many.
     """
-    return not (line.exc_info and isinstance(line.exc_info[1], UnicodeDecodeError))
+    kind = line.exc_info[0] if line.exc_info else None
+    return kind is None or not (issubclass(kind, UnicodeDecodeError) or kind.__module__ == "aiohttp.http_exceptions")
 
 
 def _add_worker(worker: int, line: logging.LogRecord) -> bool:
