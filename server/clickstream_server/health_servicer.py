@@ -17,6 +17,8 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 STATUS = health_pb2.HealthCheckResponse
+WATCHERS_MAX = 2_000
+"""So many may watch at a time. Each takes 28 KiB, and a connection may bring a thousand of them."""
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # generated without types
@@ -47,8 +49,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # g
         return STATUS(status=status)
 
     async def Watch(
-        self, request: health_pb2.HealthCheckRequest, _: Any
+        self, request: health_pb2.HealthCheckRequest, context: Any
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        if len(self._watchers) >= WATCHERS_MAX:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch; call Check")
         watcher = _Watcher(request.service)
         self._watchers.add(watcher)
         try:

@@ -28,7 +28,7 @@ from http2 import (
 )
 
 from clickstream.errors import StorageUnavailable
-from clickstream_server import app
+from clickstream_server import app, health_servicer
 from clickstream_server.app import SERVICES
 from clickstream_server.config import Settings
 from clickstream_server.embedded import EmbeddedMongo
@@ -125,6 +125,32 @@ async def test_watchers_hear_of_changes_after_one_has_left() -> None:
         assert NOT_SERVING == await told(watcher)
         watcher.cancel()
         await monitor.stop()
+
+
+async def test_there_is_room_for_so_many_watchers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes past the bound is told so, and may ask; once one has left, there is room for one more."""
+    monkeypatch.setattr(health_servicer, "WATCHERS_MAX", 2)
+    address = free_address()
+    monitor = HealthMonitor(Database().ping, SERVICES)
+    monitor.begin()
+    async with health_served(address, monitor.servicer), grpc.aio.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watchers = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
+        assert [NOT_SERVING] * 2 == [await told(watcher) for watcher in watchers]
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await told(stub.Watch(health_pb2.HealthCheckRequest()))
+        assert grpc.StatusCode.RESOURCE_EXHAUSTED == raised.value.code()
+        assert NOT_SERVING == (await stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)).status
+        watchers.pop().cancel()
+
+        async def has_room() -> bool:
+            call = stub.Watch(health_pb2.HealthCheckRequest())
+            with suppress(grpc.aio.AioRpcError):
+                return NOT_SERVING == await told(call)
+            return False
+
+        await eventually(has_room, "there is room for another one")
+        watchers.pop().cancel()
 
 
 async def test_an_unknown_name_may_be_watched_but_not_checked() -> None:
