@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from guarded import Guarded
 from pymongo import AsyncMongoClient
 
+from certificates import Authority
 from clickstream import (
     ClickstreamClient,
     ClickstreamError,
@@ -25,11 +27,12 @@ from clickstream import (
     MethodNotAllowed,
     Session,
     SessionEvent,
+    Tls,
     TokenFile,
 )
 from clickstream_server.security.roles import Role
 from clickstream_server.security.tokens import added, key_id_of, new_token, read_lines
-from harness import PATIENCE_S, eventually, group_commit_runs
+from harness import PATIENCE_S, ServerProcess, eventually, group_commit_runs
 
 
 async def let_in(guarded: Guarded, token: str) -> bool:
@@ -321,3 +324,39 @@ async def test_a_role_that_is_added_counts_without_a_new_token(guarded: Guarded)
         return True
 
     await eventually(registered, "the new role counts")
+
+
+async def test_a_file_that_hangs_holds_up_no_other(
+    mongodb_uri: str, database: str, authority: Authority, tmp_path: Path
+) -> None:
+    """While the certificate cannot be read to its end, as on a disk that hangs, tokens are revoked; a stop is one."""
+    pair, file = authority.pair(), tmp_path / "tokens"
+    token, line = new_token("shop", [Role.ADMIN])
+    file.write_text(line.text())
+    process = await ServerProcess.start(
+        mongodb_uri=mongodb_uri, mongodb_database=database, tls_cert=pair.cert, tls_key=pair.key, tokens_file=file
+    )
+    async with ClickstreamClient(process.address, token=token, tls=Tls(authority.ca)) as client:
+        await client.list_batches()
+        pair.cert.unlink()
+        os.mkfifo(pair.cert)
+        with await eventually(lambda: _read_by_somebody(pair.cert), "the server reads the certificate"):
+            file.write_text("# nobody")
+            await eventually(lambda: _is_refused(client), "the token is refused")
+            assert 0 == await process.stop()
+
+
+async def _read_by_somebody(pipe: Path) -> BinaryIO | None:
+    """The pipe's other end, once somebody reads it."""
+    try:
+        return os.fdopen(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK), "wb")
+    except OSError:
+        return None
+
+
+async def _is_refused(client: ClickstreamClient) -> bool:
+    try:
+        await client.list_batches()
+    except InvalidCredentials:
+        return True
+    return False
