@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import grpc
@@ -12,7 +13,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from http2 import stop_short
+from http2 import OPENED, PING, SETTINGS, frame, stop_short
 
 from clickstream import ClickstreamClient, Session
 from clickstream.v1 import clickstream_service_pb2 as pb
@@ -207,3 +208,22 @@ async def test_packed_requests_are_not_unpacked(server: ServerProcess, method: s
 
     assert [grpc.StatusCode.UNIMPLEMENTED] * len(calls) == codes
     assert watch.grown() < 40 * MIB
+
+
+@pytest.mark.parametrize("kind", [PING, SETTINGS])
+async def test_pings_and_settings_without_end(server: ServerProcess, kind: int) -> None:
+    """Strangers who send them as fast as they are taken, and take no answer, cost a few MiB, and nobody waits."""
+    flood = frame(kind, 0, 0, bytes(8) if kind == PING else b"") * 1_000
+    watch = Watch(server)
+    async with AsyncExitStack() as stack:
+        host, _, port = server.address.rpartition(":")
+        for _ in range(3):
+            stranger = stack.enter_context(socket.create_connection((host, int(port))))
+            stranger.setblocking(False)
+            with suppress(TimeoutError):
+                for data in [OPENED, *[flood] * 1_000]:
+                    async with asyncio.timeout(1):  # or until no more is taken
+                        await asyncio.get_running_loop().sock_sendall(stranger, data)
+        await serves(server)
+
+    assert watch.grown() < 64 * MIB

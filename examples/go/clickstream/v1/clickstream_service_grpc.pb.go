@@ -65,8 +65,8 @@ const (
 //
 // Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored; or it waited
 // in your client, since a connection carries 1,000 calls at once, open streams included), CANCELLED (by the caller; or
-// the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke: the server closes one
-// on which keepalive pings come more often than every 20 seconds), UNIMPLEMENTED.
+// the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke), UNIMPLEMENTED (there
+// is no such method, or the request was compressed, which requests must not be).
 //
 // Every answer carries trailing metadata, errors included:
 //
@@ -274,8 +274,8 @@ func (c *clickstreamServiceClient) UpdateBatchStatus(ctx context.Context, in *Up
 //
 // Errors without it come from gRPC, on either side: DEADLINE_EXCEEDED (what was sent may have been stored; or it waited
 // in your client, since a connection carries 1,000 calls at once, open streams included), CANCELLED (by the caller; or
-// the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke: the server closes one
-// on which keepalive pings come more often than every 20 seconds), UNIMPLEMENTED.
+// the call came just as a server stopped), UNAVAILABLE (nobody answers, or the connection broke), UNIMPLEMENTED (there
+// is no such method, or the request was compressed, which requests must not be).
 //
 // Every answer carries trailing metadata, errors included:
 //
