@@ -21,8 +21,8 @@ _OPTIONS = [
     ("grpc.max_connection_age_grace_ms", 4_000_000),  # more than the hour after which our clients leave by themselves
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # How often clients ping is not judged: gRPC keeps a complaint for each ping, and 8 MiB of them on one connection took
-    # 1 GB, and so long that nobody else got a connection. Unjudged they take 1 MiB.
+    # How often clients ping is not judged: gRPC keeps a complaint for each ping, and 8 MiB of them on one connection
+    # took 1 GB, and so long that nobody else got a connection. Unjudged they take 1 MiB.
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_concurrent_streams", 1000),
     # Else the window of every stream grows to megabytes, which gRPC fills before the call is looked at. A message that

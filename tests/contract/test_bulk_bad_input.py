@@ -283,6 +283,7 @@ EXPORTS: dict[str, tuple[dict[str, Any], str]] = {
     "odd created_from": ({"filter": {"created_from": ODD}}, "filter.created_from"),
     "created_to past the calendar": ({"filter": {"created_to": {"seconds": 2**40}}}, "filter.created_to"),
     "too many ids": ({"filter": {"session_ids": ["s"] * 10_001}}, "filter.session_ids"),
+    "too many types": ({"filter": {"event_types": ["t"] * 1_001}}, "filter.event_types"),
     "a long batch id": ({"filter": {"batch_id": "x" * 20_000}}, "filter.batch_id"),
     "a blank batch id": ({"filter": {"batch_id": " "}}, "filter.batch_id"),
     "a long user": ({"filter": {"user_id": "x" * 257}}, "filter.user_id"),

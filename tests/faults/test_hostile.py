@@ -11,19 +11,22 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf import struct_pb2
+from google.protobuf.message import Message
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from http2 import OPENED, PING, SETTINGS, frame, stop_short
 
 from clickstream import ClickstreamClient, Session
 from clickstream.v1 import clickstream_service_pb2 as pb
-from clickstream.v1 import event_pb2
+from clickstream.v1 import event_pb2, session_pb2
 from clickstream.v1 import transfer_service_pb2 as pb_transfer
 from clickstream.v1.clickstream_service_pb2_grpc import ClickstreamServiceStub
 from clickstream.v1.transfer_service_pb2_grpc import TransferServiceStub
 from harness import PATIENCE_S, ServerProcess, eventually, free_address, rss_bytes, stands_still
 
 MIB = 1024 * 1024
+MILLION = 1_000_000
 READERS = 30
 ANSWERS_MOST = 1_000
 # A window of its own for each, and one that does not grow with the delays of this machine.
@@ -227,3 +230,37 @@ async def test_pings_and_settings_without_end(server: ServerProcess, kind: int) 
         await serves(server)
 
     assert watch.grown() < 64 * MIB
+
+
+def of_a_million(kind: str) -> tuple[str, Message, str]:
+    """The method and the request with a million of these, a few bytes each, and what is said of it."""
+    nulls = struct_pb2.Value(list_value=struct_pb2.ListValue.FromString(b"\x0a\x02\x08\x00" * MILLION))
+    if kind == "statuses":
+        statuses = pb.ListBatchesRequest(statuses=[1] * MILLION)
+        return "ListBatches", statuses, "statuses: must be 100 at most, not 1000000"
+    if kind == "results":
+        results = session_pb2.Session.FromString(b"\x1a\x00" * MILLION)
+        said = "session.search_results: must be 1000 at most, not 1000000"
+        return "RegisterSession", pb.RegisterSessionRequest(session=results), said
+    if kind == "values":
+        session = session_pb2.Session(session_id="s", search_query=nulls)
+        said = "session: a session must have 1048576 bytes as JSON at most, and this one has more"
+        return "UpdateSession", pb.UpdateSessionRequest(session=session), said
+    event = event_pb2.SessionEvent(session_id="s", object_id="o", event_id="e")
+    event.meta.fields["a"].struct_value.fields["b"].CopyFrom(nulls)
+    said = "events[0].meta: must have 65536 bytes as JSON at most, and this has more"
+    return "PushEvents", pb.PushEventsRequest(events=[event]), said
+
+
+@pytest.mark.parametrize("kind", ["statuses", "results", "values", "values of an event"])
+async def test_what_has_millions_of_parts_is_not_looked_through(server: ServerProcess, kind: str) -> None:
+    """A request with a million parts is refused for their number, before anything is made of them."""
+    method, request, said = of_a_million(kind)
+    async with grpc.aio.insecure_channel(server.address, options=OPTIONS) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            call = channel.unary_unary(f"/clickstream.v1.ClickstreamService/{method}")
+            await call(request.SerializeToString(), timeout=PATIENCE_S)
+    await serves(server)
+
+    assert grpc.StatusCode.INVALID_ARGUMENT == raised.value.code()
+    assert said == raised.value.details()

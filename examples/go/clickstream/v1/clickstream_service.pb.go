@@ -790,7 +790,7 @@ func (x *GetBatchResponse) GetBatch() *SessionBatch {
 // ListBatchesRequest is the request of ListBatches.
 type ListBatchesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only batches with one of these statuses. Empty: all.
+	// Only batches with one of these statuses, 100 at most. Empty: all.
 	Statuses []SessionBatchStatus `protobuf:"varint,1,rep,packed,name=statuses,proto3,enum=clickstream.v1.SessionBatchStatus" json:"statuses,omitempty"`
 	// How many to return at most. 0: 100. More than 1,000 means 1,000. Not negative.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`

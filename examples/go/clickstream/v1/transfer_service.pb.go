@@ -974,7 +974,7 @@ type ExportFilter struct {
 	// Sessions created before this time.
 	CreatedTo *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_to,json=createdTo,proto3" json:"created_to,omitempty"`
 	// Only events of one of these types, in the events, the counts and the totals. Sessions without any are exported,
-	// too. None may be blank: clicks are `click` here, too.
+	// too. None may be blank: clicks are `click` here, too. At most 1,000.
 	EventTypes []string `protobuf:"bytes,6,rep,name=event_types,json=eventTypes,proto3" json:"event_types,omitempty"`
 	// True: leave out the sessions that are marked irrelevant.
 	ExcludeIrrelevant bool `protobuf:"varint,7,opt,name=exclude_irrelevant,json=excludeIrrelevant,proto3" json:"exclude_irrelevant,omitempty"`

@@ -49,7 +49,7 @@ from clickstream_server.storage.mongo.to_pb import exported_answer
 
 T = TypeVar("T")
 
-SESSION_IDS_MAX = 10_000
+SESSION_IDS_MAX, EVENT_TYPES_MAX = 10_000, 1_000
 _EXPONENT_MIN, _EXPONENT_MAX = -6176, 6200
 """The exponents of a sum: Decimal128 has -6176 to 6144, and 2^62 of the largest are not 10^56 times as much."""
 PART_BYTES = 256 * 1024
@@ -235,8 +235,9 @@ def _answer(part: list[_Read], end: pb.ExportSessionsResponse) -> EncodedAnswer:
 
 def _check(chosen: ExportFilter, limits: Limits) -> None:
     """Raise InvalidField for what nothing stored can have: an export of it would be empty, and pass for whole."""
-    if len(chosen.session_ids) > SESSION_IDS_MAX:
-        raise InvalidField.at("filter.session_ids", f"must be {SESSION_IDS_MAX} at most")
+    for name, most in (("session_ids", SESSION_IDS_MAX), ("event_types", EVENT_TYPES_MAX)):
+        if len(getattr(chosen, name)) > most:
+            raise InvalidField.at(f"filter.{name}", f"must be {most} at most")
     for name in ("batch_id", "user_id"):
         if asked := getattr(chosen, name):
             check_id(f"filter.{name}", asked, limits)

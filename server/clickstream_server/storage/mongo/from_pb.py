@@ -28,6 +28,9 @@ from clickstream_server.storage.mongo.documents import Document, event_key
 
 _AMOUNT_KEPT_CHARS = 40
 _NUL = b"\\u0000"
+_SMALL_BYTES = 64 * 1024
+"""Whatever a message of so many holds is soon looked at."""
+_CONTAINERS = ("struct_value", "list_value")
 _EARLIEST_S, _LATEST_S = -62_135_596_800, 253_402_300_799  # the years 1 to 9999
 
 
@@ -36,6 +39,15 @@ def session_document(message: session_pb2.Session, *, now_micros: int, limits: L
 
     `created_at` is missing in it where the client sent none.
     """
+    if (count := len(message.search_results)) > limits.search_results_max:
+        text = f"must be {limits.search_results_max} at most, not {count}"
+        raise InvalidField.at("search_results", text)
+    if message.ByteSize() > _SMALL_BYTES:
+        jsons: list[Any] = [message.search_query, message.search_meta, message.payload_filter]
+        jsons += [item.meta for item in message.search_results]
+        if _has_more_values(jsons, limits.session_bytes_max):
+            text = f"a session must have {limits.session_bytes_max} bytes as JSON at most, and this one has more"
+            raise InvalidField.at("", text)
     try:
         document = _session(message)
     except (_Wrong, InvalidField, ValidationError):
@@ -57,6 +69,8 @@ def event_document(
     What the client left to the server is filled in. `item_session_id`: the session of the item that it came in, which
     must be its own if it names one.
     """
+    if message.ByteSize() > _SMALL_BYTES and _has_more_values([message.meta], limits.meta_bytes_max):
+        raise InvalidField.at("meta", f"must have {limits.meta_bytes_max} bytes as JSON at most, and this has more")
     try:
         document = _event(message)
     except (_Wrong, InvalidField, ValidationError):
@@ -78,6 +92,34 @@ def event_document(
     if "created_at" not in document:
         document["created_at"] = now_micros
     return document, len(content)
+
+
+def _has_more_values(jsons: list[Any], bytes_max: int) -> bool:
+    """Whether these Structs and Values hold more values than so many bytes of JSON can: each takes two at least.
+
+    Looked at before anything is made of them: of two million, which 8 MiB can hold, that took half a minute, in which
+    nobody else was served.
+    """
+    left = bytes_max // 2
+    pending = jsons
+    while pending:
+        found = pending.pop()
+        if isinstance(found, struct_pb2.Value):
+            kind = found.WhichOneof("kind")
+            if kind not in _CONTAINERS:
+                continue
+            found = getattr(found, kind)
+        if isinstance(found, struct_pb2.Struct):
+            fields = found.fields
+            inner: Any = (fields[key] for key in fields)
+            left -= len(fields)
+        else:
+            inner = found.values
+            left -= len(inner)
+        if left < 0:
+            return True
+        pending += [value for value in inner if value.WhichOneof("kind") in _CONTAINERS]
+    return False
 
 
 class _Wrong(Exception):
