@@ -133,7 +133,7 @@ class EmbeddedMongo:
         with self._usable_folder():
             (self._data_dir / "db").mkdir(parents=True, exist_ok=True)
             self._lock = await folder_lock.taken(self._data_dir)
-            self.log_file.touch()
+            self.log_file.touch(mode=0o600)  # as mongod's own files: slow commands stand in it with ids of users
 
     @contextmanager
     def _usable_folder(self) -> Iterator[None]:

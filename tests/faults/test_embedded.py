@@ -113,6 +113,16 @@ async def test_another_port_keeps_the_data(tmp_path: Path) -> None:
         await other.stop()
 
 
+async def test_others_on_the_machine_read_no_data(tmp_path: Path) -> None:
+    """What holds data, mongod's log with its slow commands, too, is for its owner's eyes only."""
+    mongo = EmbeddedMongo(tmp_path)
+    await mongo.start()
+    await mongo.stop()
+    for_all = {path.name for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_mode & 0o077}
+
+    assert {"lock", "port"} == for_all
+
+
 async def test_a_stop_while_starting_leaves_no_mongod(tmp_path: Path) -> None:
     """A server that is told to stop while its mongod starts ends, and its mongod with it."""
     process = await start_program("serve", "--listen=127.0.0.1:0", f"--data-dir={tmp_path}")
