@@ -118,9 +118,13 @@ async def test_others_on_the_machine_read_no_data(tmp_path: Path) -> None:
     mongo = EmbeddedMongo(tmp_path)
     await mongo.start()
     await mongo.stop()
-    for_all = {path.name for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_mode & 0o077}
 
-    assert {"lock", "port"} == for_all
+    assert {"lock", "port"} == _open_to_others(tmp_path)
+
+
+def _open_to_others(folder: Path) -> set[str]:
+    """The names of the files that others than their owner may read or write."""
+    return {path.name for path in folder.rglob("*") if path.is_file() and path.stat().st_mode & 0o077}
 
 
 async def test_a_stop_while_starting_leaves_no_mongod(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ class MongoClickstreamDao(MessageDao):
         return done
 
     async def push_event_messages(self, events: SentEvents) -> PushResult:
-        prepared = prepare_call(events, self._limits)
+        prepared = await prepare_call(events, self._limits)
         result = prepared.result(await self._pusher.push(prepared))
         self._observer.stored_all("event", "push", result)
         return result

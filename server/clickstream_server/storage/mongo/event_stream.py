@@ -81,7 +81,7 @@ class EventStreamer:
         try:
             async for batch in batches:
                 last = rising(batch.sequence, last)
-                request = _Waiting(batch.sequence, prepare(batch.events, self._limits))
+                request = _Waiting(batch.sequence, await prepare(batch.events, self._limits))
                 async with self._changed:
                     await self._changed.wait_for(self._has_room)
                     self._waiting.append(request)
