@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -22,7 +22,7 @@ from faults.report import outcome_of
 from faults.workload import AWAY
 from pymongo import AsyncMongoClient
 
-from clickstream import ClickstreamClient, Session
+from clickstream import ClickstreamClient, ExportFilter, Session
 from clickstream_server.config import Settings
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.driver import DriverName
@@ -237,6 +237,55 @@ async def test_followers_are_told_of_what_the_new_primary_commits(replica_set: R
             return stream is watcher._hearing and watcher.wakes > wakes
 
         await eventually(told, "followers are woken", PATIENCE_S)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_a_new_primary_shows_what_was_acknowledged(replica_set: ReplicaSet, driver: DriverName) -> None:
+    """Every read shows what was acknowledged right before the primary was lost, and had not told that a majority has
+    it: the new one does not know that, until the other member follows it.
+    """
+    database = f"test_{uuid4().hex[:12]}"
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(_clean, replica_set, database)
+        settings = Settings(mongodb_database=database, mongodb_driver=driver)
+        dao = await stack.enter_async_context(opened_dao(replica_set.uri, settings))
+        batch_id = (await dao.register_session(Session(session_id="first"))).session.batch_id
+        primary = await replica_set.primary()
+        replica_set.network.disturb(Fault.SLOW, primary.number, clients=False)
+        await dao.register_session(Session(session_id="last"))
+        replica_set.network.disturb(Fault.CUT, primary.number)
+        await primary.kill()
+
+        async def in_batch() -> int:
+            return sum([len(page.sessions) async for page in dao.get_batch_pages(batch_id)])
+
+        async def exported() -> int:
+            return sum([len(page.sessions) async for page in dao.export_sessions(ExportFilter(batch_id=batch_id))])
+
+        async def counted() -> int:
+            batch = await dao.get_batch(batch_id)
+            assert batch is not None
+            return batch.session_counter
+
+        async def listed() -> int:
+            return (await dao.list_batches()).batches[0].session_counter
+
+        async def got() -> int:
+            found = await dao.get_session("last")
+            return found.session_number if found else 0
+
+        reads = (in_batch, exported, counted, listed, got)
+        assert [2] * len(reads) == await asyncio.gather(*map(_insisting, reads))
+
+
+async def _insisting(read: Callable[[], Awaitable[int]]) -> int:
+    """The first answer, as who makes a call again while there is none has it."""
+    give_up_at = monotonic() + PATIENCE_S
+    while monotonic() < give_up_at:
+        with suppress(*AWAY):
+            return await read()
+    raise AssertionError("the service never came back")
 
 
 async def _follow(dao: MongoClickstreamDao, seen: list[str]) -> None:

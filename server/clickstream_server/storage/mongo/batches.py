@@ -22,6 +22,7 @@ from clickstream_server.clock import now_micros
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.documents import COLLECTING, Document, batch_from_document
 from clickstream_server.storage.mongo.driver import PLAIN_CODEC
+from clickstream_server.storage.mongo.new_primary import UpToDate
 from clickstream_server.storage.mongo.transactions import past_abandoned
 
 PAGE_SIZE_DEFAULT = 100
@@ -31,17 +32,22 @@ PAGE_SIZE_MAX = 1000
 class BatchStore:
     """The batches' collection."""
 
-    def __init__(self, client: Any, database: Any) -> None:
+    def __init__(self, client: Any, database: Any, up_to_date: UpToDate) -> None:
         self._client = client
+        self._up_to_date = up_to_date
         self._batches = database[indexes.BATCHES].with_options(codec_options=PLAIN_CODEC)
 
-    async def get(self, batch_id: str, *, session: Any = None) -> SessionBatch | None:
+    async def get(self, batch_id: str) -> SessionBatch | None:
+        return await self._up_to_date.read(lambda: self.get_in(None, batch_id))
+
+    async def get_in(self, session: Any, batch_id: str) -> SessionBatch | None:
+        """The batch as it is in this session's snapshot."""
         found: Document | None = await self._batches.find_one({"_id": batch_id}, session=session)
         return None if found is None else batch_from_document(found)
 
     async def collecting(self) -> SessionBatch:
         """The batch that collects. Raises NoCollectingBatch."""
-        found: Document | None = await self._batches.find_one(COLLECTING)
+        found: Document | None = await self._up_to_date.read(lambda: self._batches.find_one(COLLECTING))
         if found is None:
             raise NoCollectingBatch.now()
         return batch_from_document(found)
@@ -57,10 +63,13 @@ class BatchStore:
                 {"created_at": {"$lt": created_at}},
                 {"created_at": created_at, "_id": {"$lt": batch_id}},
             ]
-        cursor = self._batches.find(query).sort([("created_at", DESCENDING), ("_id", DESCENDING)])
-        found = [document async for document in cursor.limit(size + 1).batch_size(size + 1)]
+        found = await self._up_to_date.read(lambda: self._newest(query, size + 1))
         token = _page_token(found[size - 1], asked) if len(found) > size else ""
         return BatchList(batches=tuple(map(batch_from_document, found[:size])), next_page_token=token)
+
+    async def _newest(self, query: Document, most: int) -> Sequence[Document]:
+        cursor = self._batches.find(query).sort([("created_at", DESCENDING), ("_id", DESCENDING)])
+        return [document async for document in cursor.limit(most).batch_size(most)]
 
     async def release(self, release_id: str) -> BatchRelease:
         """See `ClickstreamDao.release_batch`."""

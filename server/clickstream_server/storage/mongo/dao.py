@@ -48,6 +48,7 @@ from clickstream_server.storage.mongo.exporter import Exporter
 from clickstream_server.storage.mongo.from_pb import session_document
 from clickstream_server.storage.mongo.getter import Getter
 from clickstream_server.storage.mongo.importer import Importer
+from clickstream_server.storage.mongo.new_primary import UpToDate
 from clickstream_server.storage.mongo.numbering import Intent, SessionWrite, WriteResult
 from clickstream_server.storage.mongo.paging import events_bytes_max, too_large
 from clickstream_server.storage.mongo.prepared_events import prepare_call
@@ -86,17 +87,18 @@ class MongoClickstreamDao(MessageDao):
         self._sessions = self._database[indexes.SESSIONS]
         self._limits = limits or Limits()
         self._timeout_s = timeout_s
-        self._batches = BatchStore(client, self._database)
+        self._up_to_date = UpToDate(client, self._database)
+        self._batches = BatchStore(client, self._database, self._up_to_date)
         self._events = EventStore(self._database)
         self._registrar = Registrar(client, self._database, timeout_s=timeout_s, observer=observer)
         self._pusher = Pusher(self._events, timeout_s=timeout_s, observer=observer)
-        self._getter = Getter(client, self._database, timeout_s=timeout_s, observer=observer)
+        self._getter = Getter(client, self._database, self._up_to_date, timeout_s=timeout_s, observer=observer)
         self._exporter = Exporter(
-            client, self._database, self._batches, self._events, self._limits, timeout_s=timeout_s
+            self._database, self._up_to_date, self._batches, self._events, self._limits, timeout_s=timeout_s
         )
         self._reader = BatchReader(
-            client,
             self._database,
+            self._up_to_date,
             self._batches,
             self._events,
             events_bytes_max=events_bytes_max(self._limits),
@@ -117,6 +119,7 @@ class MongoClickstreamDao(MessageDao):
         # MongoDB throws away what it has built once the time is over: begun again and again, it would never be done.
         async with storage_call(_BUILD_S_MAX if unbuilt else self._timeout_s):
             await indexes.ensure_indexes(self._database)
+            await self._up_to_date.begin()
 
     async def mend(self) -> None:
         """Make again the collections and indexes that somebody has dropped, alone or with the database."""
@@ -182,7 +185,7 @@ class MongoClickstreamDao(MessageDao):
             marked = await self._sessions.update_one({"_id": session_id}, {"$set": {"is_irrelevant": True}})
             if not marked.matched_count:
                 raise SessionNotFound.by_id(session_id)
-            changed: Document = await self._sessions.find_one({"_id": session_id})
+            changed: Document = await self._up_to_date.read(lambda: self._sessions.find_one({"_id": session_id}))
         return registered_message(changed)
 
     async def get_session_message(
@@ -201,7 +204,8 @@ class MongoClickstreamDao(MessageDao):
 
     async def _events_of(self, session_id: str, limit: int | None) -> FoundEvents:
         try:
-            return await self._events.of_session(session_id, limit=limit, bytes_max=events_bytes_max(self._limits))
+            most = events_bytes_max(self._limits)
+            return await self._up_to_date.read(lambda: self._events.of_session(session_id, limit=limit, bytes_max=most))
         except TooManyBytes:
             raise too_large(session_id) from None
 

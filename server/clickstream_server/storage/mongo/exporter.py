@@ -33,16 +33,17 @@ from clickstream_server.message_dao import EncodedAnswer
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import maybe_await
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import EventStore
+from clickstream_server.storage.mongo.new_primary import UpToDate
 from clickstream_server.storage.mongo.paging import (
     FIRST_PAGE_SESSIONS,
     PAGE_SESSIONS,
     FoundSession,
     events_bytes_max,
     in_turns,
-    read_page,
+    read_sessions,
+    with_events,
 )
 from clickstream_server.storage.mongo.pipeline import in_order
 from clickstream_server.storage.mongo.to_pb import exported_answer
@@ -117,11 +118,18 @@ class Exporter:
     """Runs exports."""
 
     def __init__(
-        self, client: Any, database: Any, batches: BatchStore, events: EventStore, limits: Limits, *, timeout_s: float
+        self,
+        database: Any,
+        up_to_date: UpToDate,
+        batches: BatchStore,
+        events: EventStore,
+        limits: Limits,
+        *,
+        timeout_s: float,
     ) -> None:
         self._limits = limits
         self._part_bytes = min(PART_BYTES, limits.message_bytes_max // 2)
-        self._client = client
+        self._up_to_date = up_to_date
         self._sessions = database[indexes.SESSIONS]
         self._batches = batches
         self._events = events
@@ -163,13 +171,15 @@ class Exporter:
     ) -> tuple[list[FoundSession], bool]:
         """The next sessions, and whether they are the last."""
         order = [(name, ASCENDING) for name in scan.order]
+
+        async def read(session: Any) -> tuple[list[Document], bool]:
+            cursor = self._sessions.find_raw_batches(scan.after(position), session=session)
+            return await read_sessions(cursor.sort(order).limit(wanted + 1), wanted)
+
         async with (
             storage_call(self._timeout_s),
-            await maybe_await(self._client.start_session(snapshot=True)) as session,
+            self._up_to_date.snapshot(read) as (session, (sessions, complete)),
         ):
-            cursor = (
-                self._sessions.find_raw_batches(scan.after(position), session=session).sort(order).limit(wanted + 1)
-            )
             read_events = partial(
                 self._events.collect,
                 limit=events_limit,
@@ -177,7 +187,8 @@ class Exporter:
                 bytes_max=events_bytes_max(self._limits),
                 session=session,
             )
-            return await read_page(cursor, wanted, read_events)
+            found = await with_events(sessions, read_events)
+        return found, complete and len(found) == len(sessions)
 
 
 class _Page(NamedTuple, Generic[T]):

@@ -12,6 +12,7 @@ from clickstream_server.storage.mongo.driver import in_one_thread, unwrapped
 from clickstream_server.storage.mongo.errors import storage_call
 from clickstream_server.storage.mongo.events import IN_ORDER, FoundEvents
 from clickstream_server.storage.mongo.gatherer import Gatherer, PendingCall
+from clickstream_server.storage.mongo.new_primary import UpToDate
 from clickstream_server.storage.mongo.raw_batches import TooManyBytes, first_batch
 from clickstream_server.storage.observer import NOBODY, StorageObserver
 
@@ -49,9 +50,18 @@ class Getter(Gatherer[Wanted, Found | None]):
     group_bytes_max = 64 * 1024
     overloaded = "too many calls wait for their session"
 
-    def __init__(self, client: Any, database: Any, *, timeout_s: float, observer: StorageObserver = NOBODY) -> None:
+    def __init__(
+        self,
+        client: Any,
+        database: Any,
+        up_to_date: UpToDate,
+        *,
+        timeout_s: float,
+        observer: StorageObserver = NOBODY,
+    ) -> None:
         super().__init__(timeout_s=timeout_s, observer=observer)
         self._client = client
+        self._up_to_date = up_to_date
         self._sessions, self._events = (unwrapped(database)[name] for name in (indexes.SESSIONS, indexes.EVENTS))
 
     async def get(self, session_id: str, events_limit: int | None) -> Found | None:
@@ -65,7 +75,7 @@ class Getter(Gatherer[Wanted, Found | None]):
 
     async def work(self, group: list[Wanted]) -> list[Found | None]:
         async with storage_call(self._timeout_s):
-            return await in_one_thread(self._client, lambda: self._read(group))
+            return await self._up_to_date.read(lambda: in_one_thread(self._client, lambda: self._read(group)))
 
     async def _read(self, group: list[Wanted]) -> list[Found | None]:
         ids = list({wanted.session_id for wanted in group})

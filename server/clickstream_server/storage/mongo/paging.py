@@ -51,17 +51,6 @@ ReadEvents = Callable[[list[str]], Awaitable[dict[str, FoundEvents]]]
 """Reads the events of sessions by their ids. Raises TooManyBytes where they are too large together."""
 
 
-async def read_page(cursor: Any, wanted: int, read_events: ReadEvents) -> tuple[list[FoundSession], bool]:
-    """The next `wanted` sessions at most, with their events, and whether there are no more.
-
-    The page is shorter where it would be too large. Raises MessageTooLarge if the events of one session alone are.
-    `cursor`: see `read_sessions`.
-    """
-    sessions, complete = await read_sessions(cursor, wanted)
-    found = await with_events(sessions, read_events)
-    return found, complete and len(found) == len(sessions)
-
-
 async def with_events(sessions: list[Document], read_events: ReadEvents) -> list[FoundSession]:
     """These sessions with their events; only the first of them where the events of all would be too large.
 

@@ -20,9 +20,10 @@ from clickstream_server.message_dao import BatchQuery, MessagePage
 from clickstream_server.storage.mongo import indexes
 from clickstream_server.storage.mongo.batches import BatchStore
 from clickstream_server.storage.mongo.documents import Document
-from clickstream_server.storage.mongo.driver import CLOSE_S_MAX, maybe_await
+from clickstream_server.storage.mongo.driver import CLOSE_S_MAX
 from clickstream_server.storage.mongo.errors import note_cause_of, storage_call, storage_unavailable
 from clickstream_server.storage.mongo.events import EventStore
+from clickstream_server.storage.mongo.new_primary import UpToDate
 from clickstream_server.storage.mongo.paging import (
     FEW_SESSIONS,
     FIRST_PAGE_SESSIONS,
@@ -50,15 +51,15 @@ class BatchReader:
 
     def __init__(
         self,
-        client: Any,
         database: Any,
+        up_to_date: UpToDate,
         batches: BatchStore,
         events: EventStore,
         *,
         events_bytes_max: int,
         timeout_s: float,
     ) -> None:
-        self._client = client
+        self._up_to_date = up_to_date
         self._sessions = database[indexes.SESSIONS]
         self._batches = batches
         self._events = events
@@ -198,9 +199,11 @@ class BatchReader:
         """
         async with (
             storage_call(self._timeout_s),
-            await maybe_await(self._client.start_session(snapshot=True)) as session,
+            self._up_to_date.snapshot(lambda session: self._batches.get_in(session, query.batch_id)) as (
+                session,
+                batch,
+            ),
         ):
-            batch = await self._batches.get(query.batch_id, session=session)
             if batch is None:
                 raise BatchNotFound.by_id(query.batch_id)
             self._watcher.learn(query.batch_id, batch.session_counter)
