@@ -157,6 +157,7 @@ async def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path, killed:
     await server.kill()
 
     await all_gone(*pids)
+    assert "Traceback" not in server.errors
     server = await ServerProcess.start(workers=2, data_dir=tmp_path, listen=server.address)
     async with ClickstreamClient(server.address) as client:
         assert 2 == (await client.register_session(Session(session_id="b"))).session.session_number

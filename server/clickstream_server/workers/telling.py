@@ -33,7 +33,8 @@ class Teller:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_S):
                 await self._told()
-                self._transport.write(self._said())
+                if not self._transport.is_closing():  # it is, if who reads was killed; uvloop's raises then
+                    self._transport.write(self._said())
                 await self._told()
         self._transport.abort()
 
