@@ -193,6 +193,40 @@ async def test_the_source_is_closed_with_it() -> None:
     assert shop.source_closed
 
 
+async def test_the_source_is_closed_also_if_the_end_is_cancelled() -> None:
+    """Who goes away while the end of work that failed is awaited leaves no source to the garbage collector."""
+    closed, leaving, gate = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            for piece in range(10):
+                yield piece
+        finally:
+            closed.set()
+
+    async def work(piece: int) -> None:
+        if piece:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                leaving.set()
+                await gate.wait()
+        await asyncio.sleep(0.01)
+        raise LookupError(piece)
+
+    async def read() -> None:
+        async with aclosing(in_order(source(), work, in_flight=2)) as results:
+            async for _ in results:
+                pass
+
+    reading = asyncio.create_task(read())
+    await leaving.wait()
+    reading.cancel()
+    await asyncio.wait([reading])
+
+    assert closed.is_set()
+
+
 @pytest.mark.parametrize("tells", [True, False])
 async def test_a_source_that_will_not_be_cancelled_holds_nobody_up(tells: bool) -> None:
     """A source that makes another error of its cancellation, or none and goes on, is no longer read once it is over."""

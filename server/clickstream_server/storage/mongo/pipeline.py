@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from types import AsyncGeneratorType
 from typing import Any, TypeVar
 
 from clickstream_server.storage.mongo.driver import end_if_cancelled
@@ -60,7 +61,9 @@ async def in_order(
     finally:
         for task_left in tasks:
             task_left.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        tasks.clear()  # one of them is `feed`, which holds them
-        if isinstance(source, AsyncGenerator):
-            await source.aclose()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:  # also if whoever reads goes away meanwhile
+            tasks.clear()  # one of them is `feed`, which holds them
+            if isinstance(source, AsyncGeneratorType) and not source.ag_running:  # if it runs, it was cancelled
+                await source.aclose()
