@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from pymongo import AsyncMongoClient
 
 from clickstream import (
     BatchAlreadyCollecting,
@@ -97,6 +99,18 @@ async def test_pages_hold_every_batch_once(dao: ClickstreamDao) -> None:
 
         assert expected == [batch for page in pages for batch in page.batches]
         assert -(-4 // page_size) == len(pages)
+
+
+async def test_batches_of_one_moment_come_once_each(dao: ClickstreamDao, mongodb_uri: str, database: str) -> None:
+    """Page after page, batches that were made at the same moment come once each, too."""
+    made = {batch.batch_id for batch in await released(dao, "r1", "r2", "r3")}
+    async with AsyncMongoClient[Any](mongodb_uri) as mongo:
+        await mongo[database].batches.update_many({}, {"$set": {"created_at": 1_700_000_000_000_000}})
+    pages = [await dao.list_batches(page_size=1)]
+    while token := pages[-1].next_page_token:
+        pages.append(await dao.list_batches(page_size=1, page_token=token))
+
+    assert sorted(made, reverse=True) == [batch.batch_id for page in pages for batch in page.batches]
 
 
 async def test_a_new_batch_does_not_disturb_paging(dao: ClickstreamDao) -> None:

@@ -34,7 +34,7 @@ async def test_an_abandoned_transaction_is_ended(mongodb_uri: str, database: str
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 async def test_other_writes_get_past_an_abandoned_transaction(mongodb_uri: str, database: str, driver: str) -> None:
-    """A session is marked, and events are pushed, although a transaction on them was left open."""
+    """A session is marked, events are pushed and a batch is released, although a transaction on them was left open."""
     settings = Settings(mongodb_database=database, mongodb_driver=driver, storage_timeout_s=30.0)
     event = SessionEvent(session_id="a", event_id="e", object_id="o")
     async with opened_dao(mongodb_uri, settings) as dao, AsyncMongoClient(mongodb_uri, appname=APP_NAME) as other:
@@ -48,6 +48,41 @@ async def test_other_writes_get_past_an_abandoned_transaction(mongodb_uri: str, 
             key = {"session_id": "a", "event_id": "e"}
             await other[database].events.insert_one({"_id": key}, session=session)
             assert PushResult(inserted=1) == await dao.push_events([event])
+        async with other.start_session() as session:
+            await session.start_transaction()
+            await other[database].batches.update_one({}, {"$inc": {"x": 1}}, session=session)
+            assert not (await dao.release_batch("r")).already_released
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_another_programs_transaction_is_left_alone(
+    mongodb_uri: str, database: str, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An open transaction of another program on the same database is waited for, and not ended."""
+    looks = 0
+    look = transactions._end_abandoned
+
+    async def counted(client: Any) -> None:
+        nonlocal looks
+        await look(client)
+        looks += 1
+
+    async def looked() -> bool:
+        return looks >= 3
+
+    monkeypatch.setattr(transactions, "_ABANDONED_S", 0.1)
+    monkeypatch.setattr(transactions, "_end_abandoned", counted)
+    settings = Settings(mongodb_database=database, mongodb_driver=driver)
+    async with opened_dao(mongodb_uri, settings) as dao, AsyncMongoClient(mongodb_uri, appname="another") as other:
+        await dao.register_session(Session(session_id="a"))
+        async with other.start_session() as session:
+            await session.start_transaction()
+            await other[database].batches.update_one({}, {"$inc": {"x": 1}}, session=session)
+            registering = asyncio.create_task(dao.register_session(Session(session_id="b")))
+            await eventually(looked, "open transactions were looked for, long after this one was heard of")
+            await session.commit_transaction()
+
+        assert 2 == (await registering).session.session_number
 
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from commands import Commands
 from pymongo import AsyncMongoClient
 from pymongo.lock import _async_cond_wait, _async_create_condition, _async_create_lock
-from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from clickstream import Session, SessionEvent
 from clickstream.errors import StorageUnavailable
@@ -131,22 +131,6 @@ async def test_the_least_connections_are_kept(mongodb_uri: str, database: str, d
             return len([found async for found in await client.admin.aggregate(stages)]) >= 43
 
         await eventually(connected, "43 connections")
-
-
-class Commands(CommandListener):
-    """Keeps what is sent to MongoDB."""
-
-    def __init__(self) -> None:
-        self.sent: list[dict[str, Any]] = []
-
-    def started(self, event: CommandStartedEvent) -> None:
-        self.sent.append({"name": event.command_name, **event.command})
-
-    def succeeded(self, event: CommandSucceededEvent) -> None:
-        pass
-
-    def failed(self, event: CommandFailedEvent) -> None:
-        pass
 
 
 WRITES = {"insert", "update", "findAndModify", "createIndexes", "create"}

@@ -105,9 +105,11 @@ async def test_an_event_that_comes_back_as_it_reads_is_a_duplicate(dao: MongoCli
     found = await dao.get_session("s")
     assert found is not None
     read = found.events[0]
-    told = await dao.push_events([unset, read, read.model_copy(update={"object_id": "other"}), unset, read])
+    sent = [unset, read, read.model_copy(update={"object_id": "other"}), unset]
+    for events in (sent, [*sent, read]):  # whichever form of it comes last
+        told = await dao.push_events(events)
 
-    assert (4, [2]) == (told.duplicates, [failure.index for failure in told.failures])
+        assert (len(events) - 1, [2]) == (told.duplicates, [failure.index for failure in told.failures])
 
 
 @pytest.mark.parametrize("again", [config(), atomic(), config(dry_run=True)], ids=["item", "session", "dry run"])
