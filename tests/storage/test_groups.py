@@ -13,6 +13,7 @@ from pymongo import AsyncMongoClient
 from clickstream import (
     ClickstreamError,
     DeadlineExceeded,
+    ImportItem,
     MessageTooLarge,
     Overloaded,
     PushResult,
@@ -38,6 +39,7 @@ from clickstream_server.storage.mongo.pusher import Pusher
 from clickstream_server.storage.mongo.registrar import Registrar
 from clickstream_server.storage.observer import StorageObserver
 from harness import PATIENCE_S, eventually, opened_dao
+from importing import atomic, imported
 
 CALLS = 60
 T = TypeVar("T")
@@ -151,6 +153,14 @@ async def test_sessions_that_grow_in_the_database_are_stored(
 
     assert [17] == groups
     assert 17 == await stored.sessions.count_documents({"search_query.99999": 1})
+
+
+async def test_sessions_whose_events_grow_in_the_database_are_stored(dao: MongoClickstreamDao) -> None:
+    """So is a session with events whose content takes six times its bytes in MongoDB, if they stand or fall with it."""
+    events = [event("s", f"{n}", meta={"list": [1] * 25_000}) for n in range(70)]  # 3.5 MB of JSON, 19 MB of BSON
+    _, summary = await imported(dao, atomic(), [ImportItem(Session(session_id="s"), events)])
+
+    assert (1, 70) == (summary.sessions.inserted, summary.events.inserted)
 
 
 async def test_pushes_that_wait_are_bounded(

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient
 
-from clickstream import ImportAborted, ImportConfig, ImportItem, ImportMode, ShuttingDown, StorageUnavailable
+from clickstream import (
+    ImportAborted,
+    ImportChunk,
+    ImportConfig,
+    ImportItem,
+    ImportMode,
+    ShuttingDown,
+    StorageUnavailable,
+)
 from clickstream_server.storage.mongo import events
 from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.documents import Document
 from clickstream_server.storage.mongo.dry_run import DryRun
 from clickstream_server.storage.mongo.importer import SIMULATED_AT_ONCE
 from clickstream_server.storage.mongo.known import known_events
-from harness import eventually
+from harness import PATIENCE_S, eventually, stands_still
 from importing import atomic, bad, config, each, event, imported, item, session
 
 
@@ -119,3 +127,34 @@ async def test_a_stop_says_what_was_too_much(dao: MongoClickstreamDao) -> None:
     assert told[-1].aborted
     assert told[-1].processed > 110  # as many as would bring 11 below the ratio
     assert failed / of > 0.1
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(4_000, "lamp"), (100, "x" * 60_000)], ids=["sessions and events", "bytes"]
+)
+async def test_what_an_import_reads_ahead_is_bounded(
+    dao: MongoClickstreamDao, mongodb_uri: str, database: str, count: int, text: str
+) -> None:
+    """While sessions get no numbers, two chunks wait that fit into the bounds together, and a third is read at most."""
+    read = 0
+
+    async def chunks() -> AsyncIterator[ImportChunk]:
+        nonlocal read
+        for number in range(1, 7):
+            read = number
+            events = [event(f"s{number}", str(place), text) for place in range(count)]
+            yield ImportChunk(number, [ImportItem(session(f"s{number}"), events)])
+
+    await dao.register_session(session("first"))
+    async with AsyncMongoClient[Any](mongodb_uri) as mongo, mongo.start_session() as other:
+        await other.start_transaction()
+        await mongo[database].batches.update_one({}, {"$set": {"held": True}}, session=other)
+        async with asyncio.timeout(2 * PATIENCE_S), aclosing(dao.import_sessions(atomic(), chunks())) as answers:
+            first = asyncio.ensure_future(anext(answers))
+            held = await stands_still(lambda: read)
+            await other.abort_transaction()
+            await first
+            *_, summary = [answer async for answer in answers]
+
+    assert 3 == held
+    assert (6, 6 * count) == (summary.sessions.inserted, summary.events.inserted)
