@@ -63,6 +63,20 @@ async def test_refused_rows_go_behind_what_an_open_file_has(
     assert 1 == (out + complaints + kept).count("Import of a")
 
 
+async def test_what_went_wrong_is_told_behind_refused_rows(client: ClickstreamClient, tmp_path: Path) -> None:
+    """Refused rows on standard error leave it open: what is wrong with the file as a whole is told behind them."""
+    (tmp_path / "a").write_bytes(b'{"session":{"session_id":"s"},"event_count":0}\nbroken\n')
+
+    code, _, complaints = await through_shell(
+        tmp_path, '"$@"', "--errors", "/dev/stderr", "a", "--target", client.target
+    )
+
+    assert 1 == code
+    row, told = complaints.splitlines()
+    assert "broken" == json.loads(row)["row"]
+    assert told.startswith("clickstream: a: its trailer is missing")
+
+
 async def test_what_cannot_be_printed_is_no_refusal_lost(client: ClickstreamClient, tmp_path: Path) -> None:
     """Where standard output takes no refused rows the import fails and says so; what was stored stays."""
     (tmp_path / "a").write_bytes(ROWS)

@@ -203,6 +203,17 @@ async def test_it_begins_where_one_says(
     assert (0, expected) == (code, numbers_of(output.splitlines()))
 
 
+async def test_it_ends_at_the_last_number(client: ClickstreamClient) -> None:
+    """Where the last sessions of a batch have moved to another one, the last number told is the batch's as before."""
+    batch_id = await register(client, *range(1, 4))
+    await client.release_batch("r")
+    await client.update_session(Session(session_id="s3"))
+    code, output, errors = await run_program("tail", batch_id, "--target", client.target)
+
+    assert (0, [1, 2]) == (code, numbers_of(output.splitlines()))
+    assert f"clickstream: batch {batch_id} is sealed; its last number is 3\n" == errors
+
+
 async def test_a_number_that_the_batch_does_not_have_is_refused(client: ClickstreamClient) -> None:
     """`--after` a number that was not given out, as of another batch, passes over no sessions: it is refused."""
     batch_id = await register(client, *range(1, 6))
