@@ -105,7 +105,8 @@ async def test_a_row_of_very_many_values_is_refused_unread(client: ClickstreamCl
 async def test_commas_in_text_are_no_values(client: ClickstreamClient, tmp_path: Path) -> None:
     """A row is not taken for one of very many values for what its text has: an export may hold such."""
     events = [
-        {"event_id": f"e-{number}", "object_id": "o", "meta": {"csv": '"' + "1," * 30_000}} for number in range(70)
+        {"event_id": f"e-{number}", "object_id": "o", "meta": {"csv": '"' + "1," * 30_000 + '"'}}
+        for number in range(70)
     ]
     (tmp_path / "a").write_text(json.dumps({"session": {"session_id": "s"}, "events": events}))
 

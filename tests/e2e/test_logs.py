@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+from time import perf_counter
 from typing import Any
 
 import grpc
@@ -70,6 +71,16 @@ async def test_a_slow_call_has_a_line_though_it_succeeded(mongodb_uri: str, data
     duration_s = spent_s.pop("duration")
     assert sum(spent_s.values()) > 0.99 * duration_s  # more, by what passed between: the stages are read after it
     assert spent_s["database"] > 0
+
+
+def test_the_stage_that_a_call_ends_in_counts() -> None:
+    """The time of a call that goes no further than to wait, as for a request that never comes, is told as that."""
+    record = CallRecord(())
+    until = record.began + 0.001
+    while perf_counter() < until:
+        pass
+
+    assert 0.001 <= record.spent_s()["queue_s"]
 
 
 async def test_by_default_calls_that_end_as_they_should_have_no_line(mongodb_uri: str, database: str) -> None:
