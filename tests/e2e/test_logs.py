@@ -52,12 +52,17 @@ async def test_a_failed_call_has_one_line_with_the_id_that_its_caller_knows(mong
 
 
 async def test_a_slow_call_has_a_line_though_it_succeeded(mongodb_uri: str, database: str) -> None:
-    """By default a call that took longer than is set has a line, under its caller's id, with where the time went."""
+    """By default a call that took longer than is set has a line, under its caller's id, with where the time went.
+
+    Streams have none: they may last for hours.
+    """
     process = await ServerProcess.start(mongodb_uri=mongodb_uri, mongodb_database=database, slow_call_s="0.0001")
     async with grpc.aio.insecure_channel(process.address) as channel:
         stub: Any = ClickstreamServiceStub(channel)
         request = pb.RegisterSessionRequest(session=session_pb2.Session(session_id="s"))
-        await stub.RegisterSession(request, metadata=[("x-request-id", "mine-1")])
+        done = await stub.RegisterSession(request, metadata=[("x-request-id", "mine-1")])
+        reading = stub.GetBatchSessions(pb.GetBatchSessionsRequest(batch_id=done.session.batch_id))
+        assert [1] == [answer.last_number async for answer in reading]
     lines = await ended_with(process)
 
     assert 1 == len(lines)
