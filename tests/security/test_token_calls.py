@@ -39,7 +39,7 @@ from clickstream_server.security.roles import Role
 from clickstream_server.security.token_file import TokenFile as ServersFile
 from clickstream_server.security.token_file import change
 from clickstream_server.security.tokens import added, key_id_of, new_token
-from harness import PATIENCE_S, ServerProcess
+from harness import PATIENCE_S, ServerProcess, eventually
 
 UNKNOWN = new_token("nobody", [Role.ADMIN])[0]
 REGISTER = "/clickstream.v1.ClickstreamService/RegisterSession"
@@ -280,6 +280,28 @@ async def test_nothing_of_a_refused_request_is_read(guarded: Guarded) -> None:
 
     assert grpc.StatusCode.UNAUTHENTICATED == raised.value.code()
     assert any(key == "x-request-id" for key, _ in raised.value.trailing_metadata())
+
+
+async def test_a_full_server_asks_for_the_token_first(mongodb_uri: str, database: str, tmp_path: Path) -> None:
+    """Past the bound of calls, too, who is not let in gets MISSING_CREDENTIALS, and so is no part of the overload."""
+    async with (
+        Guarded.started(mongodb_uri, database, tmp_path / "tokens", calls_max=1) as guarded,
+        grpc.aio.insecure_channel(guarded.address) as channel,
+    ):
+        metadata = (("authorization", f"Bearer {guarded.tokens['producer']}"),)
+        calls = [channel.stream_unary(REGISTER)(metadata=metadata, timeout=2 * PATIENCE_S) for _ in range(2)]
+
+        async def is_full() -> bool:  # one is taken, and its request does not come; the other is refused
+            return any(call.done() for call in calls)
+
+        await eventually(is_full, "there is no room")
+        refusal = await refused(guarded)
+        ended = [call.done() for call in calls]
+        for call in calls:
+            call.cancel()
+
+    assert isinstance(refusal, MissingCredentials)
+    assert [False, True] == sorted(ended)
 
 
 async def test_a_role_that_does_not_do_is_named_with_those_that_would(guarded: Guarded) -> None:
