@@ -101,3 +101,17 @@ def test_too_many_items_of_bad_ones_are_not_read() -> None:
 
         assert isinstance(found, InvalidField)
         assert ["chunk.items"] == [fault.path for fault in found.violations]
+
+
+def test_what_is_sent_in_pieces_is_kept_whole() -> None:
+    """A chunk that is sent in pieces has the items of all, and a session the fields, as protobuf has it."""
+    pieces = [delimited(1, delimited(1, b"s")), delimited(1, delimited(7, b"u")), delimited(2, delimited(1, b"\xff"))]
+    good = delimited(1, delimited(1, b"first"))
+    chunks = [delimited(2, delimited(2, item)) for item in (good, b"".join(pieces))]
+    found = salvaged(pb_transfer.ImportSessionsRequest, b"".join(chunks), 2)
+
+    assert isinstance(found, ChunkParts)
+    first, second = found.items
+    assert isinstance(first.session, session_pb2.Session)
+    assert isinstance(second.session, session_pb2.Session)
+    assert ["first", "s", "u"] == [first.session.session_id, second.session.session_id, second.session.user_id]
