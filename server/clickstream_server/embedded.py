@@ -238,8 +238,7 @@ class EmbeddedMongo:
             return
         if config["members"][0]["host"] != host:
             config["members"][0]["host"] = host
-            config["version"] += 1
-            await client.admin.command("replSetReconfig", config, force=True)
+            await client.admin.command("replSetReconfig", config, force=True)  # which raises its version, too
 
     def _raise_if_ended(self) -> None:
         if self._process is not None and self._process.returncode is not None:

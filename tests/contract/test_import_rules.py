@@ -13,6 +13,7 @@ from clickstream import (
     ImportAtomicity,
     ImportChunk,
     ImportConfig,
+    ImportItem,
     ImportProgress,
     ImportSummary,
     InvalidField,
@@ -21,12 +22,15 @@ from clickstream import (
 )
 from harness import PATIENCE_S
 from importing import (
+    LATER,
     bad,
     config,
     each,
+    event,
     imported,
     item,
     numbers_in,
+    session,
 )
 
 # --- failures and the ratio -------------------------------------------------------------------------------------------
@@ -105,6 +109,18 @@ async def test_the_ratio_is_judged_from_a_hundred_items_on(
         _, summary = await imported(transfer, chosen, items)
 
     assert (stops, good + failing) == (summary.aborted, summary.processed)
+
+
+async def test_an_item_fails_once(transfer: TransferDao) -> None:
+    """However many of its events are refused, an item counts as one that failed."""
+    failing = [
+        ImportItem(session(f"bad {n}"), [event(f"bad {n}", str(place), created_at=LATER) for place in range(3)])
+        for n in range(10)
+    ]
+    items = [*failing, *(item(str(number), 0) for number in range(90))]
+    _, summary = await imported(transfer, config(max_failure_ratio=0.1), items)
+
+    assert (False, 100, 30) == (summary.aborted, summary.processed, summary.events.rejected)
 
 
 async def test_a_producer_that_pauses_learns_of_the_stop(transfer: TransferDao) -> None:

@@ -13,7 +13,7 @@ import pytest
 from clickstream_server import embedded, folder_lock
 from clickstream_server.embedded import EmbeddedMongo, find_mongod
 from clickstream_server.failures import StartFailure
-from harness import ServerProcess, ended, eventually, freeze, mongod_pid, runs, start_program
+from harness import PATIENCE_S, ServerProcess, ended, eventually, freeze, mongod_pid, runs, start_program
 
 WAITED_FOR = "is waited for"
 
@@ -100,7 +100,8 @@ async def test_a_folder_that_is_locked_from_elsewhere(tmp_path: Path, monkeypatc
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(StartFailure, match=r"is in use by .*cannot be seen from here.*CLICKSTREAM_DATA_DIR"):
-            await EmbeddedMongo(tmp_path).start()
+            async with asyncio.timeout(PATIENCE_S):
+                await EmbeddedMongo(tmp_path).start()
 
     mongo = EmbeddedMongo(tmp_path)
     await mongo.start()  # once it is given free

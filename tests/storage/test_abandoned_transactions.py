@@ -86,6 +86,19 @@ async def test_another_programs_transaction_is_left_alone(
 
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_a_transaction_that_goes_on_is_left_alone(mongodb_uri: str, database: str, driver: DriverName) -> None:
+    """A transaction of another server of ours that was heard of a moment ago is not ended."""
+    client = connect(mongodb_uri, driver)
+    async with AsyncMongoClient(mongodb_uri, appname=APP_NAME) as other, other.start_session() as session:
+        await other[database].batches.insert_one({"_id": "b"})
+        await session.start_transaction()
+        await other[database].batches.update_one({"_id": "b"}, {"$set": {"x": 1}}, session=session)
+        await transactions._end_abandoned(client)
+        await session.commit_transaction()
+    await close(client)
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
 async def test_nobody_looks_for_abandoned_transactions_once_the_write_is_done(
     mongodb_uri: str, driver: DriverName, monkeypatch: pytest.MonkeyPatch
 ) -> None:

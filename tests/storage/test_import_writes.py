@@ -17,6 +17,7 @@ from clickstream import (
     ImportConfig,
     ImportItem,
     ImportMode,
+    PushResult,
     ShuttingDown,
     StorageUnavailable,
 )
@@ -76,6 +77,25 @@ async def test_a_write_that_comes_late_replaces_nothing_newer(
 
     assert found is not None
     assert [{"text": "newer"}] == [one.meta for one in found.events]
+
+
+async def test_a_known_event_that_cannot_be_seen_is_not_told_as_stored(
+    dao: MongoClickstreamDao, mongodb_uri: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event whose key is taken by one that is not there for good, and may go again, is to be sent again."""
+
+    async def gone(*arguments: Any, **more: Any) -> Any:
+        async with AsyncMongoClient[Any](mongodb_uri) as mongo:
+            await mongo[database].events.delete_many({})
+        return await known_events(*arguments, **more)
+
+    await dao.push_events([event("s", "e")])
+    with monkeypatch.context() as patched:
+        patched.setattr(events, "known_events", gone)
+        with pytest.raises(StorageUnavailable):
+            await dao.push_events([event("s", "e")])
+
+    assert PushResult(inserted=1) == await dao.push_events([event("s", "e")])
 
 
 @pytest.mark.parametrize("chosen", [config, atomic])

@@ -53,6 +53,7 @@ async def test_a_group_is_one_transaction(dao: MongoClickstreamDao, commands: Co
     for sent in (new, replacing):
         assert {False} == {one.get("autocommit") for one in sent}
         assert 1 == len({one["txnNumber"] for one in sent})
+        assert "snapshot" == sent[0]["readConcern"]["level"]
 
 
 @pytest.mark.parametrize("asked", [{"events_limit": None}, {"events_limit": 1}], ids=str)

@@ -141,6 +141,63 @@ async def test_a_deadline_is_of_its_reader_alone(dao: MongoClickstreamDao) -> No
     assert [1, 2] == [found.session_number for found in calm.came]
 
 
+async def test_what_comes_before_the_watch_is_open_is_told(
+    dao: MongoClickstreamDao, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that is registered after a reader's first page and before the watch is open comes at once."""
+    opens = asyncio.Event()
+    watch = BatchWatcher._pass_on_changes
+
+    async def late(watcher: BatchWatcher) -> None:
+        await opens.wait()
+        await watch(watcher)
+
+    monkeypatch.setattr(batch_reader, "HEARTBEAT_S", 10 * PATIENCE_S)
+    monkeypatch.setattr(BatchWatcher, "_pass_on_changes", late)
+    await register(dao, 1)
+    follower = Reader(dao)
+    await following(follower)
+    await register(dao, 2)
+    opens.set()
+    await following(follower, count=2)
+    follower.task.cancel()
+    await asyncio.wait([follower.task])
+
+
+async def test_what_comes_while_a_page_is_read_is_told(
+    dao: MongoClickstreamDao, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that is registered while a reader is given the one before comes at once, too."""
+    watcher = dao._reader._watcher
+    read = batch_reader.BatchReader._page_in_turn
+    registered = False
+
+    async def overtaken(*arguments: Any, **more: Any) -> Any:
+        nonlocal registered
+        page = await read(*arguments, **more)
+        if not registered:
+            registered, wakes = True, watcher.wakes
+            await register(dao, 3)
+
+            async def woken() -> bool:
+                return watcher.wakes > wakes
+
+            await eventually(woken, "readers are told")
+        return page
+
+    monkeypatch.setattr(batch_reader, "HEARTBEAT_S", 10 * PATIENCE_S)
+    await register(dao, 1)
+    follower = Reader(dao)
+    await following(follower)
+    monkeypatch.setattr(batch_reader.BatchReader, "_page_in_turn", overtaken)
+    await register(dao, 2)
+    await following(follower, count=3)
+    follower.task.cancel()
+    await asyncio.wait([follower.task])
+
+    assert registered
+
+
 async def test_a_deaf_watch_is_opened_anew_once(dao: MongoClickstreamDao, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that finds several pages of which nobody told it has the watch opened anew once, not for each page."""
     opened = 0
