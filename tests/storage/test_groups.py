@@ -163,11 +163,12 @@ async def test_sessions_whose_events_grow_in_the_database_are_stored(dao: MongoC
     assert (1, 70) == (summary.sessions.inserted, summary.events.inserted)
 
 
+@pytest.mark.parametrize(("bound", "most"), [("waiting_max", 10), ("waiting_bytes_max", 1_000)])
 async def test_pushes_that_wait_are_bounded(
-    dao: MongoClickstreamDao, stored: Any, monkeypatch: pytest.MonkeyPatch
+    dao: MongoClickstreamDao, stored: Any, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
     """Past the bounds pushes are refused with OVERLOADED and a time to wait; the others are stored."""
-    monkeypatch.setattr(Pusher, "waiting_max", 10)
+    monkeypatch.setattr(Pusher, bound, most)
     results = await together(dao.push_events([event("s", f"{n}")]) for n in range(CALLS))
     refused = [one for one in results if isinstance(one, ClickstreamError)]
     count = await stored.events.count_documents({})
