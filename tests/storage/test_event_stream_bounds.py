@@ -10,9 +10,13 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from clickstream import EventBatch, SessionEvent
 from clickstream_server.config import Settings
 from clickstream_server.embedded import EmbeddedMongo
+from clickstream_server.storage.mongo import event_stream
+from clickstream_server.storage.mongo.dao import MongoClickstreamDao
 from clickstream_server.storage.mongo.event_stream import BYTES_AHEAD_MAX
 from harness import PATIENCE_S, freeze, mongod_pid, opened_dao
 
@@ -50,3 +54,18 @@ async def test_what_is_being_written_counts_as_well(tmp_path: Path) -> None:
 
     assert 1 < held <= BYTES_AHEAD_MAX // len(TEXT) + 2
     assert list(range(1, 2_001)) == sequences
+
+
+@pytest.mark.parametrize("bound", ["EVENTS_AHEAD_MAX", "BYTES_AHEAD_MAX"])
+async def test_a_stream_goes_on_as_its_events_are_answered(
+    dao: MongoClickstreamDao, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    """However few events may wait, what is answered makes room: a stream may have any number of them."""
+
+    async def batches() -> AsyncIterator[EventBatch]:
+        for number in range(1, 101):
+            yield EventBatch(number, [SessionEvent(session_id="s", event_id=str(number), object_id="o")])
+
+    monkeypatch.setattr(event_stream, bound, 10)
+    async with asyncio.timeout(PATIENCE_S), aclosing(dao.stream_events(batches())) as acks:
+        assert list(range(1, 101)) == [ack.acked_sequence async for ack in acks]
