@@ -21,6 +21,19 @@ from importing import NOON, atomic, config, imported
 Change = Callable[[MongoClickstreamDao, Session], Awaitable[None]]
 
 
+async def test_the_sessions_of_a_page_are_bounded(mongodb_uri: str, database: str) -> None:
+    """Large sessions come few to a page, each once and in order."""
+    sessions = [Session(session_id=f"s{n:02}", search_query="x" * 400_000, created_at=NOON) for n in range(20)]
+    async with opened_dao(mongodb_uri, Settings(mongodb_database=database)) as dao:
+        for at in range(0, 20, 10):
+            await imported(dao, config(), [ImportItem(session) for session in sessions[at : at + 10]])
+        batch = (await dao.release_batch("r")).batch
+        pages = [page.sessions async for page in dao.get_batch_pages(batch.batch_id)]
+
+    assert sessions == [found.session for page in pages for found in page]
+    assert 3 == max(map(len, pages))  # past 1 MiB no more is put to a page
+
+
 @pytest.mark.parametrize("surplus", [0, 1_000])
 async def test_the_events_of_a_page_are_bounded_together(
     mongodb_uri: str, database: str, monkeypatch: pytest.MonkeyPatch, surplus: int

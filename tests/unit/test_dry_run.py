@@ -19,7 +19,7 @@ def test_what_was_added_is_found_by_its_key() -> None:
     with closing(DryRun()) as dry_run:
         dry_run.add([{"_id": "s", "content_hash": A}], [event])
         dry_run.add([{"_id": "t", "content_hash": A}, {"_id": "t", "content_hash": B}])
-        sessions = dry_run.sessions(["s", "t", "e", "u"])
+        sessions = dry_run.sessions(["s", "t", "e", "u", "se"])
         events = dry_run.events([event, {"_id": event_key("s", "s")}, {"_id": event_key("t", "e")}])
 
     assert {"s": (True, False), "t": (False, True)} == {

@@ -72,6 +72,22 @@ async def test_one_bad_call_fails_alone(place: int) -> None:
     assert ["failed" if size == POISON else size for size in sizes] == found
 
 
+async def test_a_group_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that wait go into groups that take no further call once they have so many bytes."""
+    groups: list[list[int]] = []
+
+    async def work(_: Group, group: list[PendingCall[int]]) -> list[int]:
+        groups.append([call.content_bytes for call in group])
+        return groups[-1]
+
+    monkeypatch.setattr(Group, "work", work)
+    group = Group(timeout_s=PATIENCE_S)
+    async with asyncio.timeout(PATIENCE_S):
+        await group.submit_all([PendingCall(content_bytes=400) for _ in range(7)])
+
+    assert [[400] * 3, [400] * 3, [400]] == groups
+
+
 async def test_who_leaves_a_group_that_fails_is_not_tried_again() -> None:
     """What nobody waits for any more is no part of the halves that are tried."""
     worked: list[list[int]] = []
