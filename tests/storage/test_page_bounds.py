@@ -330,3 +330,16 @@ async def test_an_export_of_few_events_reads_a_bounded_page_of_all(
         for page in pages
         for found in page.sessions
     ]
+
+
+async def test_an_export_goes_on_where_its_last_page_was_cut(
+    mongodb_uri: str, database: str, small_pages: None
+) -> None:
+    """Where the last sessions of all are too large for one page an export does not end with the first of them."""
+    async with opened_dao(mongodb_uri, Settings(mongodb_database=database, message_bytes_max=MESSAGE_BYTES_MAX)) as dao:
+        await imported(dao, config(), ITEMS[: LARGE[-1]])
+        pages = [page async for page in dao.export_sessions(ExportFilter())]
+
+    assert [item.session.session_id for item in ITEMS[: LARGE[-1]]] == [
+        found.session.session.session_id for page in pages for found in page.sessions
+    ]
