@@ -19,6 +19,9 @@ from clickstream import (
     SessionBatch,
     SessionBatchStatus,
 )
+from clickstream_server.config import Settings
+from clickstream_server.storage.mongo.batches import BatchStore
+from harness import opened_dao
 
 
 async def collecting(dao: ClickstreamDao, session_id: str = "a") -> SessionBatch:
@@ -207,6 +210,29 @@ async def test_one_key_at_once_releases_once(dao: ClickstreamDao) -> None:
 
     assert [False] + [True] * 9 == sorted(one.already_released for one in done)
     assert {batch.batch_id} == {one.batch.batch_id for one in done}
+
+
+async def test_a_key_that_was_overtaken_releases_nothing_more(
+    mongodb_uri: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release whose key released a batch a moment before leaves alone the one that collects since."""
+    look = BatchStore._released_under
+    async with opened_dao(mongodb_uri, Settings(mongodb_database=database)) as dao:
+        first = await collecting(dao, "a")
+
+        async def overtaken(store: BatchStore, release_id: str) -> SessionBatch | None:
+            found = await look(store, release_id)
+            monkeypatch.setattr(BatchStore, "_released_under", look)
+            await dao.release_batch(release_id)
+            await collecting(dao, "b")
+            return found
+
+        monkeypatch.setattr(BatchStore, "_released_under", overtaken)
+        done = await dao.release_batch("r")
+        left = await collecting(dao, "c")
+
+    assert (first.batch_id, True) == (done.batch.batch_id, done.already_released)
+    assert (SessionBatchStatus.COLLECTING, 2) == (left.status, left.session_counter)
 
 
 async def test_two_keys_at_once_release_one_batch_once(dao: ClickstreamDao) -> None:
