@@ -31,8 +31,8 @@ _TABLES = """
 """
 
 _ROWS_OF_QUERY = """
-    SELECT row FROM query_rows WHERE query_id = ?1 ORDER BY
-        line != (SELECT line FROM query_rows WHERE query_id = ?1 ORDER BY hits DESC, line LIMIT 1), line
+    SELECT row FROM query_rows WHERE query_id = :query_id ORDER BY
+        line != (SELECT line FROM query_rows WHERE query_id = :query_id ORDER BY hits DESC, line LIMIT 1), line
 """
 _IMPRESSIONS_OF_QUERY = """
     SELECT query_id, object_id, ordinal FROM impressions WHERE query_id = ? ORDER BY ordinal, line
@@ -100,7 +100,7 @@ class Spool:
 
     def session(self, query_id: str) -> mapping.MappedQuery:
         """A query's rows and impressions as a session. Raises InvalidField."""
-        rows = self._database.execute(_ROWS_OF_QUERY, (query_id,))
+        rows = self._database.execute(_ROWS_OF_QUERY, {"query_id": query_id})
         shown = self._database.execute(_IMPRESSIONS_OF_QUERY, (query_id,))
         return mapping.session_of(
             (mapping.query_row(mapping.object_from_json(text)) for (text,) in rows),
