@@ -44,9 +44,10 @@ async def _wait_for(lock: IO[str], data_dir: Path, path: Path) -> None:
     seen_at = said_at = began = monotonic()
     while not _locked(lock):
         if _runs(server := _read(path)):
-            raise StartFailure(_in_use(data_dir, f"process {server}"))
+            ours = " (in another container?)" if server == str(os.getpid()) else ""
+            raise StartFailure(_in_use(data_dir, f"process {server}{ours}"))
         now = monotonic()
-        if _runs(mongod := _read(data_dir / "db" / "mongod.lock")):
+        if _is_mongod(mongod := _read(data_dir / "db" / "mongod.lock")):
             seen_at = now
             if now - said_at >= _SAY_EVERY_S:
                 said_at = now
@@ -79,6 +80,12 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def _is_mongod(pid: str) -> bool:
+    """Its number alone may be that of anything, if it runs in another container."""
+    name = _read(Path("/proc") / pid / "comm") if pid.isdigit() else ""
+    return _runs(pid) and (not name or name.startswith("mongod"))
 
 
 def _runs(pid: str) -> bool:

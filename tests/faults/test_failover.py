@@ -228,13 +228,13 @@ async def test_followers_are_told_of_what_the_new_primary_commits(replica_set: R
         await replica_set.another_than(primary)
 
         async def told() -> bool:
-            stream, wakes, session_id = watcher._hearing, watcher.wakes, uuid4().hex
+            stream, wakes, session_id = watcher._listening, watcher.wakes, uuid4().hex
             try:
                 await dao.register_session(Session(session_id=session_id))
             except AWAY:
                 return False  # the new primary still waits for the other member
             await eventually(lambda: _holds(lambda: session_id in seen), "the follower sees it", PATIENCE_S)
-            return stream is watcher._hearing and watcher.wakes > wakes
+            return stream is watcher._listening and watcher.wakes > wakes
 
         await eventually(told, "followers are woken", PATIENCE_S)
 

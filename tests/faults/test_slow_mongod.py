@@ -97,6 +97,8 @@ async def test_a_slow_end_is_waited_for(
 async def test_a_folder_that_is_locked_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock that nobody holds who is seen from here, as in another container, is refused after a while."""
     monkeypatch.setattr(folder_lock, "_NOBODY_SEEN_S_MAX", 0.1)
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "mongod.lock").write_text(f"{os.getpid()}\n")  # a number that here is somebody else's
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(StartFailure, match=r"is in use by .*cannot be seen from here.*CLICKSTREAM_DATA_DIR"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import os
 from pathlib import Path
 from typing import IO
 
@@ -29,9 +28,10 @@ async def test_a_mongod_that_was_seen_for_long_has_time_to_end(
     monkeypatch.setattr(folder_lock, "_locked", counted)
     monkeypatch.setattr(folder_lock, "_SAY_EVERY_S", 1.0)
     monkeypatch.setattr(folder_lock, "_NOBODY_SEEN_S_MAX", 1.0)
+    monkeypatch.setattr(folder_lock, "_is_mongod", bool)
     seen = tmp_path / "db" / "mongod.lock"
     seen.parent.mkdir()
-    seen.write_text(f"{os.getpid()}")  # somebody who runs
+    seen.write_text("4711")  # a mongod that runs
     with (tmp_path / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         taking = asyncio.create_task(folder_lock.taken(tmp_path))

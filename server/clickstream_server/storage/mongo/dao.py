@@ -119,6 +119,7 @@ class MongoClickstreamDao(MessageDao):
         # MongoDB throws away what it has built once the time is over: begun again and again, it would never be done.
         async with storage_call(_BUILD_S_MAX if unbuilt else self._timeout_s):
             await indexes.ensure_indexes(self._database)
+        async with storage_call(self._timeout_s):
             await self._up_to_date.begin()
 
     async def mend(self) -> None:

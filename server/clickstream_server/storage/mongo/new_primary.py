@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pymongo.topology_description import TOPOLOGY_TYPE
 
 from clickstream_server.storage.mongo import indexes
-from clickstream_server.storage.mongo.driver import maybe_await, unwrapped
+from clickstream_server.storage.mongo.driver import MAJORITY_WRITE, maybe_await, unwrapped
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class UpToDate:
 
     def __init__(self, client: Any, database: Any) -> None:
         self._client = client
-        self._batches = database[indexes.BATCHES]
+        self._batches = database[indexes.BATCHES].with_options(write_concern=MAJORITY_WRITE)
         self._election: Any = None
         """The last one whose primary is known to have had a majority for a write of its own."""
         self._waiting = asyncio.Lock()
@@ -41,9 +41,10 @@ class UpToDate:
     async def read(self, read: Callable[[], Awaitable[T]]) -> T:
         """What `read` returns, which is called again if it may have been told what is out of date."""
         while True:
+            known = self._election  # as of before: what another call learns meanwhile says nothing of this read
             found = await read()
             # Looked at afterwards: the read may have waited for the primary to be elected.
-            if (election := self._last_election()) == self._election:
+            if (election := self._last_election()) == known:
                 return found
             await self._until_majority(election)
 
@@ -51,9 +52,10 @@ class UpToDate:
     async def snapshot(self, first: Callable[[Any], Awaitable[T]]) -> AsyncIterator[tuple[Any, T]]:
         """A snapshot session, and what `first(session)` has read in it. All that is read in it is of that moment."""
         while True:
+            known = self._election
             async with await maybe_await(self._client.start_session(snapshot=True)) as session:
                 found = await first(session)
-                if (election := self._last_election()) == self._election:
+                if (election := self._last_election()) == known:
                     yield session, found
                     return
             await self._until_majority(election)

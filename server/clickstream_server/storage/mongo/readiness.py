@@ -75,6 +75,8 @@ async def _keep_mending(dao: MongoClickstreamDao) -> None:
             pass  # health says so
         except UnexpectedDriverError as error:
             _log.error("what was dropped cannot be made again: %s", error.log_text)
+        except Exception:
+            _log.exception("looking for what was dropped failed; trying again")
 
 
 async def _check_topology(client: Any, shown: str) -> None:
