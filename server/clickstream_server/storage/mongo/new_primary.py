@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pymongo.topology_description import TOPOLOGY_TYPE
 
 from clickstream_server.storage.mongo import indexes
-from clickstream_server.storage.mongo.driver import MAJORITY_WRITE, maybe_await, unwrapped
+from clickstream_server.storage.mongo.driver import maybe_await, unwrapped
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class UpToDate:
 
     def __init__(self, client: Any, database: Any) -> None:
         self._client = client
-        self._batches = database[indexes.BATCHES].with_options(write_concern=MAJORITY_WRITE)
+        self._batches = database[indexes.BATCHES]
         self._election: Any = None
         """The last one whose primary is known to have had a majority for a write of its own."""
         self._waiting = asyncio.Lock()
