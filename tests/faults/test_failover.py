@@ -219,8 +219,8 @@ async def test_followers_are_told_of_what_the_new_primary_commits(replica_set: R
         stack.push_async_callback(_clean, replica_set, database)
         dao = await stack.enter_async_context(opened_dao(replica_set.uri, settings))
         watcher = dao._reader._watcher
-        await dao.register_session(Session(session_id="first"))
-        following = asyncio.create_task(_follow(dao, seen))
+        batch_id = (await dao.register_session(Session(session_id="first"))).session.batch_id
+        following = asyncio.create_task(_follow(dao, batch_id, seen))
         stack.callback(following.cancel)
         await eventually(lambda: _holds(lambda: bool(seen)), "the follower has begun")
         primary = await replica_set.primary()
@@ -288,10 +288,16 @@ async def _insisting(read: Callable[[], Awaitable[int]]) -> int:
     raise AssertionError("the service never came back")
 
 
-async def _follow(dao: MongoClickstreamDao, seen: list[str]) -> None:
-    async with aclosing(dao.get_batch_pages("", follow=True)) as pages:
-        async for page in pages:
-            seen += [found.session.session_id for found in page.sessions]
+async def _follow(dao: MongoClickstreamDao, batch_id: str, seen: list[str]) -> None:
+    """Follow as clients do: from the last number that came, where the new primary kept a read waiting for too long."""
+    last = 0
+    while True:
+        with suppress(*AWAY):
+            async with aclosing(dao.get_batch_pages(batch_id, after_number=last, follow=True)) as pages:
+                async for page in pages:
+                    seen += [found.session.session_id for found in page.sessions]
+                    last = page.last_number
+        await asyncio.sleep(0.1)
 
 
 async def _holds(condition: Callable[[], bool]) -> bool:
